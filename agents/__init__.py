@@ -1,0 +1,1 @@
+"""What runs on a device. Never imports ``orchestrator``, never imports ``ray``."""

@@ -1,0 +1,1 @@
+"""What crosses the wire between coordinator and device: frozen types, no I/O."""

@@ -1,0 +1,86 @@
+"""What was measured: raw arrivals and counts. Rates are derived where they are compared, never stored alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agents.contract.columns import column
+
+
+class StopReason(StrEnum):
+    """Why a generation ended."""
+
+    END = "end"  # the model's end-of-text token or a stop word
+    LENGTH = "length"  # max_tokens
+    CONTEXT_FULL = "context_full"  # the context window: fewer tokens than asked
+    UNKNOWN = "unknown"  # the engine did not say
+
+
+class Flag(StrEnum):
+    """Why a trial should be doubted. Flagged trials are kept and shown, and left out of verdicts."""
+
+    PROMPT_CACHED = "prompt_cached"  # prompt tokens came from a cache that should have been off
+    FEWER_TOKENS = "fewer_tokens"  # fewer tokens than the exact number asked for
+    ARRIVALS_BUNCHED = "arrivals_bunched"  # several tokens in one read: their times are not their own
+    CLOCKS_DISAGREE = "clocks_disagree"  # client's and engine's figures differ by more than 3 %
+    TOKEN_COUNT_UNKNOWN = "token_count_unknown"  # the engine told no usage; chunks were counted
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTimings:
+    """The engine's own figures for one request."""
+
+    prompt_tokens: int | None = column(
+        "Prompt tokens that the engine computed, cached ones left out", unit="tokens", default=None
+    )
+    cached_tokens: int | None = column("Prompt tokens that came from a cache", unit="tokens", default=None)
+    prompt_s: float | None = column("Engine's own time for the prompt", unit="s", default=None)
+    generated_tokens: int | None = column("Tokens that the engine generated", unit="tokens", default=None)
+    generate_s: float | None = column("Engine's own time from first to last token", unit="s", default=None)
+    ttft_s: float | None = column("Engine's own time to first token, where it tells one", unit="s", default=None)
+    decode_tps: float | None = column("Engine's own decode rate", unit="tokens/s", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One streamed event that carried generated text. ``at_s`` counts from the request's sending.
+
+    ``read`` numbers the socket read that brought it: equal numbers share one time stamp. ``tokens`` is
+    how many tokens the event held, None where the engine does not tell.
+    """
+
+    at_s: float
+    read: int
+    tokens: int | None = 1
+    reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One request, warm-up or measured. Client times come from one monotonic clock on the device."""
+
+    index: int
+    warmup: bool
+    sent_unix_s: float
+    arrivals: tuple[Arrival, ...]
+    ended_s: float  # end of the response, from the sending
+    prompt_tokens: int | None
+    completion_tokens: int | None  # generated, reasoning included
+    reasoning_tokens: int | None
+    stop_reason: StopReason
+    engine: EngineTimings
+    flags: tuple[Flag, ...] = ()
+    output_sha256: str = ""
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One telemetry value. ``at_s`` counts from the start of the job on the device's monotonic clock."""
+
+    at_s: float
+    source: str
+    quantity: str
+    value: float | None
+    unit: str

@@ -1,0 +1,30 @@
+"""The figures that people compare, from raw arrivals: one definition for tables, live view and checks. PURE"""
+
+from __future__ import annotations
+
+from agents.contract.measure import Trial
+
+
+def ttft_s(trial: Trial) -> float | None:
+    """Time to first token, s: request sent -> first generated token received by the client, reasoning included."""
+    return trial.arrivals[0].at_s if trial.arrivals else None
+
+
+def decode_tps(trial: Trial) -> float | None:
+    """Decode rate, tokens/s: (n - 1) / (last token - first token), from the client's arrivals.
+
+    n counts by the engine's usage, reasoning included; where the first event held k tokens, k stands for the 1.
+    None with fewer than two events, or without a token count.
+    """
+    if len(trial.arrivals) < 2 or trial.completion_tokens is None:
+        return None
+    first, last = trial.arrivals[0], trial.arrivals[-1]
+    tokens_after_first = trial.completion_tokens - (first.tokens or 1)
+    seconds = last.at_s - first.at_s
+    return tokens_after_first / seconds if seconds > 0 and tokens_after_first > 0 else None
+
+
+def prompt_tps(trial: Trial) -> float | None:
+    """Prompt rate, tokens/s: prompt tokens computed / the engine's own prompt time. None where it tells none."""
+    tokens, seconds = trial.engine.prompt_tokens, trial.engine.prompt_s
+    return tokens / seconds if tokens and seconds else None

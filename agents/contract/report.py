@@ -1,0 +1,143 @@
+"""What comes back from a job. An outcome is data, not an exception: ``Measured | Refused | Failed``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agents.contract.columns import column
+from agents.contract.measure import Trial
+
+
+class Cause(StrEnum):
+    """Why a cell has no figure. The value is what the tables hold; ``cause_words`` is what people read."""
+
+    UNSUPPORTED = "unsupported"
+    NO_DEVICE = "no_device"
+    WRONG_STATE = "wrong_state"
+    MODEL_FILE_MISSING = "model_file_missing"
+    MODEL_FILE_INVALID = "model_file_invalid"
+    RAM = "ram"
+    VRAM = "vram"
+    CONTEXT_TOO_LONG = "context_too_long"
+    RUNTIME_MISSING = "runtime_missing"
+    LOAD_FAILED = "load_failed"
+    LOAD_TIMEOUT = "load_timeout"
+    ENGINE_CRASHED = "engine_crashed"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    REQUEST_REFUSED = "request_refused"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    TRIAL_TIMEOUT = "trial_timeout"
+    STREAM_BROKEN = "stream_broken"
+    STOPPED_EARLY = "stopped_early"
+    ENGINE_LOST = "engine_lost"
+    DEVICE_LOST = "device_lost"
+    DISK_FULL = "disk_full"
+    CANCELLED = "cancelled"
+    AGENT_FAULT = "agent_fault"
+
+
+cause_words: dict[Cause, str] = {
+    Cause.UNSUPPORTED: "not supported",
+    Cause.NO_DEVICE: "no device",
+    Cause.WRONG_STATE: "device in another state",
+    Cause.MODEL_FILE_MISSING: "does not load: no model file",
+    Cause.MODEL_FILE_INVALID: "does not load: bad model file",
+    Cause.RAM: "does not load: RAM",
+    Cause.VRAM: "does not load: VRAM",
+    Cause.CONTEXT_TOO_LONG: "does not load: context too long",
+    Cause.RUNTIME_MISSING: "does not load: runtime missing",
+    Cause.LOAD_FAILED: "does not load",
+    Cause.LOAD_TIMEOUT: "does not load: too slow",
+    Cause.ENGINE_CRASHED: "engine crashed",
+    Cause.PROMPT_TOO_LONG: "prompt too long",
+    Cause.REQUEST_REFUSED: "request refused",
+    Cause.FIRST_TOKEN_TIMEOUT: "no first token in time",
+    Cause.TRIAL_TIMEOUT: "not done in time",
+    Cause.STREAM_BROKEN: "stream broken",
+    Cause.STOPPED_EARLY: "stopped early",
+    Cause.ENGINE_LOST: "engine lost",
+    Cause.DEVICE_LOST: "device lost",
+    Cause.DISK_FULL: "disk full",
+    Cause.CANCELLED: "cancelled",
+    Cause.AGENT_FAULT: "agent fault",
+}
+
+RETRIED: frozenset[Cause] = frozenset({Cause.ENGINE_LOST, Cause.DEVICE_LOST, Cause.STREAM_BROKEN})
+"""Causes that say nothing of the cell itself: the job is sent again, a bounded number of times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the engine did when it loaded, from its own words where it has any. None: it does not tell."""
+
+    load_s: float = column("Engine start to ready for requests", unit="s")
+    reused: bool = column("The engine was already loaded with these settings by an earlier job")
+    engine_version: str = column("Engine's version or build")
+    engine_runtime: str | None = column("Back end that the engine says it runs on", default=None)
+    model_file: str | None = column("Model file that was loaded", default=None)
+    model_bytes: int | None = column("Size of the model file or files", unit="bytes", default=None)
+    model_sha256: str | None = column("SHA-256 of the model file, where known", default=None)
+    model_architecture: str | None = column("Model architecture, from the file", default=None)
+    layers_offloaded: int | None = column("Layers on the GPU", default=None)
+    layers_total: int | None = column("Layers that could be on the GPU", default=None)
+    weights_bytes: int | None = column("Model buffers, from the engine's log", unit="bytes", default=None)
+    kv_bytes: int | None = column("KV cache buffers, from the engine's log", unit="bytes", default=None)
+    compute_bytes: int | None = column("Compute buffers, from the engine's log", unit="bytes", default=None)
+    context_tokens_actual: int | None = column(
+        "Context window that the engine says it has", unit="tokens", default=None
+    )
+    settings: tuple[tuple[str, str], ...] = ()  # exact settings handed to the engine
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The job ran. ``trials`` holds the warm-ups first, flagged, then the measured trial."""
+
+    loaded: Loaded
+    trials: tuple[Trial, ...]
+    log_path: str | None = None
+    kind: Literal["measured"] = "measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Asked for what cannot be done here; nothing was loaded. Never retried."""
+
+    cause: Cause
+    detail: str
+    kind: Literal["refused"] = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Tried, and failed. ``detail`` holds the engine's own words. Trials that were complete by then are kept."""
+
+    cause: Cause
+    detail: str
+    loaded: Loaded | None = None
+    trials: tuple[Trial, ...] = ()
+    log_tail: str = ""
+    log_path: str | None = None
+    kind: Literal["failed"] = "failed"
+
+
+Outcome = Annotated[Measured | Refused | Failed, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One attempt at a job, ended. Times are the device's wall clock, for ordering by eye only."""
+
+    job_id: str
+    attempt: int
+    campaign_id: str
+    device_id: str
+    fingerprint: str
+    boot_id: str
+    started_unix_s: float
+    ended_unix_s: float
+    outcome: Outcome

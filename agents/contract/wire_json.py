@@ -1,0 +1,26 @@
+"""The contract as JSON: for the pipe to a job process, the spool on the device's disk and the ledger."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def to_json(value: Any) -> bytes:
+    """JSON of a contract dataclass; ``from_json(type(value), ...)`` gives an equal value back."""
+    return _adapter(type(value)).dump_json(value)
+
+
+def from_json(kind: type[T], data: bytes | str) -> T:
+    """Raises pydantic.ValidationError where ``data`` is not a ``kind``."""
+    result: T = _adapter(kind).validate_json(data)
+    return result
