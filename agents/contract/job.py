@@ -86,6 +86,23 @@ Workload = Annotated[Chat | Synthetic, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model's files come from. At most one of ``path``, ``hf_repo`` and ``tiny``; none: the engine knows the name.
+
+    ``hf_file`` and ``mmproj`` are file names or globs; without ``hf_file`` the quantisation picks the file.
+    ``engine_names`` holds what single engines call the model: (("ollama", "qwen3-vl:32b"), ...).
+    """
+
+    path: str | None = None
+    hf_repo: str | None = None
+    hf_revision: str | None = None
+    hf_file: str | None = None
+    tiny: str | None = None
+    mmproj: str | None = None
+    engine_names: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSettings:
     """All that is fixed when an engine loads a model: two jobs with equal LoadSettings can share one loaded engine.
 
@@ -107,6 +124,7 @@ class LoadSettings:
     mmap: bool | None = column("Weights mapped from the file instead of read into memory", default=None)
     keep_in_memory: bool | None = column("Weights locked in RAM", default=None)
     kv_offload: bool | None = column("KV cache kept on the GPU", default=None)
+    source: ModelSource = ModelSource()
 
 
 @dataclass(frozen=True, slots=True)

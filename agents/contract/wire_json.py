@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -11,16 +12,16 @@ T = TypeVar("T")
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def to_json(value: Any) -> bytes:
     """JSON of a contract dataclass; ``from_json(type(value), ...)`` gives an equal value back."""
-    return _adapter(type(value)).dump_json(value)
+    return _adapter(cast(Hashable, type(value))).dump_json(value)
 
 
 def from_json(kind: type[T], data: bytes | str) -> T:
     """Raises pydantic.ValidationError where ``data`` is not a ``kind``."""
-    result: T = _adapter(kind).validate_json(data)
+    result: T = _adapter(cast(Hashable, kind)).validate_json(data)
     return result
