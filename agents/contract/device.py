@@ -55,3 +55,8 @@ class Device:
     python: str = ""
     agent_version: str = ""
     fingerprint: str = ""  # hash of all that can change a figure: hardware, memory, kernel, driver, engine versions
+
+
+def same_split(wanted_bytes: int, seen_bytes: int | None) -> bool:
+    """Whether two sizes are one choice in a firmware's menu: it keeps up to 3 % or 64 MiB for itself. PURE"""
+    return seen_bytes is not None and abs(wanted_bytes - seen_bytes) <= max(0.03 * wanted_bytes, 64 * 2**20)

@@ -87,7 +87,7 @@ Workload = Annotated[Chat | Synthetic, Field(discriminator="kind")]
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model's files come from. At most one of ``path``, ``hf_repo`` and ``tiny``; none: the engine knows the name.
+    """Where a model's files come from: at most one of ``path``, ``hf_repo``, ``tiny``; none: the engine knows the name.
 
     ``hf_file`` and ``mmproj`` are file names or globs; without ``hf_file`` the quantisation picks the file.
     ``engine_names`` holds what single engines call the model: (("ollama", "qwen3-vl:32b"), ...).

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from agents.contract.columns import column
-from agents.contract.measure import Trial
+from agents.contract.measure import Reading, Trial
 
 
 class Cause(StrEnum):
@@ -99,7 +99,7 @@ class Measured:
 
     loaded: Loaded
     trials: tuple[Trial, ...]
-    log_path: str | None = None
+    log_path: str | None = None  # set by the coordinator: where it keeps the engine's log, beside the results
     kind: Literal["measured"] = "measured"
 
 
@@ -121,7 +121,7 @@ class Failed:
     loaded: Loaded | None = None
     trials: tuple[Trial, ...] = ()
     log_tail: str = ""
-    log_path: str | None = None
+    log_path: str | None = None  # set by the coordinator: where it keeps the engine's log, beside the results
     kind: Literal["failed"] = "failed"
 
 
@@ -141,3 +141,5 @@ class Report:
     started_unix_s: float
     ended_unix_s: float
     outcome: Outcome
+    log: str = ""  # the engine's log, bounded, where this attempt loaded the engine or failed
+    readings: tuple[Reading, ...] = ()  # telemetry taken while the job ran

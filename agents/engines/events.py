@@ -1,0 +1,260 @@
+"""Received bytes -> HTTP response -> events, each with the time of the read that completed it. PURE
+
+Everything here runs after a stream has ended: the reads are replayed into h11, the body is put together, and each
+event is looked up by the place of its last byte. So the events cannot depend on where the network cut the bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import accumulate
+
+import h11
+
+from agents.contract.report import Cause
+from agents.errors import RequestFailed
+
+Reads = Sequence[tuple[int, bytes]]
+"""Each receive: clock in ns just after it returned, and its bytes. Never empty bytes."""
+
+_HEAD_BYTES_MAX = 1 << 20
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_CHUNKED = re.compile(rb"\ntransfer-encoding:[^\n]*chunked", re.IGNORECASE)
+_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})", re.IGNORECASE)
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_FIELD_FIRST = re.compile(rb"\s*(data|event|id|retry)?:")
+_LINE_TYPES = ("ndjson", "jsonl", "json-lines", "jsonlines")
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event (or one line of NDJSON). ``read`` is the index of the read that brought its last byte."""
+
+    at_ns: int
+    read: int
+    data: str
+    kind: str = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An HTTP response. ``body`` is what came, de-chunked; ``complete``: it came to its end by its own framing.
+
+    ``fault`` says what broke the framing. ``events`` is empty where the body is not a stream of events.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    events: tuple[Event, ...]
+    body: bytes
+    complete: bool
+    fault: str = ""
+
+    def header(self, name: str) -> str:
+        """Value of a header, "" where there is none; ``name`` in lower case."""
+        return next((value for key, value in self.headers if key == name), "")
+
+
+class Replay:
+    """The client's half of HTTP/1.1, fed with what was received: ``feed`` gives back the body bytes in each piece."""
+
+    def __init__(self) -> None:
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES_MAX)
+        self._h11.send(h11.Request(method="POST", target="/", headers=[("Host", "engine")]))
+        self._h11.send(h11.EndOfMessage())
+        self.status = 0
+        self.headers: tuple[tuple[str, str], ...] = ()
+        self.complete = False
+        self.fault = ""
+
+    def feed(self, data: bytes) -> bytes:
+        """Body bytes that ``data`` brought. ``b""`` says that the peer closed. After the end, or a fault: nothing."""
+        if self.complete or self.fault:
+            return b""
+        pieces: list[bytes] = []
+        try:
+            self._h11.receive_data(data)
+            while True:
+                event = self._h11.next_event()
+                if isinstance(event, h11.Data):
+                    pieces.append(bytes(event.data))
+                elif isinstance(event, h11.Response):
+                    self.status = event.status_code
+                    self.headers = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in event.headers)
+                elif isinstance(event, h11.EndOfMessage):
+                    self.complete = True
+                    break
+                elif not isinstance(event, h11.InformationalResponse):
+                    break  # NEED_DATA, PAUSED, ConnectionClosed
+        except h11.RemoteProtocolError as error:
+            self.fault = str(error)
+        return b"".join(pieces)
+
+
+class Framing(StrEnum):
+    """How the end of a response is told."""
+
+    CHUNKED = "chunked"
+    LENGTH = "length"
+    CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a reader must know of a response's head to find its end. ``body_bytes`` is told with LENGTH alone."""
+
+    framing: Framing
+    head_bytes: int
+    body_bytes: int = 0
+
+
+def head_of(start: bytes) -> Head | None:
+    """The head at the beginning of a response, None while it is incomplete. A glance of microseconds, not a parser."""
+    at = 0
+    while True:
+        end = _HEAD_END.search(start, at)
+        if end is None:
+            return Head(Framing.CLOSE, len(start)) if len(start) > _HEAD_BYTES_MAX else None
+        status = _STATUS.match(start, at)
+        if status is None or not status[1].startswith(b"1"):
+            break
+        at = end.end()  # an informational response: the real one follows
+    if status is not None and status[1] in (b"204", b"304"):
+        return Head(Framing.LENGTH, end.end())
+    if _CHUNKED.search(start, at, end.end()):
+        return Head(Framing.CHUNKED, end.end())
+    length = _LENGTH.search(start, at, end.end())
+    return Head(Framing.LENGTH, end.end(), int(length[1])) if length else Head(Framing.CLOSE, end.end())
+
+
+def may_be_last_chunk(reads: Reads) -> bool:
+    """Could a chunked body be at its end? Never false at the end; may be true elsewhere."""
+    # The last chunk is "0 CRLF", trailers, CRLF. Three line ends in a row are an event that ends its lines with CRLF.
+    tail = _tail(reads)
+    return tail.endswith(b"\r\n\r\n") and not tail.endswith(b"\r\n\r\n\r\n")
+
+
+def ends_in_last_chunk(reads: Reads) -> bool:
+    """Is a chunked body, whose peer has closed, at its end? True only for a last chunk without trailers.
+
+    A chunk of data could end with the same seven bytes; a stream of events, whose lines begin with a field, does not.
+    """
+    return _tail(reads) == b"\r\n0\r\n\r\n"
+
+
+def _tail(reads: Reads) -> bytes:
+    tail = reads[-1][1][-7:]
+    return tail if len(tail) == 7 else b"".join(data for _, data in reads[-7:])[-7:]
+
+
+def first_event_ns(reads: Reads) -> int | None:
+    """When the first event with data had arrived (of a body that is no stream: its first byte); None: not yet.
+
+    Comments, such as the pings that some servers send while they compute a prompt, do not count.
+    """
+    replay, body = Replay(), b""
+    for at_ns, data in reads:
+        body += replay.feed(data)
+        if body and next(_decode(body, _header(replay.headers, "content-type"), False), (0, "", ""))[2]:
+            return at_ns
+        if body and _kind(_header(replay.headers, "content-type"), body) is None:
+            return at_ns
+    return None
+
+
+def read_response(reads: Reads, *, closed: bool = True) -> Response:
+    """The response in ``reads``, from a server that closed the connection afterwards if ``closed``.
+
+    Raises RequestFailed (STREAM_BROKEN) where there is no HTTP response head in the bytes, or the body is compressed.
+    """
+    replay = Replay()
+    pieces = [replay.feed(data) for _, data in reads]
+    if closed:
+        replay.feed(b"")
+    if not replay.status:
+        raise RequestFailed(Cause.STREAM_BROKEN, _no_head(reads, replay.fault))
+    coding = _header(replay.headers, "content-encoding")
+    if coding not in ("", "identity"):
+        raise RequestFailed(Cause.STREAM_BROKEN, f"the answer is compressed ({coding}) although identity was asked for")
+    body = b"".join(pieces)
+    ends = tuple(accumulate(map(len, pieces)))
+    events = []
+    for last_byte, kind, data in _decode(body, _header(replay.headers, "content-type"), replay.complete):
+        read = bisect_right(ends, last_byte)
+        events.append(Event(reads[read][0], read, data, kind))
+    return Response(replay.status, replay.headers, tuple(events), body, replay.complete, replay.fault)
+
+
+def _header(headers: tuple[tuple[str, str], ...], name: str) -> str:
+    return next((value.strip().lower() for key, value in headers if key == name), "")
+
+
+def _no_head(reads: Reads, fault: str) -> str:
+    start = b"".join(data for _, data in reads[:8])[:80]
+    if not start:
+        return "the engine closed the connection without an answer"
+    return f"the engine's answer is not HTTP: {fault or 'it ended inside its head'}: {start!r}"
+
+
+def _kind(content_type: str, body: bytes) -> str | None:
+    """ "sse", "lines", or None where a body is no stream. A type that tells nothing is judged by the first field."""
+    media_type = content_type.partition(";")[0].strip()
+    if media_type == "text/event-stream":
+        return "sse"
+    if any(name in media_type for name in _LINE_TYPES):
+        return "lines"
+    if media_type in ("", "text/plain", "application/octet-stream") and _FIELD_FIRST.match(body.removeprefix(_BOM)):
+        return "sse"
+    return None
+
+
+def _decode(body: bytes, content_type: str, complete: bool) -> Iterator[tuple[int, str, str]]:
+    """(place of the last byte, kind, data) of each event. A last line without an end counts in a complete body."""
+    kind = _kind(content_type, body)
+    if kind is None:
+        return
+    lines = _lines(body, complete)
+    if kind == "sse":
+        yield from _sse_events(lines, len(body) - 1)
+        return
+    for last_byte, line in lines:
+        if line.strip():
+            yield last_byte, "message", line.decode("utf-8", "replace").strip()
+
+
+def _lines(body: bytes, complete: bool) -> Iterator[tuple[int, bytes]]:
+    """(place of its last byte, line without its end): a line ends with CRLF, LF or CR."""
+    start = len(_BOM) if body.startswith(_BOM) else 0
+    for end in _LINE_END.finditer(body, start):
+        yield end.start(), body[start : end.start()]
+        start = end.end()
+    if complete and start < len(body):
+        yield len(body) - 1, body[start:]
+
+
+def _sse_events(lines: Iterator[tuple[int, bytes]], last_of_body: int) -> Iterator[tuple[int, str, str]]:
+    """Server-sent events as in the WHATWG standard, with two liberties: the blank line after the last event may be
+    missing, and a field ``error`` (llama.cpp before 2025) is data of kind "error"."""
+    data: list[str] = []
+    kind = ""
+    for last_byte, raw in lines:
+        if not raw:
+            if data:
+                yield last_byte, kind or "message", "\n".join(data)
+            data, kind = [], ""
+            continue
+        name, _, value = raw.partition(b":")
+        text = value.removeprefix(b" ").decode("utf-8", "replace")
+        if name in (b"data", b"error"):
+            data.append(text)
+            kind = "error" if name == b"error" else kind
+        elif name == b"event":
+            kind = text
+    if data:
+        yield last_of_body, kind or "message", "\n".join(data)

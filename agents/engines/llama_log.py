@@ -1,0 +1,106 @@
+"""What llama.cpp's log says: buffers, layers, and why a load failed. PURE: text -> facts.
+
+Line forms as printed by llama.cpp b11549 at verbosity 4. A line that is not understood is ignored: the log is kept.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+
+from agents.contract.report import Cause
+
+MIB = 1024 * 1024
+
+_BUFFER = re.compile(r"(?P<device>\S+)\s+(?P<part>model|KV|RS|compute|output) buffer size\s*=\s*(?P<mib>[\d.]+) MiB")
+_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_CONTEXT = re.compile(r"llama_context: n_ctx\s+= (\d+)")
+_DEVICE = re.compile(r"using device (\S+) \((.+?)\)")
+_ERROR = re.compile(
+    r"^(?:\S+ E (?P<logged>.+)|(?P<fatal>.*(?:GGML_ASSERT|what\(\):|terminate called).*))$", re.MULTILINE
+)
+
+# The first match decides; most telling first. Texts from llama.cpp's sources at b11549 and from logs seen.
+_CAUSES: tuple[tuple[str, Cause], ...] = (
+    (r"No such file or directory|failed to open GGUF file.*\(No such", Cause.MODEL_FILE_MISSING),
+    (
+        r"invalid magic|not within the file bounds|failed to read (key-value|tensor|magic|header)",
+        Cause.MODEL_FILE_INVALID,
+    ),
+    (
+        r"unknown model architecture|missing tensor|wrong (number of tensors|shape)|GGUF version",
+        Cause.MODEL_FILE_INVALID,
+    ),
+    (r"ErrorOutOfDeviceMemory|cudaMalloc failed|hipMalloc failed|out of memory on device", Cause.VRAM),
+    (r"(failed|unable) to allocate (\w*(Vulkan|CUDA|ROCm|HIP|SYCL|Metal|MTL)\w*)", Cause.VRAM),
+    (r"insufficient memory|std::bad_alloc|failed to allocate|unable to allocate|Cannot allocate memory", Cause.RAM),
+    (r"no (usable|suitable) GPU|backend .* not (found|available)|invalid device", Cause.RUNTIME_MISSING),
+    (r"couldn't bind HTTP server socket", Cause.LOAD_FAILED),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogFacts:
+    """Sizes in bytes over all devices; None where the log does not say."""
+
+    weights_bytes: int | None
+    kv_bytes: int | None
+    compute_bytes: int | None
+    layers_offloaded: int | None
+    layers_total: int | None
+    context_tokens: int | None
+    devices: tuple[str, ...]
+
+
+def read_log(text: str) -> LogFacts:
+    sizes: dict[str, float] = {}
+    for line in _BUFFER.finditer(text):
+        part = "KV" if line["part"] == "RS" else line["part"]  # recurrent state stands where the KV cache would
+        sizes[part] = sizes.get(part, 0.0) + float(line["mib"])
+
+    def size(part: str) -> int | None:
+        return round(sizes[part] * MIB) if part in sizes else None
+
+    offloaded = _OFFLOADED.search(text)
+    context = _CONTEXT.search(text)
+    return LogFacts(
+        weights_bytes=size("model"),
+        kv_bytes=size("KV"),
+        compute_bytes=size("compute"),
+        layers_offloaded=int(offloaded[1]) if offloaded else None,
+        layers_total=int(offloaded[2]) if offloaded else None,
+        context_tokens=int(context[1]) if context else None,
+        devices=tuple(f"{name} ({words})" for name, words in _DEVICE.findall(text)),
+    )
+
+
+def cause_of_failed_load(log: str, returncode: int | None) -> tuple[Cause, str]:
+    """Cause and the engine's own words, from its log and exit status (negative: the signal, as subprocess has it)."""
+    errors = [(match["logged"] or match["fatal"]).strip() for match in _ERROR.finditer(log)]
+    words = "; ".join(dict.fromkeys(errors[:2])) or log.strip()[-400:]
+    for pattern, cause in _CAUSES:
+        if any(re.search(pattern, line) for line in errors):
+            first = next(line for line in errors if re.search(pattern, line))
+            return cause, first
+    if returncode == -signal.SIGKILL:
+        return Cause.RAM, "the engine was killed (SIGKILL) while loading: out of memory, most likely"
+    if returncode is not None and returncode < 0:
+        return Cause.ENGINE_CRASHED, f"the engine died of {_signal_name(-returncode)} while loading: {words}"
+    return Cause.LOAD_FAILED, words or f"the engine ended with exit code {returncode} and said nothing"
+
+
+def cause_of_death(returncode: int | None) -> tuple[Cause, str]:
+    """Cause and words for an engine that ended under a request."""
+    if returncode is not None and returncode < 0:
+        name = _signal_name(-returncode)
+        more = ": out of memory, most likely" if returncode == -signal.SIGKILL else ""
+        return Cause.ENGINE_CRASHED, f"the engine died of {name} during the request{more}"
+    return Cause.ENGINE_LOST, f"the engine ended with exit code {returncode} during the request"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

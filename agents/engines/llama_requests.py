@@ -1,0 +1,93 @@
+"""Requests in llama-server's dialect, for every adapter that talks to a llama.cpp server. PURE
+
+Routes and fields: tools/server/README.md of llama.cpp, b11549.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from agents.contract.job import Chat, Sampling, Stop, Synthetic, Workload
+from agents.engines.base import Request
+from agents.engines.wire import llama_completion_chunks, openai_chat_chunks
+
+
+def llama_request(base_url: str, workload: Workload, n_vocab: int, nonce: int) -> Request:
+    """``n_vocab`` bounds the random token ids of a synthetic prompt."""
+    if isinstance(workload, Chat):
+        return _chat(base_url, workload)
+    return _synthetic(base_url, workload, n_vocab, nonce)
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    fields = {
+        "seed": sampling.seed,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repeat_penalty,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _chat(base_url: str, chat: Chat) -> Request:
+    content: Any = chat.prompt
+    if chat.image is not None:
+        url = f"data:{chat.image.media_type};base64,{chat.image.data_base64}"
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": chat.prompt}]
+    messages = [{"role": "system", "content": chat.system}] if chat.system is not None else []
+    messages.append({"role": "user", "content": content})
+    exact = chat.stop is Stop.EXACT
+    body = {
+        "messages": messages,
+        "max_tokens": chat.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "cache_prompt": False,
+        "ignore_eos": exact,
+        **_sampling(chat.sampling),
+    }
+    return Request(
+        url=f"{base_url}/v1/chat/completions",
+        body=json.dumps(body).encode(),
+        decode=openai_chat_chunks,
+        expected_tokens=chat.max_tokens if exact else None,
+    )
+
+
+def _synthetic(base_url: str, work: Synthetic, n_vocab: int, nonce: int) -> Request:
+    """Random token ids, as llama-bench has them: uniform over the vocabulary, seeded.
+
+    A prompt-only workload asks for one token: the engine's prompt time ends where that token is sampled, and the
+    client's time to first token holds the same work.
+    """
+    ids = random.Random(f"{work.sampling.seed}:{nonce}")
+    depth = [ids.randrange(n_vocab) for _ in range(work.depth)]
+    prompt = [ids.randrange(n_vocab) for _ in range(work.prompt_tokens)]
+    primed = bool(depth and prompt)
+    whole = depth + prompt or [ids.randrange(n_vocab)]  # tg128: an empty context; one token starts it
+    generate = max(work.generate_tokens, 1)
+
+    def body(tokens: list[int], n_predict: int) -> bytes:
+        fields = {
+            "prompt": tokens,
+            "n_predict": n_predict,
+            "ignore_eos": True,
+            "stream": True,
+            "cache_prompt": primed,
+            "id_slot": 0,
+            **_sampling(work.sampling),
+        }
+        return json.dumps(fields).encode()
+
+    return Request(
+        url=f"{base_url}/completion",
+        body=body(whole, generate),
+        decode=llama_completion_chunks,
+        prime=body(depth, 0) if primed else None,
+        expected_cached_tokens=len(depth) if primed else 0,
+        expected_tokens=generate,
+    )

@@ -1,0 +1,249 @@
+"""Events of an engine's stream -> chunks: what was generated, when it came, and what the engine says of it. PURE
+
+Nothing that a server sends makes these functions raise: what cannot be read becomes the last chunk, with ``error``.
+Fields as llama-server b11549 sends them (recorded), and as the OpenAI API reference and its dialects have them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from agents.contract.measure import EngineTimings, StopReason
+from agents.contract.report import Cause
+from agents.engines.events import Event, Response, read_response
+from agents.engines.stream_shapes import ChatPart, Completion, Part, Timings, Usage
+from agents.errors import RequestFailed
+
+__all__ = [
+    "Chunk",
+    "Event",
+    "Final",
+    "Response",
+    "bunched_share",
+    "engine_words",
+    "llama_completion_chunks",
+    "openai_chat_chunks",
+    "read_response",
+    "stream_events",
+]
+
+_WORDS_MAX = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What the engine says of the whole request. None: it does not tell. ``prompt_tokens``: cached ones included."""
+
+    stop_reason: StopReason
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    engine: EngineTimings = EngineTimings()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One event's generated text. ``tokens``: how many it held, None where the engine does not tell.
+
+    ``final`` and ``error`` stand on the last chunk alone, ``error`` in the engine's own words where it had any. A
+    chunk without text and with tokens is a token that has no text, such as the end of text.
+    """
+
+    at_ns: int
+    read: int
+    text: str = ""
+    reasoning: bool = False
+    tokens: int | None = None
+    final: Final | None = None
+    error: str | None = None
+
+    @property
+    def generated(self) -> bool:
+        """Did the event bring at least one token?"""
+        return bool(self.text or self.tokens)
+
+
+def llama_completion_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
+    """Chunks of llama-server's ``/completion`` with ``stream``.
+
+    The last event (``stop``) counts all tokens, so a token without text (the end of text) comes with it.
+    """
+    drafts = _Drafts()
+    for event in events:
+        part = drafts.parse(event, Completion)
+        if part is None:
+            break
+        own = len(part.tokens) if part.tokens else None
+        drafts.add(event, part.content or "", reasoning=False, total=part.tokens_predicted, own=own)
+        if part.stop:
+            drafts.finish(event, _llama_final(part))
+    return drafts.chunks()
+
+
+def openai_chat_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
+    """Chunks of an OpenAI-style ``/v1/chat/completions`` or ``/v1/completions`` with ``stream``.
+
+    Stop reason, usage and llama.cpp's ``timings`` may come in different events: they meet in one ``final``. Tokens
+    for each chunk are known only where every event counts them (llama.cpp ``timings_per_token``, vLLM
+    ``continuous_usage_stats``).
+    """
+    drafts = _Drafts()
+    stop: str | None = None
+    usage, timings = Usage(), Timings()
+    for event in events:
+        if event.data.strip() == "[DONE]":
+            drafts.finish(event, _openai_final(stop, usage, timings))
+            continue
+        part = drafts.parse(event, ChatPart)
+        if part is None:
+            break
+        usage, timings = part.usage or usage, part.timings or timings
+        total = part.timings.predicted_n if part.timings else part.usage.completion_tokens if part.usage else None
+        for choice in part.choices or []:
+            for text, reasoning in choice.texts():
+                drafts.add(event, text, reasoning=reasoning, total=total)
+            stop = choice.finish_reason or stop
+        if stop or part.usage:
+            drafts.finish(event, _openai_final(stop, usage, timings))
+    return drafts.chunks()
+
+
+def bunched_share(chunks: Sequence[Chunk]) -> float:
+    """Share of the tokens, 0 to 1, that came in the same read as an earlier token: their times are not their own.
+
+    A chunk of several tokens (speculative decoding, several steps at once) bunches its tokens too. TLS hands out one
+    record a read, so there two records that lay ready count as two reads.
+    """
+    counts = [(chunk.read, 1 if chunk.tokens is None else chunk.tokens) for chunk in chunks if chunk.generated]
+    tokens = sum(count for _, count in counts)
+    return 1 - len({read for read, count in counts if count}) / tokens if tokens else 0.0
+
+
+def stream_events(response: Response) -> tuple[Event, ...]:
+    """The events of a good answer.
+
+    Raises RequestFailed: REQUEST_REFUSED for a status that is not 200, in the engine's own words; STREAM_BROKEN where
+    the body is no stream (a web page, a JSON document).
+    """
+    if response.status != 200:
+        raise RequestFailed(Cause.REQUEST_REFUSED, f"HTTP {response.status}: {engine_words(response.body)}")
+    if not response.events and response.body.strip():
+        kind = response.header("content-type") or "no content type"
+        raise RequestFailed(Cause.STREAM_BROKEN, f"no stream of events but {kind}: {engine_words(response.body)}")
+    return response.events
+
+
+def engine_words(body: bytes) -> str:
+    """What an error body says, in one printable line of at most 2,000 characters."""
+    text = body[: 4 * _WORDS_MAX].decode("utf-8", "replace")
+    try:
+        found = _error_in(json.loads(body))
+    except (ValueError, RecursionError):
+        found = None
+    return _one_line(found if found is not None else text)
+
+
+def _one_line(words: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in words[: 4 * _WORDS_MAX]).split())
+    return line[:_WORDS_MAX] or "(no words)"
+
+
+_P = TypeVar("_P", bound=Part)
+
+
+class _Drafts:
+    """Chunks as they are found. Token counts, the final and the error are put in at the end."""
+
+    def __init__(self) -> None:
+        self._drafts: list[tuple[Chunk, int | None]] = []  # with the count of all tokens so far, where told
+        self._final: Final | None = None
+
+    def add(self, event: Event, text: str, *, reasoning: bool, total: int | None, own: int | None = None) -> None:
+        self._drafts.append((Chunk(event.at_ns, event.read, text, reasoning, own), total))
+
+    def finish(self, event: Event, final: Final) -> None:
+        if not self._drafts:
+            self._drafts.append((Chunk(event.at_ns, event.read), None))
+        self._final = final
+
+    def parse(self, event: Event, kind: type[_P]) -> _P | None:
+        """The event's object, or None after an error, which is kept as the last chunk."""
+        words: str
+        try:
+            # NaN and Infinity are not JSON, but Python servers write them.
+            found = json.loads(event.data, parse_constant=lambda _: None)
+            error = "the event is not an object" if not isinstance(found, dict) else _error_in(found)
+            if event.kind == "error" and error is None:
+                error = event.data
+            if error is None:
+                return kind.model_validate(found)
+            words = error
+        except ValidationError as fault:
+            first = fault.errors(include_url=False)[0]
+            words = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
+            words = f"an event that cannot be read: {words}"
+        except (ValueError, RecursionError):
+            words = event.data if event.kind == "error" else f"an event that is not JSON: {event.data[:200]}"
+        self._drafts.append((Chunk(event.at_ns, event.read, error=_one_line(words)), None))
+        return None
+
+    def chunks(self) -> tuple[Chunk, ...]:
+        chunks = [chunk for chunk, _ in self._drafts]
+        totals = [total for chunk, total in self._drafts if chunk.text]
+        if totals and None not in totals:  # every event with text counts the tokens so far
+            before = 0
+            for place, (chunk, total) in enumerate(self._drafts):
+                if total is not None:
+                    chunks[place] = replace(chunk, tokens=max(total - before, 0))
+                    before = max(total, before)
+        if chunks and chunks[-1].error is None:
+            chunks[-1] = replace(chunks[-1], final=self._final)
+        return tuple(chunks)
+
+
+def _error_in(found: object) -> str | None:
+    """The words of an error object in one of the shapes that engines use; None where there is no error."""
+    if not isinstance(found, dict):
+        return None
+    error = found.get("error")
+    if isinstance(error, dict):
+        message, kind = error.get("message"), error.get("type") or error.get("code")
+        return f"{message} ({kind})" if message and kind else str(message or json.dumps(error))
+    if error:
+        return str(error)
+    if found.get("object") == "error" or set(found) in ({"detail"}, {"message"}):  # vLLM; FastAPI; others
+        return str(found.get("message") or found.get("detail"))
+    return None
+
+
+def _llama_final(part: Completion) -> Final:
+    stop = {"eos": StopReason.END, "word": StopReason.END, "limit": StopReason.LENGTH}
+    return Final(
+        # A full context stops with "limit" too; only ``truncated`` tells the two apart.
+        stop_reason=StopReason.CONTEXT_FULL if part.truncated else stop.get(part.stop_type or "", StopReason.UNKNOWN),
+        prompt_tokens=part.tokens_evaluated,
+        completion_tokens=part.tokens_predicted,
+        engine=part.timings.as_engine_timings() if part.timings else EngineTimings(),
+    )
+
+
+def _openai_final(stop: str | None, usage: Usage, timings: Timings) -> Final:
+    reasons = {"length": StopReason.LENGTH, "stop": StopReason.END, "eos": StopReason.END}
+    reasons |= {"tool_calls": StopReason.END, "function_call": StopReason.END}
+    engine = timings.as_engine_timings()
+    details = usage.prompt_tokens_details
+    if engine.cached_tokens is None and details is not None:
+        engine = replace(engine, cached_tokens=details.cached_tokens)
+    thought = usage.completion_tokens_details
+    return Final(
+        stop_reason=reasons.get(stop or "", StopReason.UNKNOWN),
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens if usage.completion_tokens is not None else timings.predicted_n,
+        reasoning_tokens=thought.reasoning_tokens if thought else None,
+        engine=engine,
+    )

@@ -1,0 +1,142 @@
+"""The one place where an agent is assembled: runs one job at a time on this machine, and keeps a loaded engine."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agents.clock import Clock, SystemClock
+from agents.contract.device import Device, same_split
+from agents.contract.job import Job, LoadSettings, Workload
+from agents.contract.measure import Trial
+from agents.contract.report import Cause, Failed, Loaded, Measured, Outcome, Refused, Report
+from agents.engines import ENGINES
+from agents.engines.base import Engine, LoadPlace, Session, refuse_what_it_cannot
+from agents.engines.http_stream import Progress
+from agents.errors import AgentError, Unsupported
+from agents.inventory import inventory
+from agents.measure import measure
+
+LOG_LIMIT = 256 * 1024  # characters of an engine's log that travel with a report
+
+Say = Callable[[str, Progress | None], None]
+"""Told of each phase as it begins ("loading", "measuring"), with the live view of the stream if there is one."""
+
+
+@dataclass
+class Host:
+    """Engines and state of this device. ``run`` never raises for what a job can do wrong: that is an outcome."""
+
+    device: Device
+    folder: Path  # device root: models/, logs/
+    engines: tuple[Engine, ...]
+    clock: Clock = field(default_factory=SystemClock)
+    _session: Session | None = None
+    _settings: LoadSettings | None = None
+    _warmed: set[Workload] = field(default_factory=set)
+    _log: Path | None = None
+
+    @classmethod
+    def of_this_machine(cls, folder: Path) -> Host:
+        found = [engine.find() for engine in ENGINES]
+        device = inventory(folder, [each for each in found if each is not None])
+        return cls(device, folder, ENGINES)
+
+    def run(self, job: Job, cancelled: threading.Event, say: Say) -> Report:
+        """One attempt at ``job``. The engine stays loaded for a next job with equal settings."""
+        started = self.clock.unix_s()
+        outcome = self._outcome(job, cancelled, say)
+        log = self._engine_log(outcome)
+        if not isinstance(outcome, Measured):
+            self.unload()  # what failed is not trusted with the next cell
+        return Report(
+            job_id=job.job_id,
+            attempt=job.attempt,
+            campaign_id=job.campaign_id,
+            device_id=self.device.device_id,
+            fingerprint=self.device.fingerprint,
+            boot_id=self.device.boot_id,
+            started_unix_s=started,
+            ended_unix_s=self.clock.unix_s(),
+            outcome=outcome,
+            log=log,
+        )
+
+    def _outcome(self, job: Job, cancelled: threading.Event, say: Say) -> Outcome:
+        loaded: Loaded | None = None
+        trials: list[Trial] = []
+        try:
+            self._check_state(job)
+            session, reused = self._loaded(job, cancelled, say)
+            loaded = replace(session.loaded, reused=reused)
+            warmups = 0 if job.workload in self._warmed else job.warmups
+            for trial in measure(job, session, warmups, cancelled, say):
+                trials.append(trial)  # noqa: PERF402  kept one by one: what was complete stays when a later one fails
+            self._warmed.add(job.workload)
+            return Measured(loaded, tuple(trials))
+        except Unsupported as error:
+            return Refused(error.cause, error.detail)
+        except AgentError as error:
+            return Failed(error.cause, error.detail, loaded, tuple(trials), error.log_tail)
+        except OSError as error:
+            cause = Cause.DISK_FULL if error.errno == errno.ENOSPC else Cause.AGENT_FAULT
+            return Failed(cause, f"{type(error).__name__}: {error}", loaded, tuple(trials))
+
+    def _check_state(self, job: Job) -> None:
+        """Raises Unsupported if the device is not in the state that the job asks for."""
+        wanted, seen = job.state.dedicated_vram_bytes, self.device.dedicated_vram_bytes
+        if wanted is not None and not same_split(wanted, seen):
+            now = "cannot be seen here" if seen is None else f"is {seen / 2**20:.0f} MiB now"
+            raise Unsupported(
+                f"dedicated VRAM of {self.device.name} {now}; the cell asks for {wanted / 2**20:.0f} MiB:"
+                " set it in the firmware and reboot",
+                Cause.WRONG_STATE,
+            )
+        if job.state.power_limit_w is not None:
+            raise Unsupported(
+                f"this agent has no method to hold {self.device.name} at {job.state.power_limit_w:g} W",
+                Cause.WRONG_STATE,
+            )
+
+    def _loaded(self, job: Job, cancelled: threading.Event, say: Say) -> tuple[Session, bool]:
+        if self._session is not None and self._settings == job.load:
+            return self._session, True
+        self.unload()
+        engine = self._engine(job)
+        refuse_what_it_cannot(engine, job.load)
+        self._log = self.folder / "logs" / job.campaign_id / f"{job.job_id}-{job.attempt}.log"
+        place = LoadPlace(
+            models=self.folder / "models",
+            log=self._log,
+            timeout_s=job.timeouts.load_s,
+            clock=self.clock,
+            cancelled=cancelled,
+            say=lambda phase: say(phase, None),
+        )
+        self._session = engine.load(job.load, place)
+        self._settings = job.load
+        return self._session, False
+
+    def _engine(self, job: Job) -> Engine:
+        for engine in self.engines:
+            if engine.name == job.load.engine:
+                return engine
+        have = ", ".join(engine.name for engine in self.engines)
+        raise Unsupported(f"this agent has no adapter for engine {job.load.engine}; it has {have}")
+
+    def _engine_log(self, outcome: Outcome) -> str:
+        """The engine's log where this job loaded it or failed on it; a later job on the same engine adds nothing."""
+        news = isinstance(outcome, Failed) or (isinstance(outcome, Measured) and not outcome.loaded.reused)
+        if not news or self._log is None or not self._log.exists():
+            return ""
+        text = self._log.read_text("utf-8", "replace")
+        return text if len(text) <= LOG_LIMIT else f"{text[: LOG_LIMIT // 2]}\n[...]\n{text[-LOG_LIMIT // 2 :]}"
+
+    def unload(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._session = self._settings = self._log = None
+        self._warmed.clear()

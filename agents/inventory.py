@@ -1,0 +1,153 @@
+"""What this machine is: identity, CPU, memory, GPUs, engines. Reads files and psutil; runs nothing on a GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import socket
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agents.contract.device import Device, EngineFound, Gpu, MemoryKind
+
+VENDORS = {"0x1002": "amd", "0x10de": "nvidia", "0x8086": "intel"}
+
+
+class DeviceFile(BaseModel):
+    """``device.yaml`` beside the device's id: what only its owner knows. All keys are optional."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
+    labels: dict[str, str] = {}
+
+
+def device_id_of(folder: Path) -> str:
+    """The UUID in ``device-id``, made on first use and never changed after."""
+    path = folder / "device-id"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="ascii") as new:
+            new.write(str(uuid.uuid4()))
+    except FileExistsError:
+        pass
+    return str(uuid.UUID(path.read_text(encoding="ascii").strip()))
+
+
+def read_device_file(folder: Path) -> DeviceFile:
+    """Raises ValueError, with the file's name and what is allowed, where ``device.yaml`` is not as it should be."""
+    path = folder / "device.yaml"
+    if not path.exists():
+        return DeviceFile()
+    import yaml
+
+    try:
+        return DeviceFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        allowed = ", ".join(DeviceFile.model_fields)
+        raise ValueError(f"{path}: {error}\nAllowed keys: {allowed}") from error
+
+
+def inventory(folder: Path, engines: Iterable[EngineFound], sys_root: Path = Path("/")) -> Device:
+    """This machine as a Device; ``sys_root`` stands for ``/`` so that recorded trees can be read."""
+    own = read_device_file(folder)
+    gpus = drm_gpus(sys_root)
+    kind = memory_kind(gpus, sys_root)
+    device = Device(
+        device_id=device_id_of(folder),
+        name=own.name or socket.gethostname(),
+        boot_id=boot_id(sys_root),
+        os=_os_name(),
+        kernel=platform.release(),
+        arch=platform.machine(),
+        cpu=cpu_name(sys_root),
+        physical_cores=psutil.cpu_count(logical=False),
+        logical_cores=psutil.cpu_count(logical=True),
+        ram_bytes=psutil.virtual_memory().total,
+        memory_kind=kind,
+        gpus=gpus,
+        dedicated_vram_bytes=next((gpu.vram_bytes for gpu in gpus if gpu.vram_bytes), None),
+        labels=tuple(sorted(own.labels.items())),
+        engines=tuple(engines),
+        python=platform.python_version(),
+        agent_version=importlib.metadata.version("orchestrate-bench"),
+    )
+    return replace(device, fingerprint=fingerprint_of(device))
+
+
+def fingerprint_of(device: Device) -> str:
+    """Hash of all that can change a figure: the same machine after a driver update is another fingerprint. PURE"""
+    facts = asdict(replace(device, fingerprint="", boot_id="", name="", labels=()))
+    return hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]
+
+
+def boot_id(sys_root: Path) -> str:
+    """Differs after each boot."""
+    path = sys_root / "proc/sys/kernel/random/boot_id"
+    return path.read_text().strip() if path.exists() else f"boot-{int(psutil.boot_time())}"
+
+
+def cpu_name(sys_root: Path) -> str:
+    path = sys_root / "proc/cpuinfo"
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def drm_gpus(sys_root: Path) -> tuple[Gpu, ...]:
+    """GPUs that the kernel's DRM subsystem knows, in the order of their cards."""
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return (Gpu(name="Apple GPU", vendor="apple"),)
+    found = []
+    for card in sorted((sys_root / "sys/class/drm").glob("card[0-9]*")):
+        if "-" in card.name or not (card / "device/vendor").exists():
+            continue
+        vendor = _text(card / "device/vendor")
+        driver = card / "device/driver"
+        vram = _text(card / "device/mem_info_vram_total")
+        name = _text(card / "device/product_name") or f"{VENDORS.get(vendor, vendor)} {_text(card / 'device/device')}"
+        found.append(
+            Gpu(
+                name=name,
+                vendor=VENDORS.get(vendor, vendor),
+                driver=driver.resolve().name if driver.exists() else None,
+                vram_bytes=int(vram) if vram.isdigit() else None,
+            )
+        )
+    return tuple(found)
+
+
+def memory_kind(gpus: tuple[Gpu, ...], sys_root: Path) -> MemoryKind:
+    """How the first GPU gets its memory. An AMD APU is told by its firmware's carve-out or its CPU's name."""
+    if not gpus:
+        return MemoryKind.NONE
+    if gpus[0].vendor == "apple":
+        return MemoryKind.UNIFIED
+    carve_out = any((sys_root / "sys/class/drm").glob("card[0-9]*/device/uma/carveout"))
+    if carve_out or (gpus[0].vendor == "amd" and len(gpus) == 1 and "Radeon" in cpu_name(sys_root)):
+        return MemoryKind.CARVE_OUT
+    return MemoryKind.UNIFIED if gpus[0].vendor == "intel" else MemoryKind.DISCRETE
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _os_name() -> str:
+    if platform.system() == "Linux":
+        try:
+            return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+        except OSError:
+            return "Linux"
+    return f"{platform.system()} {platform.release()}"

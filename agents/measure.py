@@ -1,0 +1,166 @@
+"""The timing of one workload on a loaded engine. PURE given a session and a clock.
+
+While tokens arrive, only the times are taken; what they mean is worked out after the end of the stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from agents.contract.job import Job, Timeouts
+from agents.contract.measure import Arrival, EngineTimings, Flag, StopReason, Trial
+from agents.contract.rates import decode_tps, ttft_s
+from agents.contract.report import Cause
+from agents.engines.base import Request, Session
+from agents.engines.http_stream import Ended, Exchange, Limits, Progress
+from agents.engines.wire import Chunk, Event, Response, bunched_share, read_response, stream_events
+from agents.errors import EngineLost, RequestFailed
+
+CONNECT_S = 10.0
+DISAGREEMENT = 0.03  # client against engine: a row past this is flagged
+DISAGREEMENT_FLOOR_S = 0.005  # and a first token is not blamed for less than this
+TOO_LONG = (b"exceed_context_size_error", b"context_length_exceeded")  # llama.cpp; OpenAI and its dialects
+BUNCHED_SHARE = 0.5  # share of tokens without a time of their own, past which the arrivals say nothing of single tokens
+BUNCHED_RATE = 0.01  # error of the decode rate that bunched first and last tokens could make
+
+
+def measure(
+    job: Job,
+    session: Session,
+    warmups: int,
+    cancelled: threading.Event,
+    progress: Callable[[str, Progress | None], None],
+) -> Iterator[Trial]:
+    """Yields the warm-ups, then the measured trial, each as soon as it is complete.
+
+    ``progress`` is given the phase and the live view of each stream before it starts.
+    Raises AgentError: RequestFailed, EngineLost.
+    """
+    for index in range(warmups + 1):
+        warmup = index < warmups
+        live = Progress()
+        progress(f"warm-up {index + 1}/{warmups}" if warmup else "measuring", live)
+        # The measured trial has the same nonce in every job: the same prompt in every cell and repeat.
+        request = session.request_for(job.workload, nonce=index + 1 if warmup else 0)
+        yield _trial(job, session, request, index, warmup, cancelled, live)
+
+
+def _trial(
+    job: Job,
+    session: Session,
+    request: Request,
+    index: int,
+    warmup: bool,
+    cancelled: threading.Event,
+    live: Progress,
+) -> Trial:
+    limits = limits_of(job.timeouts)
+    if request.prime is not None:
+        _decoded(session, request, session.stream(request, request.prime, limits, Progress(), cancelled))
+    exchange = session.stream(request, request.body, limits, live, cancelled)
+    chunks = _decoded(session, request, exchange)
+    trial = trial_of(exchange, chunks, index, warmup, job.keep_output)
+    return _flagged(trial, request, chunks)
+
+
+def limits_of(timeouts: Timeouts) -> Limits:
+    return Limits(connect_s=CONNECT_S, first_token_s=timeouts.first_token_s, trial_s=timeouts.trial_s)
+
+
+def _decoded(session: Session, request: Request, exchange: Exchange) -> tuple[Chunk, ...]:
+    """The chunks of a complete response; raises for every other end, with the engine's own words where it had any."""
+    if exchange.ended is Ended.CANCELLED:
+        raise RequestFailed(Cause.CANCELLED, "cancelled while tokens arrived")
+    if exchange.ended is Ended.FIRST_TOKEN_TIMEOUT:
+        raise RequestFailed(Cause.FIRST_TOKEN_TIMEOUT, exchange.detail)
+    if exchange.ended is Ended.TRIAL_TIMEOUT:
+        raise RequestFailed(Cause.TRIAL_TIMEOUT, exchange.detail)
+    if exchange.ended is Ended.UNREACHABLE:
+        session.check_alive()
+        raise EngineLost(exchange.detail)
+    response = read_response(exchange.reads)
+    if exchange.ended is Ended.BROKEN and response.status == 200:
+        session.check_alive()
+        raise RequestFailed(Cause.STREAM_BROKEN, exchange.detail)
+    chunks = request.decode(events_of(response))
+    for chunk in chunks:
+        if chunk.error is not None:
+            raise RequestFailed(Cause.STREAM_BROKEN, chunk.error)
+    return chunks
+
+
+def events_of(response: Response) -> tuple[Event, ...]:
+    """The events of a good answer. Raises RequestFailed, PROMPT_TOO_LONG told from other refusals."""
+    try:
+        return stream_events(response)
+    except RequestFailed as error:
+        if any(words in response.body for words in TOO_LONG):
+            raise RequestFailed(Cause.PROMPT_TOO_LONG, error.detail) from error
+        raise
+
+
+def trial_of(exchange: Exchange, chunks: tuple[Chunk, ...], index: int, warmup: bool, keep_output: bool) -> Trial:
+    """Counts and times of one complete stream, unflagged but for an unknown token count."""
+    final = next((chunk.final for chunk in reversed(chunks) if chunk.final is not None), None)
+    generated = [chunk for chunk in chunks if chunk.generated]
+    arrivals = tuple(
+        Arrival((chunk.at_ns - exchange.sent_ns) / 1e9, chunk.read, chunk.tokens, chunk.reasoning)
+        for chunk in generated
+    )
+    counted = final.completion_tokens if final is not None else None
+    text = "".join(chunk.text for chunk in generated)
+    return Trial(
+        index=index,
+        warmup=warmup,
+        sent_unix_s=exchange.sent_unix_s,
+        arrivals=arrivals,
+        ended_s=(exchange.ended_ns - exchange.sent_ns) / 1e9,
+        prompt_tokens=final.prompt_tokens if final else None,
+        completion_tokens=counted if counted is not None else len(arrivals),
+        reasoning_tokens=final.reasoning_tokens if final else None,
+        stop_reason=final.stop_reason if final else StopReason.UNKNOWN,
+        engine=final.engine if final else EngineTimings(),
+        flags=() if counted is not None else (Flag.TOKEN_COUNT_UNKNOWN,),
+        output_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        output=text if keep_output else None,
+    )
+
+
+def _flagged(trial: Trial, request: Request, chunks: tuple[Chunk, ...]) -> Trial:
+    flags = list(trial.flags)
+    cached = trial.engine.cached_tokens
+    if cached is not None and cached != request.expected_cached_tokens:
+        flags.append(Flag.PROMPT_CACHED)
+    if request.expected_tokens is not None and (trial.completion_tokens or 0) < request.expected_tokens:
+        flags.append(Flag.FEWER_TOKENS)
+    if bunched_share(chunks) > BUNCHED_SHARE or bunched_rate_error(trial.arrivals) > BUNCHED_RATE:
+        flags.append(Flag.ARRIVALS_BUNCHED)
+    if _disagree(trial):
+        flags.append(Flag.CLOCKS_DISAGREE)
+    return replace(trial, flags=tuple(flags))
+
+
+def bunched_rate_error(arrivals: tuple[Arrival, ...]) -> float:
+    """Largest relative error of the decode rate from tokens that share the first or the last read. PURE
+
+    The rate spans the first and the last arrival: a token beside one of them moves it by one interval of n - 1;
+    tokens that share a read in between move nothing.
+    """
+    if len(arrivals) < 3:
+        return 0.0
+    ends = [sum(each.read == arrivals[end].read for each in arrivals) - 1 for end in (0, -1)]
+    return sum(ends) / (len(arrivals) - 1)
+
+
+def _disagree(trial: Trial) -> bool:
+    engine = trial.engine
+    ours, theirs = decode_tps(trial), engine.decode_tps
+    if ours and theirs and abs(ours / theirs - 1) > DISAGREEMENT:
+        return True
+    first, told = ttft_s(trial), engine.ttft_s if engine.ttft_s is not None else engine.prompt_s
+    return bool(
+        first is not None and told is not None and abs(first - told) > max(DISAGREEMENT * told, DISAGREEMENT_FLOOR_S)
+    )

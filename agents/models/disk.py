@@ -1,0 +1,144 @@
+"""The store on the device's disk: room checked first, files written aside and renamed, one writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from agents.contract.report import Cause
+from agents.errors import LoadFailed
+from agents.models.progress import Progress, Say
+from agents.models.sizes import in_words
+
+MARGIN_BYTES = 64 << 20
+"""Left free on the disk: logs and results are written beside the models."""
+
+_READ_BYTES = 4 << 20
+
+
+def need_room(directory: Path, need_bytes: int, what: str) -> None:
+    """Raises LoadFailed(DISK_FULL) unless ``directory``'s disk can take ``need_bytes`` and a margin."""
+    with os_errors_named(f"cannot use the model store {directory}"):
+        directory.mkdir(parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(directory).free
+    if need_bytes + MARGIN_BYTES > free_bytes:
+        raise LoadFailed(
+            Cause.DISK_FULL,
+            f"{what} needs {in_words(need_bytes)} (and {in_words(MARGIN_BYTES)} to spare), "
+            f"but the disk of {directory} has {in_words(free_bytes)} free",
+        )
+
+
+def os_failure(error: OSError, doing: str) -> LoadFailed:
+    """DISK_FULL where the disk, the quota or the file's allowed size is at its end, else LOAD_FAILED."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return LoadFailed(Cause.DISK_FULL if full else Cause.LOAD_FAILED, f"{doing}: {error.strerror or error}")
+
+
+@contextmanager
+def os_errors_named(doing: str) -> Iterator[None]:
+    """An OSError inside becomes ``os_failure``."""
+    try:
+        yield
+    except OSError as error:
+        raise os_failure(error, doing) from error
+
+
+@contextmanager
+def written_aside(target: Path) -> Iterator[BinaryIO]:
+    """A file that stands under its name only when it is whole: written beside ``target``, fsynced, renamed.
+
+    What is left of it after an exception is removed. The caller holds ``alone(target)``.
+    """
+    aside = target.with_name(f"{target.name}.{os.getpid()}.aside")
+    try:
+        with aside.open("wb") as file:
+            yield file
+        settle(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def settle(aside: Path, target: Path) -> None:
+    """Bytes to the disk, then the name, then the directory that holds the name."""
+    with aside.open("rb+") as file:
+        os.fsync(file.fileno())
+    aside.replace(target)
+    if os.name == "posix":
+        directory = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+@contextmanager
+def alone(target: Path, say: Say) -> Iterator[None]:
+    """One process at a time makes ``target``; the lock is the kernel's and goes when its holder dies."""
+    from filelock import FileLock, Timeout
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another process that makes {target.name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sha256_of(path: Path, say: Say, notes: Path | None = None) -> str:
+    """SHA-256 of a file, hex. Hashed once: a side file keeps it, with the size and time that it holds for.
+
+    ``notes`` is the directory of the side file; None: beside the file.
+    """
+    kept = _kept_digest(_side_file(path, notes), path.stat())
+    if kept is not None:
+        return kept
+    sha256 = hashed(path, say)
+    keep_digest(path, sha256, notes)
+    return sha256
+
+
+def hashed(path: Path, say: Say) -> str:
+    """SHA-256 of a file, hex, read from end to end."""
+    progress = Progress(say, f"checking {path.name}", path.stat().st_size)
+    digest = hashlib.sha256()
+    done_bytes = 0
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+            done_bytes += len(block)
+            progress.at(done_bytes)
+    return digest.hexdigest()
+
+
+def keep_digest(path: Path, sha256: str, notes: Path | None = None) -> None:
+    """Writes the side file. A store that cannot take it costs another hashing, nothing else."""
+    stat = path.stat()
+    note = json.dumps({"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256})
+    with suppress(OSError), written_aside(_side_file(path, notes)) as file:
+        file.write(note.encode())
+
+
+def _kept_digest(side_file: Path, stat: os.stat_result) -> str | None:
+    try:
+        note = json.loads(side_file.read_bytes())
+        holds = note["size"] == stat.st_size and note["mtime_ns"] == stat.st_mtime_ns
+        return str(note["sha256"]) if holds else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _side_file(path: Path, notes: Path | None) -> Path:
+    return (notes or path.parent) / f".{path.name}.sha256.json"

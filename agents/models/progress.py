@@ -1,0 +1,41 @@
+"""Sentences for a live view, at most one a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from agents.models.sizes import in_words
+
+Say = Callable[[str], None]
+
+
+class Progress:
+    """Says ``WHAT: 3.1 of 18.1 GiB`` while bytes go by; the first and the last are always said."""
+
+    def __init__(
+        self,
+        say: Say,
+        what: str,
+        total_bytes: int,
+        *,
+        seconds: Callable[[], float] = time.monotonic,
+        every_s: float = 1.0,
+    ) -> None:
+        self._say = say
+        self._what = what
+        self._total = total_bytes
+        self._seconds = seconds
+        self._every_s = every_s
+        self._said_at: float | None = None
+
+    def at(self, done_bytes: int) -> None:
+        now = self._seconds()
+        due = self._said_at is None or now - self._said_at >= self._every_s
+        if due or done_bytes >= self._total:
+            self._said_at = now
+            self._say(f"{self._what}: {in_words(done_bytes)} of {in_words(self._total)}")
+
+    def after(self, before_bytes: int) -> Callable[[int], None]:
+        """``at`` for one of several files: ``before_bytes`` were in those before it."""
+        return lambda here_bytes: self.at(before_bytes + here_bytes)

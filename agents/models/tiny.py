@@ -1,0 +1,132 @@
+"""``tiny:...``: real models with random weights, made on the device, the same bytes on every device.
+
+They load and run like any other and know no language. The small ones (4 to 40 MB) try a device, an engine or a matrix
+out in seconds; ``llama-0.6b`` is large enough for figures that mean something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.contract.report import Cause
+from agents.errors import LoadFailed
+from agents.models.disk import alone, keep_digest, need_room, os_errors_named, sha256_of, written_aside
+from agents.models.files import ModelFiles
+from agents.models.gguf_check import GgufFacts, check_gguf
+from agents.models.progress import Say
+from agents.models.sizes import in_words
+from agents.models.tiny_architectures import (
+    Experts,
+    LatentAttention,
+    Transformer,
+    Vision,
+    deepseek2,
+    llama,
+    qwen3moe,
+    qwen3vl,
+    qwen3vl_projector,
+)
+from agents.models.tiny_plan import ModelPlan
+
+GENERATOR = 1
+"""Goes up with every change of a byte in a file made here: it is part of the files' names, so that none is mixed up."""
+
+QUANTISATIONS = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
+PROJECTOR_TYPE = "F16"  # the image encoder's convolutions have no other
+
+
+@dataclass(frozen=True, slots=True)
+class TinyModel:
+    """A model that can be made. ``plan`` is a function because a vocabulary of 32,768 words is not made for nothing."""
+
+    name: str
+    plan: Callable[[], ModelPlan]
+    quantisation: str = "F16"  # where none is asked for
+    projector: Callable[[], ModelPlan] | None = None
+
+
+_SMALL = Transformer()
+_LARGE = Transformer(layers=20, width=1536, heads=24, kv_heads=4, head_size=64, ffn_width=4608, vocabulary=32_768)
+_MOE = Transformer(ffn_width=512)
+_MLA = Transformer(ffn_width=512, kv_heads=1)
+
+TINY_MODELS: tuple[TinyModel, ...] = (
+    TinyModel("llama", lambda: llama(_SMALL)),
+    TinyModel("qwen3moe", lambda: qwen3moe(_MOE, Experts())),
+    TinyModel("deepseek2", lambda: deepseek2(_MLA, Experts(), LatentAttention())),
+    TinyModel(
+        "qwen3vl",
+        lambda: qwen3vl(_SMALL, deepstack_layers=1),
+        projector=lambda: qwen3vl_projector(Vision(), _SMALL.width),
+    ),
+    TinyModel("llama-0.6b", lambda: llama(_LARGE), quantisation="Q4_0"),
+)
+
+
+def make_tiny(name: str, quantisation: str | None, directory: Path, say: Say = lambda _: None) -> ModelFiles:
+    """The files of ``tiny:NAME`` (NAME alone will do) in ``directory``; made where they are not there yet.
+
+    Raises LoadFailed: MODEL_FILE_MISSING for a name or a quantisation that cannot be made, DISK_FULL.
+    """
+    model = _model(name)
+    quantisation = _quantisation(quantisation, model)
+    path, facts, sha256 = _made(f"tiny-{model.name}", model.plan, quantisation, directory, say)
+    mmproj = None
+    if model.projector is not None:
+        mmproj, _, _ = _made(f"tiny-{model.name}-mmproj", model.projector, PROJECTOR_TYPE, directory, say)
+    return ModelFiles(path, mmproj, facts, sha256)
+
+
+def _model(name: str) -> TinyModel:
+    bare = name.lower().removeprefix("tiny:")
+    for model in TINY_MODELS:
+        if model.name == bare:
+            return model
+    names = ", ".join(f"tiny:{model.name}" for model in TINY_MODELS)
+    raise LoadFailed(Cause.MODEL_FILE_MISSING, f"there is no tiny:{bare}; there are {names}")
+
+
+def _quantisation(asked: str | None, model: TinyModel) -> str:
+    wanted = (asked or model.quantisation).upper()
+    if wanted not in QUANTISATIONS:
+        raise LoadFailed(
+            Cause.MODEL_FILE_MISSING,
+            f"tiny:{model.name} cannot be made as {asked}: K-quants and I-quants need llama.cpp's own quantiser; "
+            f"allowed are {', '.join(QUANTISATIONS)}",
+        )
+    return wanted
+
+
+def _made(
+    name: str, plan: Callable[[], ModelPlan], quantisation: str, directory: Path, say: Say
+) -> tuple[Path, GgufFacts, str]:
+    path = directory / f"{name}-{quantisation}.g{GENERATOR}.gguf"
+    with os_errors_named(f"cannot make {path}"):
+        facts = _facts_of_made(path)
+        if facts is None:
+            directory.mkdir(parents=True, exist_ok=True)
+            with alone(path, say):
+                facts = _facts_of_made(path) or _make(path, name, plan(), quantisation, say)
+        return path, facts, sha256_of(path, say)
+
+
+def _facts_of_made(path: Path) -> GgufFacts | None:
+    """None: not there, or cut off by something that is not this program."""
+    try:
+        return check_gguf(path)
+    except LoadFailed:
+        return None
+
+
+def _make(path: Path, name: str, plan: ModelPlan, quantisation: str, say: Say) -> GgufFacts:
+    from agents.models.tiny_writer import file_bytes, write
+
+    size_bytes = file_bytes(plan, name, quantisation, GENERATOR)
+    need_room(path.parent, size_bytes, path.name)
+    say(f"making {path.name}, {in_words(size_bytes)}")
+    with written_aside(path) as file:
+        sha256 = write(file, plan, name, quantisation, GENERATOR)
+    keep_digest(path, sha256)
+    return check_gguf(path)

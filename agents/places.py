@@ -1,0 +1,23 @@
+"""Where things lie on a disk. One root for a user: ``$ORCHESTRATE_HOME``, else the platform's data directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+HOME_VARIABLE = "ORCHESTRATE_HOME"
+
+
+def data_root() -> Path:
+    """The root, not created here: ``$ORCHESTRATE_HOME``, else (on Linux) ``~/.local/share/orchestrate``."""
+    told = os.environ.get(HOME_VARIABLE)
+    if told:
+        return Path(told).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("orchestrate", appauthor=False))
+
+
+def device_root(root: Path) -> Path:
+    """What belongs to this machine as a device: its id, model files, logs, reports not yet collected."""
+    return root / "device"

@@ -1,0 +1,125 @@
+"""The job process: ``python -m agents.runner FOLDER``. Runs jobs one after the other, away from Ray's threads.
+
+JSON lines on stdin: ``{"run": Job}``, ``{"live": true}`` (asks for a live view), ``{"cancel": true}``. JSON lines on
+stdout: ``{"device": Device}`` or ``{"error": ...}`` once, then ``{"phase": ...}``, ``{"live": ...}`` and
+``{"report": Report}``. The process ends when stdin does, whatever it is doing, and its engine with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from agents.contract.job import Job
+from agents.contract.report import Cause, Failed, Report
+from agents.contract.wire_json import from_json, to_json
+from agents.engines.http_stream import Progress
+from agents.errors import AgentError
+from agents.host import Host
+from agents.spool import Spool
+
+BUSY_WAIT_S = 5.0  # an earlier job process may be on its way out
+
+
+class Runner:
+    """Jobs run on the main thread: on Linux an engine dies with the *thread* that started it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._jobs: queue.Queue[Job] = queue.Queue()
+        self._cancelled = threading.Event()
+        self._live: Progress | None = None
+        self._writing = threading.Lock()
+        self._spool = Spool(folder / "spool")
+        self._folder = folder
+
+    def serve(self) -> None:
+        threading.Thread(target=self._listen, name="stdin", daemon=True).start()
+        busy = FileLock(self._folder / "busy.lock", timeout=BUSY_WAIT_S)
+        try:
+            busy.acquire()  # held until this process ends: one benchmark at a time on a device
+            host = Host.of_this_machine(self._folder)
+        except Timeout:
+            return self._fail("this device is busy with another coordinator's benchmark")
+        except (ValueError, OSError, AgentError) as error:
+            return self._fail(str(error))
+        self._write(b'{"device": ' + to_json(host.device) + b"}")
+        while True:
+            job = self._jobs.get()
+            report = self._run(host, job)
+            self._keep(report)
+            self._write(b'{"report": ' + to_json(report) + b"}")
+
+    def _fail(self, why: str) -> None:
+        self._write(json.dumps({"error": why}).encode())
+
+    def _run(self, host: Host, job: Job) -> Report:
+        try:
+            return host.run(job, self._cancelled, self._say)
+        except Exception:
+            host.unload()
+            now = host.clock.unix_s()
+            device = host.device
+            return Report(
+                job.job_id,
+                job.attempt,
+                job.campaign_id,
+                device.device_id,
+                device.fingerprint,
+                device.boot_id,
+                now,
+                now,
+                Failed(Cause.AGENT_FAULT, "a fault of the agent itself, please report it", log_tail=_traceback()),
+            )
+        finally:
+            self._live = None
+            self._cancelled.clear()
+
+    def _keep(self, report: Report) -> None:
+        try:
+            self._spool.put(report)
+        except OSError as error:  # it still goes through the pipe; only a crash in this moment could lose it
+            print(f"spool: {error}", file=sys.stderr)  # noqa: T201
+
+    def _say(self, phase: str, live: Progress | None) -> None:
+        self._live = live
+        self._write(json.dumps({"phase": phase}).encode())
+
+    def _write(self, line: bytes) -> None:
+        with self._writing:
+            sys.stdout.buffer.write(line + b"\n")
+            sys.stdout.buffer.flush()
+
+    def _listen(self) -> None:
+        for line in sys.stdin.buffer:
+            message: dict[str, Any] = json.loads(line)
+            if "run" in message:
+                self._jobs.put(from_json(Job, json.dumps(message["run"])))
+            elif "cancel" in message:
+                self._cancelled.set()
+            elif "live" in message:
+                self._write(json.dumps({"live": _view(self._live)}).encode())
+        os._exit(0)  # the agent is gone; the engine follows: its stdin ends, and the kernel kills it
+
+
+def _view(live: Progress | None) -> dict[str, float | int] | None:
+    """Reads so far and reads a second: one read is one token on the engines that send them one by one."""
+    if live is None or live.reads == 0:
+        return None
+    seconds = (live.last_ns - live.first_ns) / 1e9
+    return {"reads": live.reads, "reads_per_s": (live.reads - 1) / seconds if seconds > 0 else 0.0}
+
+
+def _traceback() -> str:
+    return traceback.format_exc()[-4000:]
+
+
+if __name__ == "__main__":
+    Runner(Path(sys.argv[1])).serve()

@@ -1,0 +1,151 @@
+"""The commands and their options; what they do stands in the module of the same name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from orchestrator.errors import OrchestrateError
+
+app = typer.Typer(
+    name="orchestrate",
+    help="LLM-inference benchmarks over a fleet of laptops and mini-PCs.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+MatrixFile = Annotated[Path, typer.Argument(metavar="FILE", help="Matrix file (YAML).", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", help="Go on with more than 100,000 jobs.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run, as `orchestrate results` lists it; or `latest`.")]
+
+
+@app.command()
+def plan(
+    file: MatrixFile,
+    all_cells: Annotated[bool, typer.Option("--all", help="List every cell.")] = False,
+    as_json: Json = False,
+    yes: Yes = False,
+) -> None:
+    """Show what would run, in what order, what would be refused, and how long it takes. Runs nothing."""
+    from orchestrator.cli.plan import show_plan
+
+    show_plan(file, all_cells=all_cells, as_json=as_json, yes=yes)
+
+
+@app.command()
+def submit(
+    file: MatrixFile,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster to join; `local` starts one. Default: RAY_ADDRESS, or a running one."),
+    ] = None,
+    as_json: Json = False,
+    yes: Yes = False,
+) -> None:
+    """Run a matrix on the Ray cluster, or on a one-node cluster of its own; then show the table."""
+    from orchestrator.cli.submit import submit_matrix
+
+    submit_matrix(file, address=address, as_json=as_json, yes=yes)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run to go on with.")] = "latest",
+    address: Annotated[str | None, typer.Option(help="As for submit.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run where it stopped: what is done is not done again."""
+    from orchestrator.cli.submit import resume_run
+
+    resume_run(run, address=address, as_json=as_json)
+
+
+@app.command()
+def results(as_json: Json = False) -> None:
+    """List the runs that are kept."""
+    from orchestrator.cli.results import list_runs
+
+    list_runs(as_json=as_json)
+
+
+@app.command()
+def show(run: Run = "latest", as_json: Json = False) -> None:
+    """Show one run: a line for each cell, with what failed and why."""
+    from orchestrator.cli.results import show_run
+
+    show_run(run, as_json=as_json)
+
+
+@app.command()
+def export(
+    run: Run,
+    to: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; its ending says the format.")],
+    table: Annotated[str, typer.Option(help="trials, tokens, readings or devices.")] = "trials",
+    file_format: Annotated[str | None, typer.Option("--format", help="parquet, arrow, csv or jsonl.")] = None,
+) -> None:
+    """Write a run's table as Parquet, Arrow IPC, CSV or JSON lines."""
+    from orchestrator.cli.results import export_run
+
+    export_run(run, to, table=table, file_format=file_format)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, exported files, or reference:NAME.")],
+    rows: Annotated[list[str] | None, typer.Option(help="Axis for the rows; may be given more than once.")] = None,
+    cols: Annotated[list[str] | None, typer.Option(help="Axis for the columns; may be given more than once.")] = None,
+    value: Annotated[
+        list[str] | None, typer.Option(help="Metric, e.g. decode_tps; more than once: more tables.")
+    ] = None,
+    also: Annotated[str | None, typer.Option("--with", help="Second metric, in brackets.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="AXIS=VALUE: only these cells.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="AXIS=VALUE: show the ratio to these cells.")] = None,
+    output: Annotated[str, typer.Option("--format", help="terminal, markdown or csv.")] = "terminal",
+) -> None:
+    """Compare runs in a pivot table: axes against axes, one metric in the cells."""
+    from orchestrator.cli.compare import compare_runs
+
+    compare_runs(runs, rows, cols, value, also=also, where=where or [], baseline=baseline, output=output)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the matrix file, for editors."""
+    import json
+
+    from orchestrator.matrix import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def run() -> NoReturn:
+    """Runs the command line and exits: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    try:
+        app()
+    except OrchestrateError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `orchestrate show | head`
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception:
+        typer.echo(f"error: a fault of orchestrate itself; please report it with {_keep_traceback()}", err=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _keep_traceback() -> Path:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="orchestrate-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+    return Path(file.name)

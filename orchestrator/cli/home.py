@@ -1,0 +1,45 @@
+"""Where the coordinator's things lie, and which run a person means."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from agents.places import data_root
+from orchestrator.errors import UsageError
+
+
+def ledger_path(root: Path | None = None) -> Path:
+    return (root or data_root()) / "ledger.sqlite"
+
+
+def runs_of_ledger() -> list[str]:
+    """Run names, the newest first."""
+    from orchestrator.dispatch.ledger import Ledger
+
+    if not ledger_path().exists():
+        return []
+    ledger = Ledger(ledger_path())
+    try:
+        return [row.id for row in ledger.campaigns()]
+    finally:
+        ledger.close()
+
+
+def run_named(name: str) -> str:
+    """A run's full name: as given, `latest`, or a beginning that only one run has. Raises UsageError."""
+    runs = runs_of_ledger()
+    if name == "latest" and runs:
+        return runs[0]
+    if name in runs:
+        return name
+    begins = [run for run in runs if run.startswith(name)]
+    if len(begins) == 1:
+        return begins[0]
+    if begins:
+        raise UsageError(f"run {name!r}: could be {', '.join(begins[:8])}")
+    if not runs:
+        raise UsageError(f"run {name!r}: there is no run yet under {data_root()}; `orchestrate submit FILE` makes one")
+    close = difflib.get_close_matches(name, runs, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UsageError(f"run {name!r}: not found; {hint}runs: {', '.join(runs[:8])}{' ...' if len(runs) > 8 else ''}")

@@ -1,0 +1,71 @@
+"""The rows of ``trials`` that a comparison looks at. PURE"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.compare import axes
+from orchestrator.results import schema
+
+Row = Mapping[str, Any]
+
+SILENT = ("estimate_only", "not_measured")
+"""Statuses of published rows that hold no figure: an axis they leave empty means all its values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """``rows`` hold every axis and metric that was asked for; ``superseded`` counts attempts of jobs that were retried."""
+
+    rows: tuple[Row, ...]
+    warmups: int
+    superseded: int
+
+
+def choose_trials(table: pa.Table, metrics: Sequence[str], where: Sequence[str] = ()) -> Chosen:
+    """Without warm-ups, of each job only the last attempt, and only what ``where`` (``AXIS=VALUE[,VALUE]``) asks for.
+
+    Raises UsageError for an unknown axis or value.
+    """
+    rows = _rows(table, metrics)
+    measured = [row for row in rows if not row["warmup"]]
+    last: dict[tuple[Any, Any], int] = {}
+    for row in rows:
+        key = (row["run"], row["job_id"])
+        last[key] = max(last.get(key, 0), row["attempt"] or 0)
+    kept = [row for row in measured if (row["attempt"] or 0) == last[row["run"], row["job_id"]]]
+    gone = {(row["run"], row["job_id"], row["attempt"]) for row in rows}
+    for written in where:
+        axis, texts = axes.split_choice(written, "filter")
+        wanted = {axes.choose(axis, text, (row[axis] for row in kept)) for text in texts}
+        kept = [row for row in kept if row[axis] in wanted or (row[axis] is None and row["status"] in SILENT)]
+    return Chosen(tuple(kept), len(rows) - len(measured), len(gone) - len(last))
+
+
+_ALWAYS = ("job_id", "attempt", "warmup", "status", "cause", "note", "flags")
+
+
+def _rows(table: pa.Table, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    table = schema.conform(table, schema.schema())
+    names = [name for name in dict.fromkeys((*axes.NAMED, *metrics, *_ALWAYS)) if name != axes.KV_TYPE]
+    columns = [table.column(name).to_pylist() for name in names]
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    for row in rows:
+        k, v = row["kv_type_k"], row["kv_type_v"]
+        row[axes.KV_TYPE] = k if k == v else f"{k or '-'}/{v or '-'}"
+    return rows
+
+
+def varying(rows: Iterable[Row], names: Iterable[str]) -> tuple[str, ...]:
+    """Axes of ``names`` with more than one value, in that order. For what was found, null is no value."""
+    rows = [row for row in rows if row["status"] not in SILENT]
+    return tuple(name for name in names if len(values_of(rows, name)) > 1)
+
+
+def values_of(rows: Iterable[Row], axis: str) -> set[Any]:
+    found = {row[axis] for row in rows}
+    return found - {None} if axis in axes.FOUND else found

@@ -1,0 +1,31 @@
+"""The matrix file: read, checked, and spread out into cells. What it may hold: ``docs/matrix.md``."""
+
+from __future__ import annotations
+
+from orchestrator.matrix.axes import AXES, Axis, Value
+from orchestrator.matrix.expand import Cell, Cells, check_size, expand, job_count
+from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure
+from orchestrator.matrix.problems import MatrixErrors, Problem
+from orchestrator.matrix.read import matrix_from_json, matrix_to_json, parse_matrix, read_matrix
+from orchestrator.matrix.schema import json_schema
+
+__all__ = [
+    "AXES",
+    "Axis",
+    "Cell",
+    "Cells",
+    "DeviceSelector",
+    "Matrix",
+    "MatrixErrors",
+    "Measure",
+    "Problem",
+    "Value",
+    "check_size",
+    "expand",
+    "job_count",
+    "json_schema",
+    "matrix_from_json",
+    "matrix_to_json",
+    "parse_matrix",
+    "read_matrix",
+]

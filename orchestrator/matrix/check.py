@@ -1,0 +1,250 @@
+"""What pydantic cannot see: names, files, lengths and axes that must fit together across the file. PURE
+
+Each check reports and goes on; what a section that is wrong already might have held is not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from agents.contract.job import ModelSource, Workload
+from orchestrator.matrix.axes import ALIASES, BY_NAME, DEFAULT_ENGINE, Value
+from orchestrator.matrix.door import ROWS, Door
+from orchestrator.matrix.expand import MOST_CELLS, MOST_INCLUDED
+from orchestrator.matrix.matrix import Dim, Grid
+from orchestrator.matrix.models import has_files, literal_source, named_source, needs_quantisation
+from orchestrator.matrix.problems import Problem, key_path, nearest, not_one_of, quoted
+from orchestrator.matrix.spec import ChatSpec
+from orchestrator.matrix.tree import Step
+from orchestrator.matrix.workloads import NOTATION, FileProblem, FileReader, chat, from_notation, synthetic
+
+Values = dict[str, tuple[Value, ...]]
+REQUIRED = ("model", "workload")
+
+
+class Checked:
+    """The parts of a Matrix, and ``problems``; complete only where there are none."""
+
+    def __init__(self, door: Door, open_file: FileReader) -> None:
+        self._door = door
+        self.problems: list[Problem] = []
+        spec, raw = door.spec, door.raw
+        self.models: dict[str, ModelSource] = {name: named_source(model) for name, model in spec.models.items()}
+        self.workloads: dict[str, Workload] = {}
+        self._read_workloads(open_file)
+        defaults = {name: (value,) for name, value in spec.defaults.given(raw.get("defaults", {})).items()}
+        self.defaults = {"engine": (DEFAULT_ENGINE,)} | self._known("defaults", defaults)
+        self.axes: Values = self._known("axes", spec.axes.given(raw.get("axes", {})))
+        self.zips = self._rows("zip")
+        self._check_zips()
+        self.excludes = tuple(values for _, values in self._rows("exclude"))
+        self.product = self._product()
+        self.includes = tuple(self._include(row, values) for row, values in self._rows("include"))
+        self._check_sizes()
+
+    def report(self, steps: tuple[Step, ...], message: str, at_key: bool = False) -> None:
+        tree = self._door.tree
+        line = tree.line_of_key(steps) if at_key else tree.line_of(steps)
+        self.problems.append(Problem(self._door.file, line, key_path(steps), message))
+
+    # ---- workloads
+
+    def _read_workloads(self, open_file: FileReader) -> None:
+        for name, spec in self._door.spec.workloads.items():
+            steps = ("workloads", name)
+            if from_notation(name) is not None:
+                self.report(steps, f"{quoted(name)} is built in (llama-bench's notation); choose another name", True)
+            try:
+                built = chat(name, spec, open_file) if isinstance(spec, ChatSpec) else synthetic(name, spec)
+            except FileProblem as error:
+                self.report((*steps, error.key), str(error))
+                continue
+            self.workloads[name] = built
+
+    def _known(self, section: str, values: Values, row: int | None = None) -> Values:
+        """``values`` with each workload under its own name: ``pp2K`` is ``pp2048``."""
+        names: dict[str, Any] = self._named("workloads")
+        found = []
+        for at, text in enumerate(str(value) for value in values.get("workload", ())):
+            built = None if text in names else from_notation(text)
+            if built is not None:
+                self.workloads[built.name] = built
+            elif text not in names:
+                steps = (section, "workload", at) if row is None else (section, row, "workload", at)
+                if self._door.tree.at(steps) is None:
+                    steps = steps[:-1]
+                self.report(steps, str(not_one_of(text, "a workload", names, also=NOTATION)))
+            found.append(built.name if built is not None else text)
+        return {name: tuple(found) if name == "workload" else given for name, given in values.items()}
+
+    def _named(self, section: str) -> dict[str, Any]:
+        named = self._door.written.get(section)
+        return named if isinstance(named, dict) else {}
+
+    # ---- rows: zip, include, exclude
+
+    def _rows(self, section: str) -> list[tuple[int, Values]]:
+        """The rows that are right, each with its number."""
+        raws = self._door.raw.get(section, [])
+        rows = []
+        for row, (spec, raw) in enumerate(zip(getattr(self._door.spec, section), raws, strict=True)):
+            if self._door.is_broken(section, row):
+                continue
+            if not raw:
+                self.report((section, row), "the entry is empty; at least one axis belongs here")
+                continue
+            rows.append((row, self._known(section, spec.given(raw), row)))
+        return rows
+
+    def _check_zips(self) -> None:
+        places: dict[str, tuple[Step, ...]] = {name: ("axes", name) for name in self.axes}
+        for row, values in self.zips:
+            lengths = {name: len(given) for name, given in values.items()}
+            if len(set(lengths.values())) > 1:
+                shown = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+                self.report(("zip", row), f"lists that go together must have one length, but {shown}")
+            for name in values:
+                if name in places:
+                    also = key_path(places[name])
+                    message = f"axis {quoted(name)} stands in {also} too. Allowed: one of the two places"
+                    self.report(("zip", row, name), message, at_key=True)
+                places.setdefault(name, ("zip", row, name))
+
+    # ---- grids
+
+    def _product(self) -> Grid | None:
+        if not self.axes and not self.zips and (self._rows_written("include") or self._unsure()):
+            return None
+        given = set(self.axes) | {name for _, values in self.zips for name in values}
+        dims = [_constants(self.defaults, given)]
+        dims += [Dim((name,), tuple((value,) for value in values)) for name, values in self.axes.items()]
+        dims += [Dim(tuple(values), tuple(zip(*values.values(), strict=False))) for _, values in self.zips]
+        grid = Grid(tuple(dim for dim in dims if dim.names))
+        self._check_grid(grid, ())
+        return grid
+
+    def _include(self, row: int, values: Values) -> Grid:
+        dims = [_constants(self.defaults, values)]
+        dims += [Dim((name,), tuple((value,) for value in given)) for name, given in values.items()]
+        grid = Grid(tuple(dim for dim in dims if dim.names))
+        self._check_grid(grid, ("include", row))
+        return grid
+
+    def _rows_written(self, section: str) -> bool:
+        return bool(self._door.written.get(section))
+
+    def _unsure(self) -> bool:
+        """Whether a section that decides what the product holds was left out."""
+        sections = ("axes", "zip", "defaults")
+        return any(not place or place[0] in sections for place in self._door.broken)
+
+    def _check_grid(self, grid: Grid, steps: tuple[Step, ...]) -> None:
+        """``steps``: the entry of include, or () for the product."""
+        places = ("defaults", "axes", "zip") if not steps else ("defaults", key_path(steps))
+        for name in REQUIRED:
+            if name not in grid.names and not (steps and self._unsure()) and not (not steps and self._may_hold(name)):
+                message = f"no {name} is given. Allowed in: {', '.join(places)}"
+                self.report(steps or ("axes",), message, at_key=True)
+        self._check_models(grid)
+
+    def _may_hold(self, name: str) -> bool:
+        """Whether a part that was left out holds this axis, or may hold it."""
+        names = {name, *(alias for alias, axis in ALIASES.items() if axis == name)}
+        for place in self._door.broken:
+            section = self._door.written.get(str(place[0])) if place else None
+            if len(place) < 2 and (not place or place[0] in ("defaults", "axes", "zip")):
+                return True
+            if place[0] in ("defaults", "axes") and place[1] in names:
+                return True
+            if place[0] == "zip" and isinstance(section, list) and isinstance(place[1], int):
+                row = section[place[1]]
+                if not isinstance(row, dict) or names & set(row):
+                    return True
+        return False
+
+    def _check_models(self, grid: Grid) -> None:
+        engines = _values_of(grid, "engine")
+        named = self._named("models")
+        for model in (str(value) for value in _values_of(grid, "model")):
+            if model in named and model not in self.models:
+                continue  # its section is wrong, and says so
+            source = self.models.get(model) or literal_source(model)
+            steps = self._where("model", model)
+            if engines == {"embedded"} and not has_files(source):
+                near = nearest(model, named)
+                self.report(
+                    steps,
+                    f"{quoted(model)} has no files, and the embedded engine knows no names of its own"
+                    f"{near or '.'} Allowed: {', '.join((*named, 'tiny:ARCH, hf:OWNER/REPO, a path to a .gguf file'))}",
+                )
+            if needs_quantisation(source) and "quantisation" not in grid.names and not self._may_hold("quantisation"):
+                self.report(steps, f"{quoted(model)} is named with {{quantisation}}, but no quantisation is given")
+
+    def _where(self, axis: str, value: Value) -> tuple[Step, ...]:
+        """Where ``value`` stands in the file; the first place of several."""
+        for steps in self._places(axis):
+            node = self._door.tree.at(steps)
+            if node is not None and node.scalar == value:
+                return steps
+            for at, item in enumerate(node.items or () if node is not None else ()):
+                if item.scalar == value:
+                    return (*steps, at)
+        return ()
+
+    def _places(self, axis: str) -> Iterator[tuple[Step, ...]]:
+        yield ("axes", axis)
+        for section in ROWS:
+            rows = self._door.written.get(section)
+            for row in range(len(rows) if isinstance(rows, list) else 0):
+                yield (section, row, axis)
+        yield ("defaults", axis)
+
+    def _check_sizes(self) -> None:
+        if self.product is not None and self.product.count() > MOST_CELLS:
+            self.report(("axes",), f"the product has {self.product.count():,} cells; at most {MOST_CELLS:,}", True)
+        included = sum(grid.count() for grid in self.includes)
+        if included > MOST_INCLUDED:
+            message = f"the entries make {included:,} cells; at most {MOST_INCLUDED:,}: axes are for that"
+            self.report(("include",), message, True)
+
+
+def _constants(defaults: Values, given: Iterable[str]) -> Dim:
+    """The defaults that nothing overrides, as a dim with one option."""
+    left: Mapping[str, tuple[Value, ...]] = {name: values for name, values in defaults.items() if name not in given}
+    return Dim(tuple(left), (tuple(values[0] for values in left.values()),))
+
+
+def _values_of(grid: Grid, name: str) -> set[Value]:
+    found = {option[dim.names.index(name)] for dim in grid.dims if name in dim.names for option in dim.options}
+    return {value for value in found if value is not None}
+
+
+def check_excludes(checked: Checked, door: Door, matches: Iterable[bool], left: int) -> list[Problem]:
+    """An entry that matches nothing is an error, and so is a list that leaves nothing."""
+    grid = checked.product
+    problems = []
+    for row, (wanted, matched) in enumerate(zip(checked.excludes, matches, strict=True)):
+        if not matched:
+            steps: tuple[Step, ...] = ("exclude", row)
+            line = door.tree.line_of(steps)
+            problems.append(Problem(door.file, line, key_path(steps), _why_nothing(wanted, grid)))
+    if not left and checked.excludes and not problems:
+        line = door.tree.line_of_key(("exclude",))
+        problems.append(Problem(door.file, line, "exclude", "every cell of the product is excluded"))
+    return problems
+
+
+def _why_nothing(wanted: Values, grid: Grid | None) -> str:
+    if grid is None:
+        return "nothing to exclude from: there are no axes and no zip (cells of include are never excluded)"
+    for name, values in wanted.items():
+        if name not in grid.names:
+            return f"matches no cell: no cell of the product has {quoted(name)}"
+        there = _values_of(grid, name)
+        if not there & set(values):
+            axis = BY_NAME[name]
+            shown = ", ".join(axis.show(value) for value in sorted(there, key=str)[:20])
+            asked = ", ".join(axis.show(value) for value in values[:5])
+            return f"matches no cell: {name} is never {asked}. Allowed: {shown}"
+    return "matches no cell: these values never stand together"

@@ -1,0 +1,1 @@
+"""Which cells run on which device, and in what order. PURE"""

@@ -1,0 +1,24 @@
+"""What a device would refuse before it loads anything, as far as its inventory tells. PURE"""
+
+from __future__ import annotations
+
+from agents.contract.device import Device, same_split
+from agents.contract.job import LoadSettings, MachineState
+
+
+def why_refused(load: LoadSettings, state: MachineState, device: Device) -> str | None:
+    """None if nothing speaks against it. Says what the agent itself would say; the agent has the last word."""
+    found = {engine.name: engine for engine in device.engines}
+    if found and load.engine not in found:
+        return f"engine {load.engine} is not on {device.name} (found: {', '.join(sorted(found))})"
+    runtimes = found[load.engine].runtimes if load.engine in found else ()
+    if load.runtime is not None and runtimes and load.runtime not in runtimes:
+        return f"{load.engine} on {device.name} has no runtime {load.runtime} (it has {', '.join(runtimes)})"
+    if state.power_limit_w is not None:
+        return f"no method on {device.name} to hold a power limit of {state.power_limit_w:g} W"
+    wanted, seen = state.dedicated_vram_bytes, device.dedicated_vram_bytes
+    if wanted is not None and not same_split(wanted, seen):
+        now = "cannot be seen" if seen is None else f"is {seen / 2**20:.0f} MiB"
+        return f"dedicated VRAM of {device.name} {now}; asked for: {wanted / 2**20:.0f} MiB"
+    return None
+

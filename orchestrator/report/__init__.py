@@ -1,0 +1,1 @@
+"""Comparisons as text: terminal, Markdown, CSV. PURE"""

@@ -1,0 +1,97 @@
+"""``orchestrator.load``: whatever holds results, as one of the four tables."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import ipc
+
+from orchestrator.errors import UsageError
+from orchestrator.matrix.problems import nearest, quoted
+from orchestrator.results import schema
+from orchestrator.results.attempt_files import Unreadable, read_parquet
+from orchestrator.results.export import format_of, read_csv, read_json_lines
+from orchestrator.results.flat import flat
+from orchestrator.results.reference import PREFIX, is_published, load_published_csv, load_reference, references
+from orchestrator.results.store import Store
+
+
+def load(path: str | Path, table: str = "trials", *, run: str | None = None) -> pa.Table:
+    """See ``orchestrator.results.load``."""
+    wanted = schema.schema(table)
+    if str(path).startswith(PREFIX):
+        return load_reference(str(path)) if table == "trials" else wanted.empty_table()
+    path = Path(path)
+    if path.is_dir():
+        return _folder(path, table, run)
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file or folder")
+    try:
+        return _file(path, table, wanted)
+    except (Unreadable, pa.ArrowException, csv.Error, ValueError, OSError) as error:
+        raise UsageError(f"{path}: cannot be read as {table}: {' '.join(str(error).split())[:300]}") from error
+
+
+def load_runs(names: Sequence[str], root: str | Path) -> pa.Table:
+    """``trials`` of several runs, one after another: each a run in the results folder ``root``, or what ``load`` takes."""
+    known = set(Store(root).runs())
+    tables = [Store(root).load(name) if name in known else _run_or_path(name, Path(root)) for name in names]
+    return pa.concat_tables(tables) if tables else schema.schema().empty_table()
+
+
+def _run_or_path(name: str, root: Path) -> pa.Table:
+    if name.startswith(PREFIX) or Path(name).exists():
+        return load(name)
+    runs = Store(root).runs()
+    there = ", ".join((*runs, *(PREFIX + each for each in references())))
+    raise UsageError(
+        f"no run {quoted(name)} in {root}, and no such path{nearest(name, runs) or '.'} There are: {there}"
+    )
+
+
+def _folder(path: Path, table: str, run: str | None) -> pa.Table:
+    if run is None and (path / "trials").is_dir():
+        root = path.resolve()
+        return Store(root.parent.parent).load(root.name, table)
+    runs = Store(path).runs()
+    if run is None and len(runs) == 1:
+        run = runs[0]
+    if run is None:
+        what = f"holds {len(runs)} runs, say which: {', '.join(runs)}" if runs else "is no run and holds none"
+        raise UsageError(f"{path}: {what}")
+    return Store(path).load(run, table)
+
+
+def _file(path: Path, table: str, wanted: pa.Schema) -> pa.Table:
+    kind = format_of(path)
+    if kind == "csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+        if is_published(header):
+            return load_published_csv(path) if table == "trials" else wanted.empty_table()
+        _check_names(path, header, wanted, table)
+        return schema.conform(read_csv(path, wanted), wanted)
+    if kind == "jsonl":
+        return read_json_lines(path, wanted)
+    readers: dict[str, Callable[[Path], pa.Table]] = {"parquet": read_parquet, "arrow": _read_arrow}
+    found = readers[kind](path)
+    held = (found.schema.metadata or {}).get(schema.TABLE_KEY, b"").decode()
+    if held == "attempt" and table != "devices":
+        return flat(found, table)
+    if held != table:
+        raise UsageError(f"{path}: holds {quoted(held) if held else 'no table of Orchestrate'}, not {table}")
+    return schema.conform(found, wanted)
+
+
+def _check_names(path: Path, header: list[str], wanted: pa.Schema, table: str) -> None:
+    unknown = [name for name in header if name not in wanted.names]
+    if unknown or not header:
+        raise UsageError(f"{path}: does not hold {table}: unknown column {quoted(unknown[0] if unknown else '')}")
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as source:
+        return ipc.open_file(source).read_all()

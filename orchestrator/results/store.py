@@ -1,0 +1,258 @@
+"""Results on disk: one Parquet file a job attempt, whole or not there.
+
+::
+
+    ROOT/runs/RUN/trials/JOB-ATTEMPT.parquet    one attempt: trials with tokens and readings nested
+                  trials/compact-HASH.parquet   many attempts, merged by ``compact``
+                  devices/FINGERPRINT-ID.parquet
+                  logs/JOB-ATTEMPT.log          the engine's log
+
+A name that begins with a dot is a writer's unfinished business. Snappy: a write takes 2 ms of CPU, with zstd 4 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from agents.contract.device import Device
+from agents.contract.job import Job
+from agents.contract.report import Refused, Report
+from orchestrator.errors import OrchestrateError, UsageError
+from orchestrator.results import schema
+from orchestrator.results.attempt_files import Read, Unreadable, can_merge, read_all, read_parquet
+from orchestrator.results.durable import StoreError, clean, flush_folder, written_aside
+from orchestrator.results.flat import flat, needed
+from orchestrator.results.rows import devices_of, rows_of
+
+Key = tuple[str, int]
+"""(job_id, attempt)"""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ATTEMPT = re.compile(r"(.+)-(\d+)\.parquet")
+_COMPACT = "compact-"
+_ORDER: list[tuple[str, Literal["ascending", "descending"]]] = [
+    ("started_at", "ascending"),
+    ("job_id", "ascending"),
+    ("attempt", "ascending"),
+    ("trial", "ascending"),
+]
+_GROUP_FILES = 256  # attempts in one row group of a merged file: bounds memory while merging
+
+
+@cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("orchestrate-bench")
+    except PackageNotFoundError:
+        return ""
+
+
+def _checked(name: str, what: str) -> str:
+    """``name`` becomes part of a path: it must not lead out of the store, nor pass for a merged file."""
+    if not _NAME.fullmatch(name) or (what == "job id" and name.startswith(_COMPACT)):
+        raise OrchestrateError(f"{what} {name!r} cannot name a file: letters, digits, '.', '_', '-', at most 128")
+    return name
+
+
+class Store:
+    """One writer a run, any number of readers."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._cleaned: set[str] = set()
+        self._merged: dict[Path, frozenset[Key]] = {}
+
+    def run_folder(self, run: str) -> Path:
+        return self.root / "runs" / _checked(run, "run")
+
+    def runs(self) -> tuple[str, ...]:
+        """Names of the runs that have results, sorted."""
+        folder = self.root / "runs"
+        names = (each.name for each in folder.iterdir() if (each / "trials").is_dir()) if folder.is_dir() else ()
+        return tuple(sorted(name for name in names if _NAME.fullmatch(name)))
+
+    def append(self, job: Job, report: Report, device: Device | None) -> Path:
+        """Keeps one attempt. When this returns, it survives a loss of power; a second call with it changes nothing.
+
+        Raises StoreFull, StoreNotWritable or StoreError and leaves no half file.
+        """
+        folder = self.run_folder(job.campaign_id)
+        self._clean_once(job.campaign_id)
+        name = f"{_checked(job.job_id, 'job id')}-{report.attempt}"
+        if report.log and not isinstance(report.outcome, Refused):
+            with written_aside(folder / "logs" / f"{name}.log", flush=False) as file:
+                file.write(report.log.encode("utf-8", "replace"))
+            report = replace(report, outcome=replace(report.outcome, log_path=f"logs/{name}.log"))
+        if device is not None:
+            self._keep_device(folder, job.campaign_id, device)
+        path = folder / "trials" / f"{name}.parquet"
+        _write(path, rows_of(job, report, device, _version()))
+        return path
+
+    def has(self, run: str, job_id: str, attempt: int) -> bool:
+        if self._single(run, (job_id, attempt)).exists():
+            return True
+        return any((job_id, attempt) in self._keys(path) for path in self._files(run) if _is_merged(path))
+
+    def attempts(self, run: str) -> set[Key]:
+        """All attempts kept, by (job_id, attempt). Raises StoreError where a merged file cannot be read."""
+        try:
+            return set[Key]().union(*(self._keys(path) for path in self._files(run)))
+        except Unreadable as error:
+            raise StoreError(f"{self.run_folder(run)}: a merged file cannot be read: {error}") from error
+
+    def read(self, run: str, table: str = "trials", columns: Iterable[str] | None = None) -> Read:
+        """One flat table of a run, and the files that were damaged.
+
+        ``columns`` names those of ``trials`` to read from the disk; the others are then null.
+        """
+        wanted = schema.schema(table)
+        folder = self.run_folder(run)
+        if not folder.is_dir():
+            raise UsageError(f"no run {run!r} in {self.root}. There are: {', '.join(self.runs()) or 'none'}")
+        if table == "devices":
+            files = sorted((folder / "devices").glob("[!.]*.parquet"))
+            return read_all(files, lambda path: schema.conform(read_parquet(path), wanted), wanted)
+        names = needed(table) if columns is None else sorted({*columns, "job_id", "attempt", "trial", "started_at"})
+        for _ in range(3):
+            takes = dict(self._takes(self._files(run)))
+            read = _read_flat(takes, table, names)
+            if all(each.path.exists() for each in read.damaged):
+                break  # else a file was merged away between listing and reading: list again
+        if table == "trials":
+            return replace(read, table=read.table.sort_by(_ORDER))
+        return read
+
+    def load(self, run: str, table: str = "trials") -> pa.Table:
+        """As ``read``; each damaged file is a DamagedFileWarning."""
+        return self.read(run, table).warned()
+
+    def compact(self, run: str) -> Path | None:
+        """Merges the files of a run into one, when none of it is being appended; None where that changes nothing.
+
+        The merged file is durable before the first single one goes; a crash between leaves both, and readers
+        take each attempt once. Damaged files, and those with columns of a newer Orchestrate, stay as they are.
+        """
+        files = [path for path in self._files(run) if can_merge(path)]
+        if len(files) < 2:
+            return None
+        takes = list(self._takes(files))
+        keys = sorted(set[Key]().union(*(self._keys(path) for path in files)))
+        target = self.run_folder(run) / "trials" / f"{_COMPACT}{sha256(repr(keys).encode()).hexdigest()[:16]}.parquet"
+        with (
+            written_aside(target) as file,
+            pq.ParquetWriter(file, schema.attempt_schema(), compression="snappy") as out,
+        ):
+            damaged = {path for group in _groups(takes) for path in _merge(group, out)}
+        self._merged.pop(target, None)
+        merged = dict(takes).keys() - damaged
+        for path in files:
+            if path != target and (path in merged or not damaged):  # a damaged merged file may not be the last copy
+                path.unlink(missing_ok=True)
+        flush_folder(target.parent)
+        return target
+
+    def _keep_device(self, folder: Path, run: str, device: Device) -> None:
+        """Once a fingerprint and device: two machines of one kind can share a fingerprint."""
+        name = f"{_checked(device.fingerprint or 'unknown', 'fingerprint')}-{_checked(device.device_id, 'device id')}"
+        path = folder / "devices" / f"{name}.parquet"
+        if not path.exists():
+            _write(path, devices_of(run, [device]))
+
+    def _clean_once(self, run: str) -> None:
+        if run not in self._cleaned:
+            for part in ("trials", "devices", "logs"):
+                clean(self.run_folder(run) / part)
+            self._cleaned.add(run)
+
+    def _single(self, run: str, key: Key) -> Path:
+        return self.run_folder(run) / "trials" / f"{_checked(key[0], 'job id')}-{key[1]}.parquet"
+
+    def _files(self, run: str) -> list[Path]:
+        """Files with attempts, merged ones first."""
+        folder = self.run_folder(run) / "trials"
+        names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  5,000 names: no Path for each
+        kept = [name for name in names if name.endswith(".parquet") and not name.startswith(".")]
+        return [folder / name for name in sorted(kept, key=lambda name: (not name.startswith(_COMPACT), name))]
+
+    def _keys(self, path: Path) -> frozenset[Key]:
+        """Attempts in a file. Raises Unreadable."""
+        if not _is_merged(path):
+            found = _ATTEMPT.fullmatch(path.name)
+            return frozenset({(found[1], int(found[2]))} if found else ())
+        if path not in self._merged:
+            keys = read_parquet(path, ["job_id", "attempt"])
+            self._merged[path] = frozenset(_pairs(keys))
+        return self._merged[path]
+
+    def _takes(self, files: Iterable[Path]) -> Iterator[tuple[Path, frozenset[Key]]]:
+        """Files to read, each with the attempts to leave out because an earlier file has them."""
+        seen: set[Key] = set()
+        for path in files:
+            try:
+                keys = self._keys(path)
+            except Unreadable:
+                keys = frozenset()  # it is named as damaged when it is read
+            if not keys or not keys <= seen:
+                yield path, keys & seen
+            seen |= keys
+
+
+def _read_flat(takes: Mapping[Path, frozenset[Key]], table: str, names: Sequence[str]) -> Read:
+    def prepare(path: Path) -> pa.Table:
+        return flat(_without(read_parquet(path, names), takes[path]), table)
+
+    return read_all(list(takes), prepare, schema.schema(table))
+
+
+def _is_merged(path: Path) -> bool:
+    return path.name.startswith(_COMPACT)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    """Serialised in memory first, so that every error of the disk comes from one place and with its number."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="snappy")
+    with written_aside(path) as file:
+        file.write(sink.getvalue())
+
+
+def _without(attempts: pa.Table, keys: frozenset[Key]) -> pa.Table:
+    if not keys:
+        return attempts
+    return attempts.filter(pa.array([pair not in keys for pair in _pairs(attempts)]))
+
+
+def _pairs(attempts: pa.Table) -> list[Key]:
+    jobs, counts = attempts.column("job_id").to_pylist(), attempts.column("attempt").to_pylist()
+    return [(str(job), int(count or 0)) for job, count in zip(jobs, counts, strict=True)]
+
+
+def _groups(takes: Sequence[tuple[Path, frozenset[Key]]]) -> Iterator[Sequence[tuple[Path, frozenset[Key]]]]:
+    for start in range(0, len(takes), _GROUP_FILES):
+        yield takes[start : start + _GROUP_FILES]
+
+
+def _merge(group: Sequence[tuple[Path, frozenset[Key]]], out: pq.ParquetWriter) -> list[Path]:
+    """Appends a group of files to ``out`` as one row group; which of them could not be read."""
+    takes, wanted = dict(group), schema.attempt_schema()
+
+    def prepare(path: Path) -> pa.Table:
+        return schema.conform(_without(read_parquet(path), takes[path]), wanted)
+
+    read = read_all(list(takes), prepare, wanted)
+    if read.table.num_rows:
+        out.write_table(read.table)
+    return [each.path for each in read.damaged]
