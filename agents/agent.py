@@ -65,16 +65,17 @@ class Agent:
                 self._changed.wait()
             return self._device
 
-    def start(self, job: Job) -> None:
-        """Runs ``job`` after those handed over before; a job that is already here is not started twice."""
+    def start(self, job: Job) -> Status:
+        """Hands ``job`` to the job process; one that is already running is not started twice."""
         with self._changed:
             if self._job is not None:
                 if (self._job.job_id, self._job.attempt) == (job.job_id, job.attempt):
-                    return
+                    return self._status()
                 raise JobProcessFailed(f"busy with {self._job.job_id}")
             self._ensure_child()
             self._job, self._phase, self._live = job, "starting", None
             self._send(b'{"run": ' + to_json(job) + b"}")
+            return self._status()
 
     def poll(self, wait_s: float = 0.0) -> Status:
         """Returns at once if there are reports or the phase is new, else after ``wait_s`` with a live view."""
@@ -83,14 +84,17 @@ class Agent:
                 before = self._phase
                 self._send(b'{"live": true}')
                 self._changed.wait_for(lambda: self._reports or self._phase != before, timeout=wait_s)
-            live = self._live or {}
-            return Status(
-                job_id=self._job.job_id if self._job else None,
-                phase=self._phase,
-                reads=int(live.get("reads", 0)),
-                reads_per_s=live.get("reads_per_s"),
-                reports=tuple(self._reports),
-            )
+            return self._status()
+
+    def _status(self) -> Status:
+        live = self._live or {}
+        return Status(
+            job_id=self._job.job_id if self._job else None,
+            phase=self._phase,
+            reads=int(live.get("reads", 0)),
+            reads_per_s=live.get("reads_per_s"),
+            reports=tuple(self._reports),
+        )
 
     def uncollected(self, campaign_id: str) -> tuple[Report, ...]:
         """Reports of an earlier coordinator's jobs that nobody has stored."""

@@ -215,13 +215,13 @@ def _kind(content_type: str, body: bytes) -> str | None:
 
 
 def _decode(body: bytes, content_type: str, complete: bool) -> Iterator[tuple[int, str, str]]:
-    """(place of the last byte, kind, data) of each event. A last line without an end counts in a complete body."""
+    """(place of the last byte, kind, data) of each event. What is cut off at the end counts in a complete body."""
     kind = _kind(content_type, body)
     if kind is None:
         return
     lines = _lines(body, complete)
     if kind == "sse":
-        yield from _sse_events(lines, len(body) - 1)
+        yield from _sse_events(lines, len(body) - 1 if complete else None)
         return
     for last_byte, line in lines:
         if line.strip():
@@ -238,9 +238,12 @@ def _lines(body: bytes, complete: bool) -> Iterator[tuple[int, bytes]]:
         yield len(body) - 1, body[start:]
 
 
-def _sse_events(lines: Iterator[tuple[int, bytes]], last_of_body: int) -> Iterator[tuple[int, str, str]]:
-    """Server-sent events as in the WHATWG standard, with two liberties: the blank line after the last event may be
-    missing, and a field ``error`` (llama.cpp before 2025) is data of kind "error"."""
+def _sse_events(lines: Iterator[tuple[int, bytes]], end: int | None) -> Iterator[tuple[int, str, str]]:
+    """Server-sent events as in the WHATWG standard, with two liberties.
+
+    The blank line after the last event may be missing in a complete body, which ends at ``end``; and a field
+    ``error`` (llama.cpp before 2025) is data of kind "error".
+    """
     data: list[str] = []
     kind = ""
     for last_byte, raw in lines:
@@ -256,5 +259,5 @@ def _sse_events(lines: Iterator[tuple[int, bytes]], last_of_body: int) -> Iterat
             kind = "error" if name == b"error" else kind
         elif name == b"event":
             kind = text
-    if data:
-        yield last_of_body, kind or "message", "\n".join(data)
+    if data and end is not None:
+        yield end, kind or "message", "\n".join(data)

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ from agents.models.sizes import in_words
 MARGIN_BYTES = 64 << 20
 """Left free on the disk: logs and results are written beside the models."""
 
+_ASIDE = ".aside"
 _READ_BYTES = 4 << 20
 
 
@@ -57,7 +59,7 @@ def written_aside(target: Path) -> Iterator[BinaryIO]:
 
     What is left of it after an exception is removed. The caller holds ``alone(target)``.
     """
-    aside = target.with_name(f"{target.name}.{os.getpid()}.aside")
+    aside = target.with_name(f"{target.name}.{os.getpid()}{_ASIDE}")
     try:
         with aside.open("wb") as file:
             yield file
@@ -81,7 +83,10 @@ def settle(aside: Path, target: Path) -> None:
 
 @contextmanager
 def alone(target: Path, say: Say) -> Iterator[None]:
-    """One process at a time makes ``target``; the lock is the kernel's and goes when its holder dies."""
+    """One process at a time makes ``target``; the lock is the kernel's and goes when its holder dies.
+
+    What a killed holder has left aside is removed.
+    """
     from filelock import FileLock, Timeout
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +97,8 @@ def alone(target: Path, say: Say) -> Iterator[None]:
         say(f"waiting for another process that makes {target.name}")
         lock.acquire()
     try:
+        for left in target.parent.glob(f"{escape(target.name)}.*{_ASIDE}"):
+            left.unlink()
         yield
     finally:
         lock.release()

@@ -18,6 +18,8 @@ from agents.models.sizes import in_words
 SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 """How llama.cpp names the parts of a split model; it loads them all from the first one's name."""
 
+PROJECTOR_ARCHITECTURE = "clip"
+
 _MAX_PARTS = 1_000
 
 
@@ -79,6 +81,22 @@ def check_gguf(path: Path) -> GgufFacts:
         tensor_bytes=sum(sum(part.tensor_sizes) for part in parts),
         file_bytes=sum(part.file_bytes for part in parts),
     )
+
+
+def check_model(path: Path) -> GgufFacts:
+    """``check_gguf`` of a file that should be a language model."""
+    facts = check_gguf(path)
+    if facts.architecture == PROJECTOR_ARCHITECTURE:
+        raise LoadFailed(Cause.MODEL_FILE_INVALID, f"{path} is a vision projector, not a model")
+    return facts
+
+
+def check_projector(path: Path) -> GgufFacts:
+    """``check_gguf`` of a file that should be a vision projector (mmproj)."""
+    facts = check_gguf(path)
+    if facts.architecture != PROJECTOR_ARCHITECTURE:
+        raise LoadFailed(Cause.MODEL_FILE_INVALID, f"{path} is a {facts.architecture} model, not a vision projector")
+    return facts
 
 
 def _parts_of(path: Path) -> tuple[Path, ...]:

@@ -1,8 +1,8 @@
 """The head of a GGUF file: its key-value pairs and its list of tensors, with hard bounds.
 
-Why not ``gguf.GGUFReader``: it makes a numpy view of every token and merge of the vocabulary (seconds on a file with
-150,000 tokens, against hundredths here), and on garbage it raises whatever numpy does, allocates what a broken length
-says, or loops over 2^60 elements. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+Why not ``gguf.GGUFReader``: it makes a numpy view of every token and merge of the vocabulary (11 s on the head of a
+52-GiB model with 154,880 tokens and 321,649 merges, against 0.05 s here), and on garbage it raises whatever numpy
+does, or loops over as many elements as a broken length says. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.disk import alone, need_room, os_errors_named, sha256_of, written_aside
 from agents.models.files import ModelFiles
-from agents.models.gguf_check import check_gguf
+from agents.models.gguf_check import check_model, check_projector
 from agents.models.hub_download import RemoteRepo, download, partial_of
 from agents.models.hub_errors import HubUnreachable, hub_errors_named
 from agents.models.hub_pick import RemoteFile, pick_mmproj, pick_model
@@ -75,9 +75,11 @@ def fetch(request: HubRequest, store: Path, say: Say, *, endpoint: str | None = 
         listing = _settled_listing(home, request) or _listing(home, request, say, endpoint)
         picks = _pick(listing, request, home)
         paths = [_on_this_device(picked, request.repo, listing, say, endpoint) for picked in picks]
-        facts = [check_gguf(path) for path, _ in paths]
-        path, sha256 = paths[0]
-        return ModelFiles(path, paths[1][0] if len(paths) > 1 else None, facts[0], sha256)
+        (path, sha256), *projectors = paths
+        facts = check_model(path)
+        for projector, _ in projectors:
+            check_projector(projector)
+        return ModelFiles(path, projectors[0][0] if projectors else None, facts, sha256)
 
 
 def _pick(listing: Listing, request: HubRequest, home: Path) -> tuple[_Picked, ...]:
@@ -95,12 +97,14 @@ def _digest(group: Sequence[RemoteFile], commit: str) -> str:
 
 def _on_this_device(picked: _Picked, repo: str, listing: Listing, say: Say, endpoint: str | None) -> tuple[Path, str]:
     """Path and SHA-256 of the first file, once all of them are there."""
-    cached = _in_library_cache(picked, repo, listing.commit)
-    with alone(picked.directory, say):
-        if cached is None:
-            _download_missing(picked, RemoteRepo(repo, listing.commit, endpoint), say)
-        paths = cached or [picked.directory / file.name for file in picked.files]
-        digests = [sha256_of(path, say, picked.directory) for path in paths]
+    paths = _in_library_cache(picked, repo, listing.commit)
+    if paths is None:
+        paths = [picked.directory / file.name for file in picked.files]
+        if picked.missing():
+            with alone(picked.directory, say):
+                _download_missing(picked, RemoteRepo(repo, listing.commit, endpoint), say)
+    picked.directory.mkdir(parents=True, exist_ok=True)
+    digests = [sha256_of(path, say, picked.directory) for path in paths]
     for path, file, digest in zip(paths, picked.files, digests, strict=True):
         if digest != (file.sha256 or digest):
             raise LoadFailed(
@@ -211,11 +215,11 @@ def _listing_path(home: Path, request: HubRequest) -> Path:
 
 def _library_cache_listing(request: HubRequest) -> Listing | None:
     """What the Hugging Face cache holds of the repository at the revision."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repos = scan_cache_dir().repos
+        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except (CacheNotFound, OSError, ValueError):
         return None
     wanted = request.revision or "main"

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 PLAIN_HTTP_LIMIT_BYTES = 50_000_000_000  # huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE
 RECONNECT_WAIT_S = 1.0
 _RECONNECTS_WITHOUT_A_BYTE = 4
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def _receive(repo: RemoteRepo, file: RemoteFile, sink: BinaryIO, at: Callable[[i
         hf_raise_for_status(response)
         if _begins_at(response) != sink.tell():
             _empty(sink)
-        for block in response.iter_bytes(_READ_BYTES):
+        for block in response.iter_bytes():  # as they come: with a size, what is gathered is lost when the line breaks
             sink.write(block)
             if sink.tell() > file.size_bytes:
                 break

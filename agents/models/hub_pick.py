@@ -36,7 +36,7 @@ def pick_model(
     """The one model meant: one file, or all parts of a split one in order.
 
     ``file``, a name or a glob, decides where it is given; else the quantisation, a whole word of the file's name
-    (Q4_K_M is not in UD-Q4_K_XL); else there must be one model alone. Upper and lower case are the same.
+    (Q4_K is not in Q4_K_M, Q4_NL not in IQ4_NL); else there must be one model alone. Upper and lower case are the same.
     Raises LoadFailed(MODEL_FILE_MISSING), with what there is, for none and for more than one.
     """
     models = _models([one for one in files if _is_gguf(one)])

@@ -9,7 +9,7 @@ from agents.contract.job import LoadSettings, ModelSource
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.files import ModelFiles
-from agents.models.gguf_check import check_gguf
+from agents.models.gguf_check import check_model, check_projector
 from agents.models.progress import Say
 
 __all__ = ["ModelFiles", "resolve"]
@@ -42,13 +42,13 @@ def resolve(settings: LoadSettings, store: Path, say: Say) -> ModelFiles:
 
 def _at_path(source: ModelSource, path: str, quantisation: str | None, say: Say) -> ModelFiles:
     model = _absolute(path)
-    facts = check_gguf(model)
+    facts = check_model(model)
     if quantisation is not None and quantisation.upper() != facts.quantisation.upper():
         say(f"{model.name} calls itself {facts.quantisation}; {quantisation} is asked for")
     mmproj = None
     if source.mmproj is not None:
         mmproj = _projector(source.mmproj, model.parent)
-        check_gguf(mmproj)
+        check_projector(mmproj)
     return ModelFiles(model, mmproj, facts)
 
 

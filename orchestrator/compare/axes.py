@@ -15,6 +15,7 @@ import pyarrow.types as kinds
 
 from agents.contract.job import Runtime
 from orchestrator.errors import UsageError
+from orchestrator.matrix import axes as matrix_axes
 from orchestrator.matrix.problems import BadValue, nearest, quoted
 from orchestrator.matrix.units import format_tokens, parse_bytes, parse_switch, parse_tokens, parse_watts
 from orchestrator.results import schema
@@ -43,20 +44,9 @@ AXES = ("run", "device", *_SETTINGS, *WORKLOAD_AXES, *FOUND)
 NAMED = (*AXES, "kv_type_k", "kv_type_v", "engine_runtime", "model_architecture", "stop_reason", "repeat", "boot_id")
 """What may stand in rows and columns."""
 
-SHORT = {
-    "context": "context_tokens",
-    "dedicated_vram": "dedicated_vram_bytes",
-    "power_limit": "power_limit_w",
-    "batch": "batch_tokens",
-    "micro_batch": "micro_batch_tokens",
-    "prompt_length": "prompt_tokens_asked",
-}
-_SAME = {
-    "quant": "quantisation",
-    "quantization": "quantisation",
-    "vram": "dedicated_vram_bytes",
-    "power": "power_limit_w",
-}
+SHORT = {axis.name: axis.columns[0] for axis in matrix_axes.AXES if len(axis.columns) == 1 and axis.columns[0] in NAMED}
+"""The matrix's name of an axis -> its column."""
+_SAME = {axis.alias: axis.name for axis in matrix_axes.AXES if axis.alias} | {"quant": "quantisation"}
 _LONG = {column: short for short, column in SHORT.items()}
 
 COLUMN = {each.name: each for each in schema.TRIALS} | {
@@ -97,7 +87,8 @@ METRICS: dict[str, Metric] = {
 
 def axis_named(word: str) -> str:
     """``context`` -> ``context_tokens``. Raises UsageError with the nearest and the allowed ones."""
-    name = SHORT.get(word) or _SAME.get(word) or word
+    name = _SAME.get(word, word)
+    name = SHORT.get(name, name)
     if name in NAMED:
         return name
     allowed = [short_name(each) for each in NAMED]

@@ -19,7 +19,7 @@ SILENT = ("estimate_only", "not_measured")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """``rows`` hold every axis and metric that was asked for; ``superseded`` counts attempts of jobs that were retried."""
+    """``rows`` hold every axis and the metrics asked for; ``superseded`` counts attempts of jobs that were retried."""
 
     rows: tuple[Row, ...]
     warmups: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ from orchestrator.plan.jobs import PlannedJob, job_of
 from orchestrator.results.store import Store
 
 LISTEN_S = 0.5
+STOP_GRACE_S = 15.0
+"""How long a stop waits for agents to say that they have cancelled; a resume finds what they say later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +105,16 @@ class Coordinator:
 
     def run(self) -> None:
         """Raises OrchestrateError where the store or the ledger cannot be written; a resume loses nothing then."""
-        asked = False
+        asked_at: float | None = None
         for device_id in self._devices:
             self._handle(DeviceFree(device_id))
         while not self._finished:
-            if self._stop.is_set() and not asked:
-                asked = True
+            if self._stop.is_set() and asked_at is None:
+                asked_at = time.monotonic()
                 self._handle(StopAsked())
                 continue
+            if asked_at is not None and time.monotonic() - asked_at > STOP_GRACE_S:
+                return
             for news in self._fleet.listen(LISTEN_S):
                 if isinstance(news, Heard):
                     self._heard(news)

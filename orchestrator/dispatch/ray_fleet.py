@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -37,7 +38,7 @@ class RayFleet:
         self.started_cluster = _connect(address)
         self._actors: dict[str, Any] = {}  # device id -> actor handle
         self._devices: dict[str, Device] = {}
-        self._polls: dict[Any, str] = {}  # object ref -> device id
+        self._asked: dict[Any, str] = {}  # object ref of a start or a poll -> device id; one at most a device
         try:
             self._find_devices()
         except BaseException:
@@ -68,26 +69,24 @@ class RayFleet:
         return tuple(self._devices.values())
 
     def send(self, device_id: str, job: Job) -> None:
-        self._actors[device_id].start.remote(job)
-        self._poll(device_id)
-
-    def _poll(self, device_id: str) -> None:
-        if device_id not in self._polls.values():
-            self._polls[self._actors[device_id].poll.remote(POLL_S)] = device_id
+        self._asked[self._actors[device_id].start.remote(job)] = device_id
 
     def listen(self, wait_s: float) -> Sequence[Heard | Silent]:
-        ready, _ = ray.wait(list(self._polls), num_returns=1, timeout=wait_s) if self._polls else ([], [])
+        if not self._asked:
+            time.sleep(wait_s)
+            return ()
+        ready, _ = ray.wait(list(self._asked), num_returns=1, timeout=wait_s)
         heard: list[Heard | Silent] = []
         for ref in ready:
-            device_id = self._polls.pop(ref)
+            device_id = self._asked.pop(ref)
             try:
                 status = ray.get(ref)
             except RayError as error:
-                heard.append(Silent(device_id, _first_line(error)))
+                heard.append(Silent(device_id, _first_line(getattr(error, "cause", None) or error)))
                 continue
-            heard.append(Heard(device_id, status))
             if status.job_id is not None:
-                self._poll(device_id)
+                self._asked[self._actors[device_id].poll.remote(POLL_S)] = device_id
+            heard.append(Heard(device_id, status))
         return heard
 
     def uncollected(self, campaign_id: str) -> Sequence[Report]:

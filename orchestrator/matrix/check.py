@@ -33,8 +33,8 @@ class Checked:
         self.models: dict[str, ModelSource] = {name: named_source(model) for name, model in spec.models.items()}
         self.workloads: dict[str, Workload] = {}
         self._read_workloads(open_file)
-        defaults = {name: (value,) for name, value in spec.defaults.given(raw.get("defaults", {})).items()}
-        self.defaults = {"engine": (DEFAULT_ENGINE,)} | self._known("defaults", defaults)
+        defaults: Values = {name: (value,) for name, value in spec.defaults.given(raw.get("defaults", {})).items()}
+        self.defaults: Values = {"engine": (DEFAULT_ENGINE,), **self._known("defaults", defaults)}
         self.axes: Values = self._known("axes", spec.axes.given(raw.get("axes", {})))
         self.zips = self._rows("zip")
         self._check_zips()
@@ -71,9 +71,9 @@ class Checked:
             if built is not None:
                 self.workloads[built.name] = built
             elif text not in names:
-                steps = (section, "workload", at) if row is None else (section, row, "workload", at)
-                if self._door.tree.at(steps) is None:
-                    steps = steps[:-1]
+                steps: tuple[Step, ...] = (section, "workload") if row is None else (section, row, "workload")
+                if self._door.tree.at((*steps, at)) is not None:
+                    steps = (*steps, at)
                 self.report(steps, str(not_one_of(text, "a workload", names, also=NOTATION)))
             found.append(built.name if built is not None else text)
         return {name: tuple(found) if name == "workload" else given for name, given in values.items()}
@@ -171,7 +171,7 @@ class Checked:
                 continue  # its section is wrong, and says so
             source = self.models.get(model) or literal_source(model)
             steps = self._where("model", model)
-            if engines == {"embedded"} and not has_files(source):
+            if engines == {"embedded"} and not has_files(source) and not self._may_hold("engine"):
                 near = nearest(model, named)
                 self.report(
                     steps,

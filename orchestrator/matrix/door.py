@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.matrix.axes import ALIASES
 from orchestrator.matrix.problems import Problem, key_path, quoted, unknown_key
-from orchestrator.matrix.spec import MatrixSpec, allowed_keys, stands_here
+from orchestrator.matrix.reading import stands_here
+from orchestrator.matrix.spec import MatrixSpec, allowed_keys
 from orchestrator.matrix.tree import Node, Plain, Step
 
 ROWS = ("zip", "include", "exclude")

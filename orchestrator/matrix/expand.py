@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,7 +127,8 @@ class World:
             source = self.matrix.models.get(model) or literal_source(model)
             source = fill_quantisation(source, None if quantisation is None else str(quantisation))
             if source.path is not None:
-                mmproj = source.mmproj and self._absolute(source.mmproj)
+                beside = not source.mmproj or not re.search(r"[/\\]", source.mmproj)  # a bare name: beside the model
+                mmproj = source.mmproj if beside else self._absolute(str(source.mmproj))
                 source = replace(source, path=self._absolute(source.path), mmproj=mmproj)
             self._sources[key] = source
         return self._sources[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,22 +29,29 @@ class DeviceSelector:
 
     def why_not(self, device: Device) -> str | None:
         """The first thing that keeps ``device`` out, as a sentence; None where it is selected."""
+        return next(self._reasons(device), None)
+
+    def _reasons(self, device: Device) -> Iterator[str]:
         if self.ids and device.device_id not in self.ids:
-            return f"its id {device.device_id} is not one of {', '.join(self.ids)}"
+            yield f"its id {device.device_id} is not one of {', '.join(self.ids)}"
         if self.names and not any(fnmatchcase(device.name.casefold(), name.casefold()) for name in self.names):
-            return f"its name {device.name} is not one of {', '.join(self.names)}"
+            yield f"its name {device.name} is not one of {', '.join(self.names)}"
         has = dict(device.labels)
         for key, value in self.labels:
             if has.get(key) != value:
-                return f"its label {key} is {has[key]}, not {value}" if key in has else f"it has no label {key}"
+                yield f"its label {key} is {has[key]}, not {value}" if key in has else f"it has no label {key}"
         if self.min_ram_bytes is not None and device.ram_bytes < self.min_ram_bytes:
-            return f"it has {_size(device.ram_bytes)} of RAM, less than {format_bytes(self.min_ram_bytes)}"
+            yield f"it has {_size(device.ram_bytes)} of RAM, less than {format_bytes(self.min_ram_bytes)}"
         if self.min_vram_bytes is not None and _vram_bytes(device) < self.min_vram_bytes:
-            return f"it has {_size(_vram_bytes(device))} of VRAM, less than {format_bytes(self.min_vram_bytes)}"
+            yield f"it has {_size(_vram_bytes(device))} of VRAM, less than {format_bytes(self.min_vram_bytes)}"
         vendors = tuple(gpu.vendor.lower() for gpu in device.gpus)
         if self.gpu_vendors and not set(vendors) & set(self.gpu_vendors):
-            return f"its GPU is by {', '.join(vendors) or 'nobody: it has none'}, not {', '.join(self.gpu_vendors)}"
-        return None
+            asked = ", ".join(self.gpu_vendors)
+            yield (
+                f"its GPU is by {', '.join(vendors)}, not {asked}"
+                if vendors
+                else f"it has no GPU, and {asked} is asked"
+            )
 
 
 def _vram_bytes(device: Device) -> int:

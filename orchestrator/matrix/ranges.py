@@ -16,7 +16,7 @@ def range_values(axis: Axis, first: Value, last: Value, step: Value | None, fact
 
     Raises BadValue for a range that is empty, never ends, or has more than MOST_VALUES values.
     """
-    low, high = Fraction(first), Fraction(last)
+    low, high = Fraction(str(first)), Fraction(str(last))  # str: 0.1 is a tenth, not the nearest float
     if low < 0 or high < 0:
         raise BadValue("a range takes numbers from 0; write `all` in a list beside it")
     if (step is None) == (factor is None):
@@ -24,7 +24,7 @@ def range_values(axis: Axis, first: Value, last: Value, step: Value | None, fact
     if low > high:
         raise BadValue(f"from ({axis.show(first)}) is greater than to ({axis.show(last)}); ranges go upwards")
     growth = _growth(factor) if factor is not None else Fraction(1)
-    added = Fraction(step) if step is not None else Fraction(0)
+    added = Fraction(str(step)) if step is not None else Fraction(0)
     if growth == 1 and added <= 0:
         raise BadValue("step must be above 0, else the range never ends")
     if growth > 1 and low == 0:

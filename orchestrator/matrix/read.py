@@ -16,7 +16,8 @@ from orchestrator.matrix.door import Door
 from orchestrator.matrix.expand import Block, World, expand
 from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure
 from orchestrator.matrix.problems import BadValue, MatrixErrors, Problem, quoted
-from orchestrator.matrix.spec import MatrixSpec, stands_here
+from orchestrator.matrix.reading import stands_here
+from orchestrator.matrix.spec import MatrixSpec
 from orchestrator.matrix.tree import read_tree
 from orchestrator.matrix.workloads import MOST_FILE_BYTES, FileReader
 

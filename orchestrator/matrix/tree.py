@@ -135,7 +135,7 @@ class _Composer:
         self._documents = 0
 
     def take(self, event: yaml.Event) -> None:
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
@@ -177,7 +177,7 @@ class _Composer:
         self._add(done.node, done.node.line, counted=True)
 
     def _alias(self, event: yaml.AliasEvent, line: int) -> None:
-        node = self._anchors.get(event.anchor)
+        node = self._anchors.get(event.anchor or "")
         if node is None:
             if any(part.anchor == event.anchor for part in self._open):
                 raise _Refused(line, self._steps(), f"alias *{event.anchor} stands inside its own anchor")

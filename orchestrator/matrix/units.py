@@ -30,6 +30,7 @@ WATTS_PATTERN = rf"^{_NUMBER} ?[Ww]?$"
 SECONDS_PATTERN = rf"^(?:{_NUMBER}h)?(?:{_NUMBER}(?:m|min))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?$"
 SWITCH_PATTERN = "^(?:[Oo][Nn]|[Oo][Ff][Ff]|[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[Yy][Ee][Ss]|[Nn][Oo])$"
 WHOLE_PATTERN = "^[0-9]{1,18}$"
+DECIMAL_PATTERN = rf"^{_NUMBER}$"
 
 TOKENS_ALLOWED = "a whole number of tokens such as 4096, 16K (K = 1,024) or 1M"
 BYTES_ALLOWED = "a size with its unit such as 512MiB, 32GiB, 512M, 32G (powers of 1,024) or 16GB (power of 1,000)"

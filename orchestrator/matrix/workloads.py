@@ -41,7 +41,7 @@ def synthetic(name: str, spec: SyntheticSpec) -> Synthetic:
 
 def chat(name: str, spec: ChatSpec, open_file: FileReader) -> Chat:
     """Raises ``FileProblem`` with the key of a file that cannot be used."""
-    prompt = spec.prompt if spec.prompt_file is None else _prompt(spec.prompt_file, open_file)
+    prompt = spec.prompt or "" if spec.prompt_file is None else _prompt(spec.prompt_file, open_file)
     image = None if spec.image is None else _image(spec.image, open_file)
     return Chat(name, prompt, spec.max_tokens, spec.stop, spec.system, image, spec.sampling())
 
@@ -58,7 +58,7 @@ def _prompt(path: str, open_file: FileReader) -> str:
     try:
         text = open_file(path).decode("utf-8-sig")
     except BadValue as error:
-        raise FileProblem("prompt_file", str(error)) from None
+        raise FileProblem("prompt_file", f"{quoted(path)}: {error}") from None
     except UnicodeDecodeError as error:
         message = f"{quoted(path)} is not UTF-8 text (byte {error.start})"
         raise FileProblem("prompt_file", message) from None

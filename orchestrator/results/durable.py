@@ -88,6 +88,14 @@ def flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def remove(path: Path) -> None:
+    """Raises StoreError and the like; a file that is gone already is well."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _named(error, path) from error
+
+
 def clean(folder: Path) -> None:
     """Removes what a crashed writer left aside in ``folder``; a writer that still runs keeps its file."""
     import psutil

@@ -237,7 +237,7 @@ def conform(table: pa.Table, wanted: pa.Schema) -> pa.Table:
     stays in the file. Raises pa.ArrowInvalid or pa.ArrowNotImplementedError where a type cannot be read as ours.
     """
     if table.schema.equals(wanted):
-        return table.replace_schema_metadata(wanted.metadata)
+        return pa.Table.from_arrays(table.columns, schema=wanted)  # with our definitions, not those of its day
     columns: list[Any] = []
     for field in wanted:
         if field.name not in table.schema.names:

@@ -30,7 +30,7 @@ from agents.contract.report import Refused, Report
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.results import schema
 from orchestrator.results.attempt_files import Read, Unreadable, can_merge, read_all, read_parquet
-from orchestrator.results.durable import StoreError, clean, flush_folder, written_aside
+from orchestrator.results.durable import StoreError, clean, flush_folder, remove, written_aside
 from orchestrator.results.flat import flat, needed
 from orchestrator.results.rows import devices_of, rows_of
 
@@ -145,7 +145,7 @@ class Store:
         The merged file is durable before the first single one goes; a crash between leaves both, and readers
         take each attempt once. Damaged files, and those with columns of a newer Orchestrate, stay as they are.
         """
-        files = [path for path in self._files(run) if can_merge(path)]
+        files = [path for path in self._files(run) if can_merge(path) and self._has_keys(path)]
         if len(files) < 2:
             return None
         takes = list(self._takes(files))
@@ -160,7 +160,7 @@ class Store:
         merged = dict(takes).keys() - damaged
         for path in files:
             if path != target and (path in merged or not damaged):  # a damaged merged file may not be the last copy
-                path.unlink(missing_ok=True)
+                remove(path)
         flush_folder(target.parent)
         return target
 
@@ -196,6 +196,12 @@ class Store:
             keys = read_parquet(path, ["job_id", "attempt"])
             self._merged[path] = frozenset(_pairs(keys))
         return self._merged[path]
+
+    def _has_keys(self, path: Path) -> bool:
+        try:
+            return bool(self._keys(path))
+        except Unreadable:
+            return False
 
     def _takes(self, files: Iterable[Path]) -> Iterator[tuple[Path, frozenset[Key]]]:
         """Files to read, each with the attempts to leave out because an earlier file has them."""

@@ -1,8 +1,9 @@
 """An HTTP server that plays a script, byte for byte and on time, and logs the truth of what it did and when.
 
-In a test: ``with ScriptedServer(lambda target: script) as server: ... server.url ... server.truths``. As a child process
-(``python tests/fakes/scripted_server.py``), so that its interpreter does not disturb the client's: the first line of
-its output is the URL, each later one the truth of a request; the script is chosen by the request's query (``Stream``).
+In a test: ``with ScriptedServer(lambda target: script) as server``, then ``server.url`` and ``server.truths``. As a
+child process (``python tests/fakes/scripted_server.py``), so that its interpreter does not disturb the client's: the
+first line of its output is the URL, each later one the truth of a request; the request's query chooses the script
+(``Stream``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import cache
 from types import TracebackType
 from urllib.parse import parse_qsl, urlsplit
 
@@ -103,27 +106,44 @@ class Stream:
 
     @staticmethod
     def of(target: str) -> Stream:
-        kinds = {each.name: int if each.name == "tokens" else float for each in fields(Stream)}
+        """From a query such as ``/?tokens=1000&interval_s=0.001&first_s=0.01``; what it lacks is as above."""
         given = dict(parse_qsl(urlsplit(target).query))
-        return Stream(**{name: kind(given[name]) for name, kind in kinds.items() if name in given})
+        base = Stream()
+        return Stream(
+            tokens=int(given.get("tokens", base.tokens)),
+            interval_s=float(given.get("interval_s", base.interval_s)),
+            first_s=float(given.get("first_s", base.first_s)),
+        )
 
+    @cache  # noqa: B019 (made before the first measured request, so that no request waits for it)
     def script(self) -> Script:
         """Sends: the head, each token, the stop event, the last chunk."""
-        sends = [Send(self.first_s, head())]
-        for index in range(self.tokens):
-            sends.append(Send(self.first_s + index * self.interval_s, chunked(token_event(index))))
-        last_s = sends[-1].at_s
-        return Script((*sends, Send(last_s, chunked(stop_event(self.tokens))), Send(last_s, LAST_CHUNK)))
+        tokens = [
+            Send(self.first_s + index * self.interval_s, chunked(token_event(index))) for index in range(self.tokens)
+        ]
+        last_s = tokens[-1].at_s
+        end = (Send(last_s, chunked(stop_event(self.tokens))), Send(last_s, LAST_CHUNK))
+        return Script((Send(self.first_s, head()), *tokens, *end))
 
 
 class ScriptedServer:
-    """Plays to one connection at a time, on a free port of the loopback. ``spin_s``: how long before a send it spins."""
+    """Plays to one connection at a time, on a free port of the loopback.
+
+    ``script_for`` chooses by the request's target; ``tell`` hears each truth when its script is played. Before each
+    send the server sleeps, but for the last ``spin_s``, which it spins.
+    """
 
     def __init__(
-        self, script_for: Callable[[str], Script], *, spin_s: float = 0.0, tls: ssl.SSLContext | None = None
+        self,
+        script_for: Callable[[str], Script],
+        *,
+        tell: Callable[[Truth], None] | None = None,
+        spin_s: float = 0.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.truths: list[Truth] = []
         self._script_for = script_for
+        self._tell = tell
         self._spin_ns = int(spin_s * 1e9)
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -146,38 +166,34 @@ class ScriptedServer:
         self._ending.set()
         connection = self._connection
         if connection is not None:
-            try:
+            with suppress(OSError):  # it may have ended by itself
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it had ended by itself
         with socket.socket() as waker:  # accept() does not notice that its socket is closed
             waker.connect_ex(self._listener.getsockname())
         self._thread.join()
         self._listener.close()
 
+    def wait(self) -> None:
+        """Until the server ends."""
+        self._thread.join()
+
     def _serve(self) -> None:
         while not self._ending.is_set():
-            accepted, _ = self._listener.accept()
-            if self._ending.is_set():
-                accepted.close()
-                return
-            try:
-                self._connection = accepted
-                self._connection = self._tls.wrap_socket(accepted, server_side=True) if self._tls else accepted
-                self.play(self._connection)
-            except OSError:
-                pass  # the client went away: what was sent until then is in the truth
-            finally:
-                self._connection.close()
-                self._connection = None
+            connection, _ = self._listener.accept()
+            with suppress(OSError):  # the client went away: the truth holds what was sent until then
+                if self._tls:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+                self._connection = connection
+                self._play(connection)
+            self._connection = None
+            connection.close()
 
-    def play(self, connection: socket.socket) -> Truth | None:
-        """Reads one request and answers it. None where the client closed without one. Raises OSError."""
+    def _play(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = read_request(connection)
         arrived_ns = time.perf_counter_ns()
         if not request:
-            return None
+            return
         truth = Truth(request, arrived_ns)
         self.truths.append(truth)
         script = self._script_for(request.split(b" ", 2)[1].decode())
@@ -193,7 +209,9 @@ class ScriptedServer:
         elif script.end is End.HANG:
             while connection.recv(4096):
                 pass
-        return truth
+        if self._tell is not None:
+            connection.close()
+            self._tell(truth)
 
     def _wait_until(self, at_ns: int) -> None:
         while (left_ns := at_ns - time.perf_counter_ns()) > 0:
@@ -223,18 +241,18 @@ def read_request(connection: socket.socket) -> bytes:
 
 def main() -> None:
     """Serves until it is killed."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = ScriptedServer(lambda target: Stream.of(target).script(), spin_s=0.0003)
-    sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
-    sys.stdout.flush()
-    while True:
-        connection, _ = listener.accept()
-        with connection:
-            truth = server.play(connection)
-        if truth is not None:
-            server.truths.clear()
-            sys.stdout.write(json.dumps({**asdict(truth), "request": len(truth.request)}) + "\n")
-            sys.stdout.flush()
+
+    def tell(truth: Truth) -> None:
+        time.sleep(0.05)  # the client may be about to wake up on this core: let it read the last bytes first
+        say(json.dumps({**asdict(truth), "request": len(truth.request)}))
+
+    def say(line: str) -> None:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    with ScriptedServer(lambda target: Stream.of(target).script(), tell=tell, spin_s=0.0003) as server:
+        say(server.url)
+        server.wait()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,121 @@
+"""How a key reads what stands under it: a text by its parser, one value or several. PURE
+
+``Reads`` and ``Several`` go into ``Annotated``: pydantic takes the check from them, and the JSON Schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from orchestrator.matrix import units
+from orchestrator.matrix.axes import parse_name
+from orchestrator.matrix.problems import BadValue
+
+Schema = dict[str, Any]
+
+
+def stands_here(raw: Any) -> str:
+    if raw is None:
+        return "nothing stands here"
+    return "a list stands here" if isinstance(raw, list) else "a mapping stands here"
+
+
+@dataclass(frozen=True, eq=False)
+class Reads:
+    """One value from its text. ``schema`` is what an editor checks."""
+
+    parse: Callable[[str], Any]
+    schema: Schema
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        return dict(self.schema)
+
+    def read(self, raw: Any) -> Any:
+        if isinstance(raw, str):
+            return self.parse(raw)
+        raise BadValue(f"one value belongs here, but {stands_here(raw)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Several:
+    """A tuple of values from one value, or from a list; with ``spread``, from ranges too.
+
+    A range is a mapping: ``range_model`` checks it, ``spread`` makes values of it, ``range_schema`` describes it.
+    """
+
+    one: Reads
+    range_model: type[BaseModel] | None = None
+    spread: Callable[[Any], tuple[Any, ...]] = tuple
+    range_schema: Schema | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        one: CoreSchema = core_schema.no_info_plain_validator_function(lambda raw: (self.one.read(raw),))
+        item: CoreSchema = one
+        if self.range_model is not None:
+            a_range = handler.generate_schema(self.range_model)
+            spread = core_schema.no_info_after_validator_function(self.spread, a_range)
+            choices: dict[Any, CoreSchema] = {"<one>": one, "<range>": spread}
+            item = core_schema.tagged_union_schema(choices, _kind_of_item)
+        items = core_schema.no_info_before_validator_function(_listed, core_schema.list_schema(item))
+        return core_schema.no_info_after_validator_function(_joined, items)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        shapes = [self.one.schema, *([self.range_schema] if self.range_schema else [])]
+        item = {"anyOf": shapes} if len(shapes) > 1 else shapes[0]
+        return {"anyOf": [*shapes, {"type": "array", "items": item, "minItems": 1}]}
+
+
+def _kind_of_item(raw: Any) -> str:
+    return "<range>" if isinstance(raw, dict) else "<one>"
+
+
+def _listed(raw: Any) -> Any:
+    return raw if isinstance(raw, list) else [raw]
+
+
+def _joined(items: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    if not items:
+        raise BadValue("the list is empty; at least one value belongs here")
+    return tuple(value for item in items for value in item)
+
+
+def parse_text(text: str) -> str:
+    if not text.strip():
+        raise BadValue("the text is empty")
+    return text
+
+
+def whole(least: int, most: int) -> Reads:
+    schema = {"type": ["integer", "string"], "minimum": least, "maximum": most, "pattern": units.WHOLE_PATTERN}
+    return Reads(lambda text: units.parse_whole(text, least, most), schema)
+
+
+def decimal(least: float, most: float) -> Reads:
+    schema = {"type": ["number", "string"], "minimum": least, "maximum": most, "pattern": units.DECIMAL_PATTERN}
+    return Reads(lambda text: units.parse_decimal(text, least, most), schema)
+
+
+def tokens(least: int) -> Reads:
+    schema = {"type": ["integer", "string"], "minimum": least, "pattern": units.TOKENS_PATTERN}
+    return Reads(lambda text: units.parse_tokens(text, least), schema)
+
+
+ANY_TEXT: Schema = {"type": "string"}
+SOME_TEXT: Schema = {"type": "string", "minLength": 1}
+# A name may look like a number to an editor (`7`); here it stays text.
+WORD: Schema = {"type": ["string", "number"], "minLength": 1}
+
+TEXT = Reads(str, {"type": ["string", "number", "boolean"]})
+NAME = Reads(parse_name, WORD)
+PROMPT = Reads(parse_text, SOME_TEXT)
+SWITCH = Reads(units.parse_switch, {"type": ["boolean", "string"], "pattern": units.SWITCH_PATTERN})
+SIZE = Reads(units.parse_bytes, {"type": ["integer", "string"], "pattern": units.BYTES_PATTERN, "maximum": 0})
+SECONDS = Reads(units.parse_seconds, {"type": "string", "pattern": units.SECONDS_PATTERN, "minLength": 2})

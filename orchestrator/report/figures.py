@@ -1,0 +1,27 @@
+"""Numbers as people read them. PURE"""
+
+from __future__ import annotations
+
+import math
+
+from orchestrator.compare.axes import Metric
+
+
+def figure(metric: Metric, value: float) -> str:
+    """``17.26`` tokens/s, ``0.04`` or ``0.0123`` s, ``20.8`` GiB, ``6970`` tokens; the title names the unit.
+
+    Rates and times: two decimals, more where the first three digits that count stand further back.
+    """
+    if metric.unit == "bytes":
+        return f"{value / (1 << 30):.2f}".rstrip("0").rstrip(".")
+    if metric.unit in ("tokens/s", "s"):
+        if value == 0 or not math.isfinite(value):
+            return f"{value:g}"
+        digits = max(2, 2 - math.floor(math.log10(abs(value))))
+        whole, _, decimals = f"{value:.{digits}f}".partition(".")
+        return f"{whole}.{decimals[:2]}{decimals[2:].rstrip('0')}"
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
+
+
+def unit(metric: Metric) -> str:
+    return "GiB" if metric.unit == "bytes" else metric.unit

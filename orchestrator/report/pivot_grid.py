@@ -1,0 +1,142 @@
+"""A pivot as a grid of texts, with the footnotes that explain its marks. PURE"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from orchestrator.compare import axes
+from orchestrator.compare.cells import FLAG_WORDS, IQR_FROM, Cell
+from orchestrator.compare.pivot import Key, Pivot
+from orchestrator.report.figures import figure, unit
+from orchestrator.report.grid import Grid, GridCell
+
+FLAGGED, ONLY_FLAGGED = "!", "?"
+
+
+def pivot_grid(pivot: Pivot) -> Grid:
+    """Cells such as ``17.26 (6970)``, ``42.89 [42.10..43.02] x1.13``, ``does not load: RAM``."""
+    usual_n = _usual_n(pivot)
+    remarks = list(dict.fromkeys(note for cell in _in_order(pivot) for note in cell.notes))
+    rows = []
+    for row in pivot.row_keys:
+        names = [GridCell(axes.label(axis, value)) for axis, value in zip(pivot.row_axes, row, strict=True)]
+        cells = [_grid_cell(pivot, pivot.cells.get((row, col), Cell()), usual_n, remarks) for col in pivot.col_keys]
+        rows.append((*names, *cells))
+    heads = (_heading(pivot.col_axes, col) or pivot.metric.name for col in pivot.col_keys)
+    return Grid(
+        title=_title(pivot),
+        headers=(*(axes.short_name(axis) for axis in pivot.row_axes), *heads),
+        rows=tuple(rows),
+        label_columns=len(pivot.row_axes),
+        notes=tuple(_notes(pivot, usual_n, remarks)),
+        best_note=_best_note(pivot),
+    )
+
+
+def _in_order(pivot: Pivot) -> Iterable[Cell]:
+    places = ((row, col) for row in pivot.row_keys for col in pivot.col_keys)
+    return [pivot.cells[place] for place in places if place in pivot.cells]
+
+
+def _title(pivot: Pivot) -> str:
+    metric, second = pivot.metric, pivot.second
+    beside = f" ({second.name}{', ' + unit(second) if unit(second) else ''})" if second else ""
+    head = f"{metric.name}{', ' + unit(metric) if unit(metric) else ''}{beside}: {metric.definition}"
+    across = ", ".join(axes.short_name(axis) for axis in pivot.col_axes)
+    parts = (f"columns: {across}" if across else "", f"where {'; '.join(pivot.where)}" if pivot.where else "")
+    tail = ". ".join(part[0].upper() + part[1:] for part in parts if part)
+    return f"{head}. {tail}." if tail else f"{head}."
+
+
+def _heading(names: tuple[str, ...], key: Key) -> str:
+    """``512 MiB vulkan``; a switch or a bare number with its axis: ``flash_attention on``."""
+    words = []
+    for name, value in zip(names, key, strict=True):
+        bare = isinstance(value, (bool, int)) and axes.COLUMN[name].unit in ("", "tokens")
+        said = axes.label(name, value)
+        words.append(f"{axes.short_name(name)} {said}" if bare or value is None else said)
+    return ", ".join(words) if len(words) > 2 else " ".join(words)
+
+
+def _usual_n(pivot: Pivot) -> int:
+    counts = Counter(cell.summary.n for cell in pivot.cells.values() if cell.summary)
+    return counts.most_common(1)[0][0] if counts else 0
+
+
+def _grid_cell(pivot: Pivot, cell: Cell, usual_n: int, remarks: list[str]) -> GridCell:
+    parts = [*_figure_parts(pivot, cell, usual_n)]
+    if cell.failures:
+        total = sum(count for _, count in cell.failures) + (cell.summary.n if cell.summary else 0)
+        said = "; ".join(_failure(words, count, total) for words, count in cell.failures)
+        parts = [" ".join(parts) + ";", said] if parts else [said]
+    if cell.silent:
+        parts.append(cell.silent)
+    marks = [ONLY_FLAGGED] if cell.only_flagged else [FLAGGED] if cell.flagged else []
+    marks += [f"[{remarks.index(note) + 1}]" for note in cell.notes]
+    text = " ".join((*parts, *marks))
+    return GridCell(text, best=cell.best, failed=bool(cell.failures) and cell.summary is None)
+
+
+def _figure_parts(pivot: Pivot, cell: Cell, usual_n: int) -> Iterable[str]:
+    if cell.summary is None:
+        return
+    yield figure(pivot.metric, cell.summary.median)
+    if cell.summary.n > 1:
+        yield f"[{figure(pivot.metric, cell.summary.low)}..{figure(pivot.metric, cell.summary.high)}]"
+    if pivot.second and cell.second is not None:
+        yield f"({figure(pivot.second, cell.second)})"
+    if cell.ratio is not None:
+        yield f"x{cell.ratio:.2f}"
+    if cell.summary.n != usual_n:
+        yield f"n={cell.summary.n}"
+
+
+def _failure(words: str, count: int, total: int) -> str:
+    return words if total == count == 1 or total == count else f"{words} ({count} of {total})"
+
+
+def _notes(pivot: Pivot, usual_n: int, remarks: list[str]) -> Iterable[str]:
+    cells = _in_order(pivot)
+    yield from pivot.notes
+    if not pivot.cells:
+        yield "No trials."
+    spreads = {cell.summary.n for cell in cells if cell.summary and cell.summary.n > 1}
+    if spreads or usual_n > 1:
+        kinds = ["smallest to largest"] if min(spreads, default=0) < IQR_FROM else []
+        kinds += ["first to third quartile"] if max(spreads, default=0) >= IQR_FROM else []
+        says = f" ({' with fewer than 5 trials, '.join(kinds)})" if kinds else ""
+        yield f"Each figure: median of n = {usual_n} trials, where nothing else is said; [low..high]: spread{says}."
+    yield from _mark_notes(pivot, cells)
+    if any(value is None for keys in (pivot.row_keys, pivot.col_keys) for key in keys for value in key):
+        yield "-: not asked for (the engine's own choice, the machine as it stood), or not told."
+    for position, remark in enumerate(remarks, start=1):
+        yield f"[{position}] {remark}"
+
+
+def _best_note(pivot: Pivot) -> str:
+    cells = _in_order(pivot)
+    if not any(cell.best for cell in cells):
+        return ""
+    close = sum(cell.best and cell.close and cell.summary is not None and cell.summary.n > 1 for cell in cells)
+    doubt = f" In {close} of them another cell's spread overlaps: no verdict." if close else ""
+    alone = all(cell.summary is None or cell.summary.n == 1 for cell in cells)
+    doubt = " One trial a cell: the spread is not known." if alone else doubt
+    return f"best median ({pivot.metric.better} is better).{doubt}"
+
+
+def _mark_notes(pivot: Pivot, cells: Iterable[Cell]) -> Iterable[str]:
+    cells = list(cells)
+    if pivot.baseline:
+        base = ", ".join(f"{axes.short_name(axis)}={axes.label(axis, value)}" for axis, value in pivot.baseline)
+        yield f"xN: median / median at {base}."
+    flags: Counter[str] = Counter()
+    for cell in cells:
+        flags.update(dict(cell.flagged))
+    said = "; ".join(f"{count} {flag} ({FLAG_WORDS.get(flag, flag)})" for flag, count in sorted(flags.items()))
+    if any(cell.flagged and not cell.only_flagged for cell in cells):
+        yield f"{FLAGGED}: flagged trials left out of this cell's figure."
+    if any(cell.only_flagged for cell in cells):
+        yield f"{ONLY_FLAGGED}: all trials of this cell are flagged; shown, but not compared."
+    if flags:
+        yield f"Flagged trials: {said}."

@@ -1,0 +1,116 @@
+"""Runs as grids: all runs in a line each, one run in a line for each cell. PURE"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.compare import axes
+from orchestrator.compare.cells import FLAG_WORDS, cell_of
+from orchestrator.compare.defaults import METRICS, independent
+from orchestrator.compare.trials import SILENT, Row, choose_trials
+from orchestrator.report.figures import figure, unit
+from orchestrator.report.grid import Grid, GridCell
+
+SUMMARY_COLUMNS = ("run", "job_id", "attempt", "status", "device", "model", "started_at", "ended_at")
+"""What ``summary_of`` needs: ``Store.read(run, columns=SUMMARY_COLUMNS)``."""
+
+_SHOWN = (*METRICS, "load_s", "completion_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """``statuses`` counts jobs by the status of their last attempt; one with a failure is no ``ok``."""
+
+    run: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    devices: tuple[str, ...]
+    models: tuple[str, ...]
+    statuses: tuple[tuple[str, int], ...]
+
+
+def summary_of(run: str, trials: pa.Table) -> RunSummary:
+    last: dict[Any, tuple[Any, bool, Any]] = {}
+    columns: dict[str, list[Any]] = {name: trials.column(name).to_pylist() for name in SUMMARY_COLUMNS}
+    for job, attempt, status in zip(columns["job_id"], columns["attempt"], columns["status"], strict=True):
+        # An attempt that failed can hold complete trials, rows that are "ok": the failure counts.
+        last[job] = max((attempt, status != "ok", status), last.get(job, (0, False, "")))
+    counts = Counter(status for _, _, status in last.values())
+    return RunSummary(
+        run=run,
+        started_at=min((each for each in columns["started_at"] if each), default=None),
+        ended_at=max((each for each in columns["ended_at"] if each), default=None),
+        devices=_distinct(columns["device"]),
+        models=_distinct(columns["model"]),
+        statuses=tuple(sorted(counts.items())),
+    )
+
+
+def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(sorted({str(value) for value in values if value is not None}))
+
+
+def runs_table(summaries: Sequence[RunSummary]) -> Grid:
+    """For ``orchestrate results``: a line a run, in the order given."""
+    headers = ("run", "started (UTC)", "jobs", "ok", "failed", "refused", "devices", "models")
+    rows = []
+    for each in summaries:
+        counts = Counter(dict(each.statuses))
+        numbers = (sum(counts.values()), counts["ok"], counts["failed"], counts["refused"])
+        texts = (each.run, f"{each.started_at:%Y-%m-%d %H:%M}" if each.started_at else "-", *map(str, numbers))
+        rows.append(tuple(GridCell(text) for text in (*texts, _listed(each.devices), _listed(each.models))))
+    return Grid("Runs", headers, tuple(rows), 2, () if rows else ("No runs.",))
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) + more) or "-"
+
+
+def show_run(trials: pa.Table) -> Grid:
+    """For ``orchestrate show``: a line a cell with its status, medians, number of trials, failures and flags."""
+    chosen = choose_trials(trials, _SHOWN)
+    names = independent([row for row in chosen.rows if row["status"] not in SILENT]) or ["model"]
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in chosen.rows:
+        groups[tuple(row[name] for name in names)].append(row)
+    metrics = [name for name in _SHOWN if any(row[name] is not None for row in chosen.rows)]
+    order = sorted(groups, key=lambda key: [axes.sort_key(*pair) for pair in zip(names, key, strict=True)])
+    rows = tuple(
+        (*(GridCell(axes.label(*pair)) for pair in zip(names, key, strict=True)), *_line(groups[key], metrics))
+        for key in order
+    )
+    heads = (f"{name}, {unit(axes.METRICS[name])}" for name in metrics)
+    flags = {flag for row in chosen.rows for flag in row["flags"] or ()}
+    return Grid(
+        title="A line a cell: medians over the trials of each. Warm-ups left out.",
+        headers=(*(axes.short_name(name) for name in names), "status", "n", *heads, "failures", "flags"),
+        rows=rows,
+        label_columns=len(names) + 1,
+        notes=(
+            *(f"{flag}: {FLAG_WORDS.get(flag, flag)}" for flag in sorted(flags)),
+            *([f"{chosen.superseded} earlier attempts of retried jobs left out."] if chosen.superseded else []),
+        ),
+    )
+
+
+def _line(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[GridCell, ...]:
+    cells = {name: cell_of(rows, name, None) for name in metrics}
+    any_cell = cell_of(rows, "attempt", None)  # every row has one: failures and flags do not hang on a metric
+    statuses = Counter(row["status"] for row in rows)
+    status = ", ".join(f"{name} {count}" if len(statuses) > 1 else name for name, count in sorted(statuses.items()))
+    counted = sum(row["status"] == "ok" for row in rows)
+    figures = ((axes.METRICS[name], cells[name].summary) for name in metrics)
+    return (
+        GridCell(status.replace("_", " "), failed="ok" not in statuses),
+        GridCell(str(counted)),
+        *(GridCell(figure(metric, found.median) if found else "") for metric, found in figures),
+        GridCell("; ".join(words for words, _ in any_cell.failures), failed=bool(any_cell.failures)),
+        GridCell(", ".join(f"{flag} {count}" for flag, count in any_cell.flagged)),
+    )

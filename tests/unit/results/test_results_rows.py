@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from attempts_made_up import CHAT, DEVICE, FAILED, LOADED, REFUSED, job, report, trial
+
+from agents.contract.job import Chat, ModelSource
+from agents.contract.measure import Flag
+from agents.contract.report import Measured, Outcome
+from orchestrator.results import schema
+from orchestrator.results.flat import flat
+from orchestrator.results.rows import devices_of, rows_of
+
+
+def test_a_measured_job_is_a_row_a_trial_with_all_that_was_asked_and_found() -> None:
+    table = rows_of(job(), report(job()), DEVICE, "0.1")
+    assert table.schema.equals(schema.attempt_schema(), check_metadata=True)
+    warm, row = flat(table, "trials").to_pylist()
+    assert (warm["warmup"], row["warmup"], warm["trial"], row["trial"]) == (True, False, 0, 1)
+    expected = {
+        "run": "run-1",
+        "job_id": "a1",
+        "attempt": 1,
+        "status": "ok",
+        "cause": None,
+        "origin": "measured",
+        "device": "laptop",
+        "fingerprint": "f00d",
+        "orchestrate_version": "0.1",
+        "started_at": datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC),
+        "workload": "pp16tg4",
+        "prompt_tokens_asked": 16,
+        "max_tokens": 4,
+        "depth": 8,
+        "stop": "exact",
+        "seed": 7,
+        "runtime": "cpu",
+        "context_tokens": 4096,
+        "dedicated_vram_bytes": 2**29,
+        "load_s": 1.5,
+        "engine_version": "b1234",
+        "settings": [("-c", "4096"), ("-fa", "on")],
+        "ttft_s": 0.5,
+        "prompt_tps": 64.0,
+        "stop_reason": "length",
+        "flags": [],
+        "engine_decode_tps": 10.1,
+        "duration_s": 1.0,
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert row["decode_tps"] == pytest.approx(10.0)
+    assert row["sent_at"] == datetime(2023, 11, 14, 22, 13, 21, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "statuses", "cause", "log_tail"),
+    [
+        (REFUSED, ["refused"], "wrong_state", None),
+        (FAILED, ["ok", "failed"], "engine_crashed", "killed\n"),
+        (replace(FAILED, trials=(), loaded=None), ["failed"], "engine_crashed", "killed\n"),
+        (Measured(LOADED, ()), ["failed"], "stopped_early", None),
+    ],
+)
+def test_an_attempt_without_a_figure_is_a_row_too(
+    outcome: Outcome, statuses: list[str], cause: str, log_tail: str | None
+) -> None:
+    rows = rows_of(job(), report(job(), outcome), None).to_pylist()
+    assert [row["status"] for row in rows] == statuses
+    last = rows[-1]
+    assert (last["cause"], last["log_tail"], last["trial"], last["warmup"]) == (cause, log_tail, None, False)
+    assert last["detail"] and last["model"] == "tiny:llama"
+
+
+def test_tokens_and_readings_are_flat_tables() -> None:
+    table = rows_of(job(), report(job(), FAILED), DEVICE)
+    tokens = flat(table, "tokens")
+    assert tokens.schema.equals(schema.schema("tokens"))
+    assert tokens.column("event").to_pylist() == [0, 1, 2, 3]
+    assert tokens.column("at_s").to_pylist() == pytest.approx([0.5, 0.6, 0.7, 0.8])
+    assert tokens.column("reasoning").to_pylist() == [True, False, False, False]
+    assert set(tokens.column("warmup").to_pylist()) == {True}
+    readings = flat(table, "readings").to_pylist()
+    assert [(row["at_s"], row["value"], row["device_id"]) for row in readings] == [
+        (0.0, 12.5, "device-1"),
+        (1.0, None, "device-1"),
+    ]
+
+
+def test_a_slice_of_the_rows_keeps_its_own_tokens() -> None:
+    table = rows_of(job(), report(job(), Measured(LOADED, (trial(0, tokens=2), trial(1, tokens=3)))), None).slice(1)
+    tokens = flat(table, "tokens")
+    assert tokens.column("trial").to_pylist() == [1, 1, 1]
+    assert tokens.column("event").to_pylist() == [0, 1, 2]
+
+
+def test_a_chat_tells_its_image_and_equal_prompts_by_their_hash() -> None:
+    def row_of(chat: Chat) -> dict[str, object]:
+        return rows_of(job(workload=chat), report(job()), None).to_pylist()[1]
+
+    row = row_of(CHAT)
+    assert (row["workload_kind"], row["image"], row["image_width_px"], row["stop"]) == (
+        "chat",
+        "shot.png",
+        1486,
+        "natural",
+    )
+    moved = replace(CHAT, system="Be brief.W", prompt="rite a page.")
+    assert row_of(CHAT)["prompt_sha256"] == row["prompt_sha256"] != row_of(moved)["prompt_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (ModelSource(), None),
+        (ModelSource(path="/models/a.gguf"), "path:/models/a.gguf"),
+        (ModelSource(hf_repo="o/r", hf_revision="main", hf_file="*Q4*"), "hf:o/r@main/*Q4*"),
+        (ModelSource(tiny="llama"), "tiny:llama"),
+    ],
+)
+def test_where_a_model_came_from(source: ModelSource, said: str | None) -> None:
+    asked = job(load=replace(job().load, source=source))
+    assert rows_of(asked, report(asked), None).column("model_source").to_pylist() == [said, said]
+
+
+def test_flags_are_words() -> None:
+    outcome = Measured(LOADED, (trial(flags=(Flag.PROMPT_CACHED,)),))
+    assert rows_of(job(), report(job(), outcome), None).column("flags").to_pylist() == [["prompt_cached"]]
+
+
+def test_a_device_is_a_row() -> None:
+    (row,) = devices_of("run-1", [DEVICE]).to_pylist()
+    assert (row["device"], row["gpu"], row["gpu_vram_bytes"], row["memory_kind"]) == (
+        "laptop",
+        "a GPU",
+        2**35,
+        "carve-out",
+    )
+    assert row["labels"] == [("room", "3")]
+    assert row["engines"][0]["runtimes"] == ["cpu", "vulkan"]
