@@ -207,10 +207,10 @@ def run(clients: dict[str, Callable[[str, str], Taken]], truths: IO[str], url: s
     print(f"\n**{load.name}** ({load.streams} x {load.tokens:,} tokens)\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for name, found in results.items():
-        print(f"| {name} | {_row(found)} |", flush=True)
+        print(f"| {name} | {_row(found, load.tokens)} |", flush=True)
 
 
-def _row(found: list[Result]) -> str:
+def _row(found: list[Result], tokens: int) -> str:
     def middle_and_p99(values: list[float]) -> str:
         ordered = sorted(values)
         p99 = f" / {ordered[int(len(ordered) * 0.99)]:.2f}" if len(ordered) >= 100 else ""
@@ -222,7 +222,7 @@ def _row(found: list[Result]) -> str:
         (
             middle_and_p99([abs(each.first_ms) for each in found]),
             middle_and_p99([each.delay_ms for each in found]),
-            f"{statistics.median(rates):.4f} / {rates[-1]:.4f} %",
+            f"{statistics.median(rates):.4f} / {rates[-1]:.4f} %" if tokens >= 1_000 else "-",
             f"{statistics.median(each.cpu_share for each in found) * 100:.2f} %",
             f"{statistics.median(bunched) * 100:.1f} %" if bunched else "not known",
         )

@@ -105,13 +105,13 @@ def compare(
     ] = None,
     also: Annotated[str | None, typer.Option("--with", help="Second metric, in brackets.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="AXIS=VALUE: only these cells.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="AXIS=VALUE: show the ratio to these cells.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="AXIS=VALUE: show the ratio to these cells.")] = None,
     output: Annotated[str, typer.Option("--format", help="terminal, markdown or csv.")] = "terminal",
 ) -> None:
     """Compare runs in a pivot table: axes against axes, one metric in the cells."""
     from orchestrator.cli.compare import compare_runs
 
-    compare_runs(runs, rows, cols, value, also=also, where=where or [], baseline=baseline, output=output)
+    compare_runs(runs, rows, cols, value, also=also, where=where or [], baseline=baseline or [], output=output)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from rich.table import Table
 from agents.agent import Status
 from agents.contract.device import Device
 from agents.contract.report import Measured
-from orchestrator.cli.view import Pace, Summary, closing, opening, pace_at_begin
+from orchestrator.cli.view import Pace, Summary, close, opening, pace_at_begin
 from orchestrator.cli.words import cell_words, first_line, hms, outcome_words
 from orchestrator.dispatch.loop import DeviceSilent, Happening, JobEnded, JobProgress, JobSent
 from orchestrator.matrix import Matrix
@@ -83,5 +83,4 @@ class LiveView:
         return table
 
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
-        for line in closing(run, folder, summary, complete=complete):
-            self.say(line)
+        close(run, folder, summary, complete=complete)

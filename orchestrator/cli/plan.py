@@ -43,10 +43,10 @@ def show_plan(file: Path, *, all_cells: bool, as_json: bool, yes: bool) -> None:
     plan = plan_jobs(matrix, cells, devices)
     lines = {device: cell_lines(plan.queues[device.device_id], device, earlier) for device in selected}
     if as_json:
-        print(json.dumps(_json(matrix, cells, plan, lines)))  # noqa: T201
+        print(json.dumps(_json(matrix, cells, plan, lines)))
         return
     for line in _text(matrix, cells, plan, lines, devices, None if all_cells else SHOWN_CELLS):
-        print(line)  # noqa: T201
+        print(line)
 
 
 def _known() -> tuple[list[Device], Seconds]:

@@ -18,15 +18,16 @@ from orchestrator.cli.words import cell_words, first_line, outcome_words
 from orchestrator.dispatch.loop import DeviceSilent, Happening, JobEnded, JobProgress, JobSent
 from orchestrator.matrix import Matrix
 from orchestrator.plan.jobs import Plan, PlannedJob
+from orchestrator.report.grid import Grid
+from orchestrator.report.terminal import print_grid
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is said at the end: the comparison as text, and a line for each cell without a figure."""
+    """What is said at the end: the comparison, and a line for each cell without a figure."""
 
-    table: str
-    failures: Sequence[str]
-    flagged: Sequence[str]
+    grids: tuple[Grid, ...]
+    failures: tuple[str, ...]
 
 
 class View(Protocol):
@@ -94,7 +95,7 @@ class LinesView:
         self._pace = Pace()
 
     def say(self, text: str) -> None:
-        print(text, flush=True)  # noqa: T201
+        print(text, flush=True)
 
     def begin(
         self, run: str, matrix: Matrix, devices: Sequence[Device], *, total: int, done: int, plan: Plan | None
@@ -119,8 +120,7 @@ class LinesView:
                 pass
 
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
-        for line in closing(run, folder, summary, complete=complete):
-            self.say(line)
+        close(run, folder, summary, complete=complete)
 
 
 class JsonView:
@@ -156,7 +156,7 @@ class JsonView:
         self._put("end", run=run, complete=complete, folder=str(folder), failures=list(summary.failures))
 
     def _put(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, "at": round(time.time(), 3), **fields}), flush=True)  # noqa: T201
+        print(json.dumps({"event": event, "at": round(time.time(), 3), **fields}), flush=True)
 
 
 def _named(planned: PlannedJob) -> dict[str, Any]:
@@ -192,17 +192,15 @@ def opening(
         yield f"{len(plan.unplaced)} cells fit no device, for example: {plan.unplaced[0][1]}"
 
 
-def closing(run: str, folder: Path, summary: Summary, *, complete: bool) -> Iterator[str]:
-    yield ""
-    yield summary.table
+def close(run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
+    """The end, for people: the tables, what failed and why, where the results lie."""
+    for grid in summary.grids:
+        print()
+        print_grid(grid, sys.stdout)
     if summary.failures:
-        yield ""
-        yield "without a figure:"
-        yield from (f"  {line}" for line in summary.failures)
-    if summary.flagged:
-        yield ""
-        yield "flagged, and left out of medians:"
-        yield from (f"  {line}" for line in summary.flagged)
-    yield ""
-    yield f"{'complete' if complete else 'not complete'}; results: {folder}"
-    yield f"more: orchestrate show {run} · orchestrate compare {run} · orchestrate export {run} out.parquet"
+        print("\nwithout a figure:")
+        for line in summary.failures:
+            print(f"  {line}")
+    print(f"\n{'complete' if complete else 'not complete'}; results: {folder}")
+    print(f"more: orchestrate show {run}; orchestrate compare {run}; orchestrate export {run} FILE")
+    sys.stdout.flush()

@@ -46,7 +46,7 @@ class RayFleet:
             raise
 
     def _find_devices(self) -> None:
-        actor = ray.remote(Agent)
+        actor: Any = ray.remote(Agent)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         made = []
         for node in nodes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.matrix.axes import AXES, Axis, Value
-from orchestrator.matrix.expand import Cell, Cells, check_size, expand, job_count
+from orchestrator.matrix.cells import Cell
+from orchestrator.matrix.expand import Cells, check_size, expand, job_count
 from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure
 from orchestrator.matrix.problems import MatrixErrors, Problem
 from orchestrator.matrix.read import matrix_from_json, matrix_to_json, parse_matrix, read_matrix

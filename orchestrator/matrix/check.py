@@ -29,6 +29,7 @@ class Checked:
     def __init__(self, door: Door, open_file: FileReader) -> None:
         self._door = door
         self.problems: list[Problem] = []
+        self._found: dict[str, dict[str, tuple[Step, ...]]] = {}
         spec, raw = door.spec, door.raw
         self.models: dict[str, ModelSource] = {name: named_source(model) for name, model in spec.models.items()}
         self.workloads: dict[str, Workload] = {}
@@ -170,27 +171,30 @@ class Checked:
             if model in named and model not in self.models:
                 continue  # its section is wrong, and says so
             source = self.models.get(model) or literal_source(model)
-            steps = self._where("model", model)
-            if engines == {"embedded"} and not has_files(source) and not self._may_hold("engine"):
+            if engines == ("embedded",) and not has_files(source) and not self._may_hold("engine"):
                 near = nearest(model, named)
                 self.report(
-                    steps,
+                    self._where("model", model),
                     f"{quoted(model)} has no files, and the embedded engine knows no names of its own"
                     f"{near or '.'} Allowed: {', '.join((*named, 'tiny:ARCH, hf:OWNER/REPO, a path to a .gguf file'))}",
                 )
             if needs_quantisation(source) and "quantisation" not in grid.names and not self._may_hold("quantisation"):
-                self.report(steps, f"{quoted(model)} is named with {{quantisation}}, but no quantisation is given")
+                self.report(
+                    self._where("model", model),
+                    f"{quoted(model)} is named with {{quantisation}}, but no quantisation is given",
+                )
 
     def _where(self, axis: str, value: Value) -> tuple[Step, ...]:
         """Where ``value`` stands in the file; the first place of several."""
-        for steps in self._places(axis):
-            node = self._door.tree.at(steps)
-            if node is not None and node.scalar == value:
-                return steps
-            for at, item in enumerate(node.items or () if node is not None else ()):
-                if item.scalar == value:
-                    return (*steps, at)
-        return ()
+        if axis not in self._found:
+            found = self._found[axis] = {}
+            for steps in self._places(axis):
+                node = self._door.tree.at(steps)
+                if node is not None and node.scalar is not None:
+                    found.setdefault(node.scalar, steps)
+                for at, item in enumerate(node.items or () if node is not None else ()):
+                    found.setdefault(str(item.scalar), (*steps, at))
+        return self._found[axis].get(str(value), ())
 
     def _places(self, axis: str) -> Iterator[tuple[Step, ...]]:
         yield ("axes", axis)
@@ -215,9 +219,10 @@ def _constants(defaults: Values, given: Iterable[str]) -> Dim:
     return Dim(tuple(left), (tuple(values[0] for values in left.values()),))
 
 
-def _values_of(grid: Grid, name: str) -> set[Value]:
-    found = {option[dim.names.index(name)] for dim in grid.dims if name in dim.names for option in dim.options}
-    return {value for value in found if value is not None}
+def _values_of(grid: Grid, name: str) -> tuple[Value, ...]:
+    """Each value of an axis once, in the order of the file."""
+    found = (option[dim.names.index(name)] for dim in grid.dims if name in dim.names for option in dim.options)
+    return tuple(dict.fromkeys(found))
 
 
 def check_excludes(checked: Checked, door: Door, matches: Iterable[bool], left: int) -> list[Problem]:
@@ -242,9 +247,9 @@ def _why_nothing(wanted: Values, grid: Grid | None) -> str:
         if name not in grid.names:
             return f"matches no cell: no cell of the product has {quoted(name)}"
         there = _values_of(grid, name)
-        if not there & set(values):
+        if not set(there) & set(values):
             axis = BY_NAME[name]
-            shown = ", ".join(axis.show(value) for value in sorted(there, key=str)[:20])
+            shown = ", ".join(axis.show(value) for value in there[:20])
             asked = ", ".join(axis.show(value) for value in values[:5])
             return f"matches no cell: {name} is never {asked}. Allowed: {shown}"
     return "matches no cell: these values never stand together"

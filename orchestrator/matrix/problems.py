@@ -16,7 +16,7 @@ class BadValue(ValueError):
     """A value that a parser refuses. ``str(error)`` says what stands there and what is allowed."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """``line`` counts from 1; 0 where the whole file is meant. ``key`` is a path such as ``axes.context[2]``."""
 
@@ -34,7 +34,7 @@ class MatrixErrors(UsageError):
     """A matrix file that cannot be used; ``problems`` holds every one found, in the order of the file."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(sorted(set(problems)))
+        self.problems = tuple(sorted(dict.fromkeys(problems), key=lambda problem: problem.line))
         lines = [str(problem) for problem in self.problems[:SHOWN]]
         if len(self.problems) > SHOWN:
             lines.append(f"... and {len(self.problems) - SHOWN:,} more")

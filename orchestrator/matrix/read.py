@@ -11,9 +11,10 @@ from typing import Any
 
 from agents.contract.job import Timeouts
 from orchestrator.errors import UsageError
+from orchestrator.matrix.cells import Block, World
 from orchestrator.matrix.check import Checked, check_excludes
 from orchestrator.matrix.door import Door
-from orchestrator.matrix.expand import Block, World, expand
+from orchestrator.matrix.expand import expand
 from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure
 from orchestrator.matrix.problems import BadValue, MatrixErrors, Problem, quoted
 from orchestrator.matrix.reading import stands_here

@@ -38,7 +38,9 @@ def load(path: str | Path, table: str = "trials", *, run: str | None = None) -> 
 def load_runs(names: Sequence[str], root: str | Path) -> pa.Table:
     """``trials`` of several runs in a row: each a run in the results folder ``root``, or what ``load`` takes."""
     known = set(Store(root).runs())
-    tables = [Store(root).load(name) if name in known else _run_or_path(name, Path(root)) for name in names]
+    tables = [
+        Store(root).load(name) if name in known else _run_or_path(name, Path(root)) for name in dict.fromkeys(names)
+    ]
     return pa.concat_tables(tables) if tables else schema.schema().empty_table()
 
 

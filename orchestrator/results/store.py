@@ -7,7 +7,8 @@
                   devices/FINGERPRINT-ID.parquet
                   logs/JOB-ATTEMPT.log          the engine's log
 
-A name that begins with a dot is a writer's unfinished business. Snappy: a write takes 2 ms of CPU, with zstd 4 ms.
+A name that begins with a dot is a writer's unfinished business. Compression is snappy: serialising an attempt costs
+1.7 ms; zstd costs 5.4 and saves nothing of the 47 KB. Reading costs 1.5 ms a file: ``compact`` a run of thousands.
 """
 
 from __future__ import annotations

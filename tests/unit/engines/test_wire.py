@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.contract.measure import EngineTimings, StopReason
@@ -22,6 +22,7 @@ from agents.engines.wire import (
     Chunk,
     Event,
     Final,
+    bunched_ends,
     bunched_share,
     engine_words,
     llama_completion_chunks,
@@ -110,6 +111,7 @@ def test_events_from_hell(framing: str) -> None:
     assert found.complete
 
 
+@settings(deadline=None)  # a shared machine
 @given(
     framing=st.sampled_from(["chunked", "length", "close"]),
     pieces=st.lists(st.integers(0, len(HELL)), max_size=6),
@@ -129,6 +131,7 @@ def test_no_split_changes_the_events(framing: str, pieces: list[int], cuts: list
             assert len(read_response(reads[: event.read], closed=False).events) <= place
 
 
+@settings(deadline=None)  # a shared machine
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=30), trailers=st.booleans())
 def test_the_end_of_a_chunked_body_is_never_missed(cuts: list[int], trailers: bool) -> None:
     end = b"0\r\nX-Time: 5\r\n\r\n" if trailers else b"0\r\n\r\n"
@@ -402,18 +405,21 @@ def chunk_in(read: int, tokens: int | None = 1, text: str = "a") -> Chunk:
 
 
 @pytest.mark.parametrize(
-    ("chunks", "share"),
+    ("chunks", "share", "ends"),
     [
-        ([], 0.0),
-        ([chunk_in(1), chunk_in(2), chunk_in(3)], 0.0),
-        ([chunk_in(1), chunk_in(1), chunk_in(3), chunk_in(4)], 0.25),
-        ([chunk_in(1, None), chunk_in(1, None)], 0.5),
-        ([chunk_in(1), chunk_in(2, 3)], 0.5),  # one event, three tokens
-        ([chunk_in(1), chunk_in(2), chunk_in(2, 0, "")], 0.0),  # the stop event came with the last token
+        ([], 0.0, 0.0),
+        ([chunk_in(1)], 0.0, 0.0),
+        ([chunk_in(1), chunk_in(2), chunk_in(3)], 0.0, 0.0),
+        ([chunk_in(1), chunk_in(1), chunk_in(3), chunk_in(4)], 0.25, 1 / 3),
+        ([chunk_in(1), chunk_in(2), chunk_in(2), chunk_in(4)], 0.25, 0.0),  # in the middle
+        ([chunk_in(1, None), chunk_in(1, None)], 0.5, 1.0),
+        ([chunk_in(1), chunk_in(2, 3)], 0.5, 2 / 3),  # one event, three tokens
+        ([chunk_in(1), chunk_in(2), chunk_in(2, 0, "")], 0.0, 0.0),  # the stop event came with the last token
     ],
 )
-def test_bunched_share(chunks: list[Chunk], share: float) -> None:
+def test_bunched_arrivals(chunks: list[Chunk], share: float, ends: float) -> None:
     assert bunched_share(chunks) == pytest.approx(share)
+    assert bunched_ends(chunks) == pytest.approx(ends)
 
 
 FIELDS = (
@@ -434,6 +440,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)  # a shared machine
 @given(st.lists(json_values.map(json.dumps) | st.text(), max_size=5))
 def test_no_event_makes_a_decoder_raise(data: list[str]) -> None:
     for decoder in (llama_completion_chunks, openai_chat_chunks):
@@ -443,6 +450,7 @@ def test_no_event_makes_a_decoder_raise(data: list[str]) -> None:
         assert 0 <= bunched_share(chunks) <= 1
 
 
+@settings(deadline=None)  # a shared machine
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=6), st.booleans())
 def test_random_bytes_raise_only_our_own_errors(pieces: list[bytes], with_head: bool) -> None:
     reads = reads_of(*([head()] if with_head else []), *pieces)

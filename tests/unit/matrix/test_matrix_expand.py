@@ -133,7 +133,8 @@ def test_indexing_as_a_list() -> None:
 def test_a_cell_asks_for_what_the_file_says() -> None:
     (cell,) = cells_of(
         "axes: {model: tiny:qwen3vl, quantization: q8_0, runtime: CPU, context: 4K, kv_type: q8_0/f16,"
-        " flash_attention: yes, gpu_layers: all, threads: 2, batch: 2K, micro_batch: 512, mmap: off, keep_in_memory: no, kv_offload: true,"
+        " flash_attention: yes, gpu_layers: all, threads: 2, batch: 2K, micro_batch: 512, mmap: off,"
+        " keep_in_memory: no, kv_offload: true,"
         " dedicated_vram: 512M, power_limit: 80W, workload: tg128@d4K, device: lab-1}"
     )
     assert cell.load == LoadSettings(

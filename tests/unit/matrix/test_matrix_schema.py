@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 from matrix_written import read
@@ -14,6 +14,7 @@ from matrix_written import read
 from agents.contract.job import Chat
 from orchestrator.matrix import MatrixErrors, expand, json_schema, read_matrix
 
+jsonschema: Any = importlib.import_module("jsonschema")  # comes with ray; has no type stubs here
 EXAMPLES = sorted((Path(__file__).parents[3] / "matrices").glob("*.yaml"))
 
 

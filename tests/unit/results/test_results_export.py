@@ -123,6 +123,7 @@ def test_a_root_with_several_runs_wants_a_name(store: Store) -> None:
         orchestrator.load(store.root)
     assert set(orchestrator.load(store.root, run="run-2").column("run").to_pylist()) == {"run-2"}
     both = load_runs(["run-1", "reference:aimax395-64g", "run-2"], store.root)
+    assert load_runs(["run-2", "run-2"], store.root).num_rows == 2
     assert both.num_rows == 5 + 16 + 2
 
 

@@ -42,9 +42,8 @@ def test_trials_hold_every_declared_field_of_the_contract(kind: type, prefix: st
 def test_names_are_unique_and_every_column_is_defined(table: str) -> None:
     wanted = schema.schema(table)
     assert len(set(wanted.names)) == len(wanted.names)
-    assert all(field.metadata[b"definition"] for field in wanted)
-    assert wanted.metadata[b"orchestrate.table"] == table.encode()
-    assert wanted.metadata[b"orchestrate.schema_version"] == b"1"
+    assert all((field.metadata or {})[b"definition"] for field in wanted)
+    assert wanted.metadata == {b"orchestrate.table": table.encode(), b"orchestrate.schema_version": b"1"}
 
 
 @pytest.mark.parametrize("table", schema.TABLES)

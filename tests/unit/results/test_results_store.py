@@ -57,7 +57,7 @@ def test_the_engines_log_lies_beside_its_row(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.append(job(), report(job(), FAILED, log="line one\nkilled\n"), None)
     (path,) = set(store.load("run-1").column("log_path").to_pylist())
-    assert (store.run_folder("run-1") / path).read_text("utf-8") == "line one\nkilled\n"
+    assert (store.run_folder("run-1") / str(path)).read_text("utf-8") == "line one\nkilled\n"
 
 
 def test_only_some_columns_are_read_when_only_these_are_asked_for(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_files_of_an_older_and_of_a_newer_version_are_read(tmp_path: Path) -> No
     assert read.damaged == ()
     assert read.table.num_rows == 8
     assert read.table.schema.equals(schema.schema("trials"))
-    assert sorted(read.table.column("prompt_tps").is_null().to_pylist()) == [False] * 6 + [True] * 2
+    assert read.table.column("prompt_tps").null_count == 2
     assert store.load("run-1", "readings").num_rows == 2 * 3
     store.compact("run-1")
     kept = pq.read_schema(folder / "new-1.parquet").names

@@ -1,0 +1,77 @@
+"""``orchestrate compare``: runs, exported files and published figures in pivot tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from agents.places import data_root
+from orchestrator.cli.home import run_named
+from orchestrator.cli.results import damage_told
+from orchestrator.compare.defaults import default_pivot
+from orchestrator.compare.pivot import Pivot, pivot
+from orchestrator.errors import UsageError
+from orchestrator.report.csv_cells import csv_cells
+from orchestrator.report.markdown import markdown
+from orchestrator.report.pivot_grid import pivot_grid
+from orchestrator.report.terminal import print_grid
+from orchestrator.results.loading import load_runs
+
+FORMATS = ("terminal", "markdown", "csv")
+
+
+def compare_runs(
+    runs: Sequence[str],
+    rows: Sequence[str] | None,
+    cols: Sequence[str] | None,
+    values: Sequence[str] | None,
+    *,
+    also: str | None,
+    where: Sequence[str],
+    baseline: Sequence[str],
+    output: str,
+) -> None:
+    if output not in FORMATS:
+        raise UsageError(f"--format {output!r}: allowed: {', '.join(FORMATS)}")
+    names = [run_named(run) if run == "latest" else run for run in runs]
+    with damage_told():
+        table = load_runs(names, data_root())
+    for shown in _pivots(table, rows, cols, values, also=also, where=where, baseline=baseline):
+        if output == "csv":
+            sys.stdout.write(csv_cells(shown))
+        elif output == "markdown":
+            sys.stdout.write(markdown(pivot_grid(shown)) + "\n")
+        else:
+            print_grid(pivot_grid(shown), sys.stdout)
+            sys.stdout.write("\n")
+
+
+def _pivots(
+    table: object,
+    rows: Sequence[str] | None,
+    cols: Sequence[str] | None,
+    values: Sequence[str] | None,
+    *,
+    also: str | None,
+    where: Sequence[str],
+    baseline: Sequence[str],
+) -> Sequence[Pivot]:
+    """One pivot a metric. Without axes and metric the layout is chosen from what varies."""
+    import pyarrow as pa
+
+    assert isinstance(table, pa.Table)
+    if not rows and not cols and not where and not baseline and not also:
+        chosen = default_pivot(table)
+        return [each for each in chosen if values is None or each.metric.name in values] if values else chosen
+    layout = default_pivot(table)[0]
+    down = split(rows) if rows else [axis for axis in layout.row_axes if axis not in split(cols)]
+    across = split(cols) if cols else [axis for axis in layout.col_axes if axis not in split(rows)]
+    return [
+        pivot(table, down, across, value, with_metric=also, where=where, baseline=baseline)
+        for value in values or ["decode_tps"]
+    ]
+
+
+def split(axes: Sequence[str] | None) -> list[str]:
+    """``--rows model --rows context`` and ``--rows model,context`` are the same."""
+    return [name.strip() for each in axes or () for name in each.split(",") if name.strip()]

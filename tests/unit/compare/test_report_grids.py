@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from trials_made_up import trials
+
+from orchestrator.report.grid import Grid, GridCell
+from orchestrator.report.markdown import markdown
+from orchestrator.report.runs import runs_table, show_run, summary_of
+from orchestrator.report.terminal import fitted, plain, print_grid
+
+GRID = Grid(
+    "a_title",
+    ("name", "one", "two"),
+    (
+        (GridCell("x|y"), GridCell("1.00", best=True), GridCell("does not load: RAM", failed=True)),
+        (GridCell("z_"), GridCell(""), GridCell("2.00")),
+    ),
+    label_columns=1,
+    notes=("[1] a *remark*",),
+    best_note="best median",
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_text_is_aligned_and_tells_the_best_without_colour() -> None:
+    assert plain(GRID) == (
+        "a_title\n\n"
+        "name     one                 two\n"
+        "----  ------  ------------------\n"
+        "x|y   1.00 *  does not load: RAM\n"
+        "z_                          2.00\n\n"
+        "*: best median\n"
+        "[1] a *remark*\n"
+    )
+
+
+def test_markdown_shows_what_is_written() -> None:
+    assert markdown(GRID) == (
+        "a_title\n\n"
+        "| name |      one |                two |\n"
+        "| ---- | -------: | -----------------: |\n"
+        "| x\\|y | **1.00** | does not load: RAM |\n"
+        "| z\\_  |          |               2.00 |\n\n"
+        "- Bold: best median\n"
+        "- [1] a \\*remark\\*\n"
+    )
+
+
+def test_a_pipe_gets_plain_text_and_a_terminal_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    pipe, terminal = io.StringIO(), Terminal()
+    print_grid(GRID, pipe)
+    print_grid(GRID, terminal)
+    assert pipe.getvalue() == plain(GRID)
+    assert "\x1b[" in terminal.getvalue() and "1.00 *" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("width", "parts"), [(80, [2]), (34, [2]), (20, [1, 1]), (1, [1, 1])])
+def test_a_narrow_terminal_gets_the_columns_in_parts(width: int, parts: list[int]) -> None:
+    made = list(fitted(GRID, width))
+    assert [len(part.headers) - 1 for part in made] == parts
+    assert all(part.headers[0] == "name" for part in made)
+    assert [head for part in made for head in part.headers[1:]] == ["one", "two"]
+
+
+def test_show_run_is_a_line_a_cell() -> None:
+    table = trials(
+        {"context_tokens": 4096, "decode_tps": 10.0, "ttft_s": 0.5, "warmup": True},
+        {"context_tokens": 4096, "decode_tps": 20.0, "ttft_s": 0.5},
+        {"context_tokens": 4096, "decode_tps": 30.0, "ttft_s": 0.7, "flags": ["clocks_disagree"]},
+        {"context_tokens": 8192, "status": "failed", "cause": "ram", "trial": None},
+        {"context_tokens": 4096, "status": "failed", "cause": "engine_crashed", "trial": None},
+    )
+    grid = show_run(table)
+    assert grid.headers == ("context", "status", "n", "decode_tps, tokens/s", "ttft_s, s", "failures", "flags")
+    assert [tuple(cell.text for cell in row) for row in grid.rows] == [
+        ("4K", "failed 1, ok 2", "2", "20.00", "0.50", "engine crashed", "clocks_disagree 1"),
+        ("8K", "failed", "0", "", "", "does not load: RAM", ""),
+    ]
+    assert grid.notes == ("clocks_disagree: client and engine disagree by more than 3 %",)
+
+
+def test_runs_are_counted_by_the_last_attempt_of_each_job() -> None:
+    table = trials(
+        {"job_id": "a", "attempt": 1, "status": "failed"},
+        {"job_id": "a", "attempt": 2},
+        {"job_id": "b", "warmup": True},
+        {"job_id": "b", "status": "failed", "trial": None},
+        {"job_id": "c", "status": "refused", "device": "other"},
+    )
+    summary = summary_of("r", table)
+    assert summary.statuses == (("failed", 1), ("ok", 1), ("refused", 1))
+    assert summary.devices == ("laptop", "other")
+    (row,) = runs_table([summary]).rows
+    assert [cell.text for cell in row] == ["r", "-", "3", "1", "1", "1", "laptop, other", "m"]
+    assert runs_table([]).notes == ("No runs.",)
