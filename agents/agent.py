@@ -33,6 +33,9 @@ class Status:
     reports: tuple[Report, ...]
 
 
+START_S = 120.0  # imports on a cold disk, and the drivers of a GPU waking up
+
+
 class JobProcessFailed(Exception):
     """The job process does not come up; the text says why."""
 
@@ -40,8 +43,13 @@ class JobProcessFailed(Exception):
 class Agent:
     """All calls are short but ``poll``, which waits up to its ``wait_s``. Safe to call from several threads."""
 
-    def __init__(self, folder: Path | None = None, now: Callable[[], float] = time.time) -> None:
-        """``folder``: where this device keeps its things; by default as ``agents.places`` says *on this machine*."""
+    def __init__(
+        self, folder: Path | None = None, now: Callable[[], float] = time.time, start_s: float = START_S
+    ) -> None:
+        """``folder``: where this device keeps its things; by default as ``agents.places`` says *on this machine*.
+
+        ``start_s``: how long the job process may take to say what this machine is.
+        """
         self._folder = folder or device_root(data_root())
         self._now = now
         self._spool = Spool(self._folder / "spool")
@@ -53,26 +61,28 @@ class Agent:
         self._live: dict[str, Any] | None = None
         self._reports: list[Report] = []
         self._closing = False
+        self._said_before = 0  # size of the job process's log when the present one was started
+        self._start_s = start_s
         self._error: str | None = None
 
     def device(self) -> Device:
         """This machine; starts the job process if there is none. Raises JobProcessFailed."""
         with self._changed:
-            self._ensure_child()
-            while self._device is None:
-                if self._child is None:
-                    raise JobProcessFailed(self._error or f"the job process did not start; see {self._stderr_path()}")
-                self._changed.wait()
-            return self._device
+            return self._up()
 
     def start(self, job: Job) -> Status:
-        """Hands ``job`` to the job process; one that is already running is not started twice."""
+        """Hands ``job`` to the job process; one that is already running is not started twice.
+
+        Raises JobProcessFailed, also where another job runs.
+        """
         with self._changed:
             if self._job is not None:
                 if (self._job.job_id, self._job.attempt) == (job.job_id, job.attempt):
                     return self._status()
                 raise JobProcessFailed(f"busy with {self._job.job_id}")
-            self._ensure_child()
+            self._up()
+            if self._job is not None:  # started by another thread meanwhile
+                raise JobProcessFailed(f"busy with {self._job.job_id}")
             self._job, self._phase, self._live = job, "starting", None
             self._send(b'{"run": ' + to_json(job) + b"}")
             return self._status()
@@ -117,27 +127,53 @@ class Agent:
             self._closing = True
             child = self._child
         if child is not None:
-            _pipe(child.stdin).close()
+            with suppress(OSError):  # what could not be written to a job process that has ended
+                _pipe(child.stdin).close()
             try:
                 child.wait(timeout=5.0)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
 
-    def _ensure_child(self) -> None:
-        if self._child is not None:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def _up(self) -> Device:
+        """The device, as the job process that runs now tells it. Raises JobProcessFailed within START_S."""
+        if self._closing:
+            raise JobProcessFailed("this agent has been closed")
+        if self._child is None:
+            self._error = self._device = None
+            self._start_child()
+        child = self._child
+        settled = self._changed.wait_for(
+            lambda: self._child is not child or self._device is not None, timeout=self._start_s
+        )
+        if not settled and child is not None:
+            child.kill()
+            raise JobProcessFailed(
+                f"the job process did not start within {self._start_s:g} s; see {self._stderr_path()}"
+            )
+        if self._child is not child or self._device is None:
+            raise JobProcessFailed(self._error or f"the job process did not start; see {self._stderr_path()}")
+        return self._device
+
+    def _start_child(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._popen()
+        except OSError as error:
+            raise JobProcessFailed(f"the job process cannot be started: {error}") from error
+        threading.Thread(target=self._listen, args=(self._child,), daemon=True).start()
+
+    def _popen(self) -> None:
         with self._stderr_path().open("ab") as stderr:
+            self._said_before = stderr.tell()
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "agents.runner", str(self._folder)],
+                [sys.executable, "-P", "-m", "agents.runner", str(self._folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=_environment(),
                 start_new_session=True,  # a Ctrl-C in the terminal is the coordinator's to handle
             )
-        threading.Thread(target=self._listen, args=(self._child,), daemon=True).start()
 
     def _stderr_path(self) -> Path:
         return self._folder / "runner.log"
@@ -151,15 +187,32 @@ class Agent:
     def _listen(self, child: subprocess.Popen[bytes]) -> None:
         for line in _pipe(child.stdout):
             with self._changed:
-                self._take(line)
+                with suppress(ValueError):  # the half line of a process that was killed
+                    self._take(line)
                 self._changed.notify_all()
         code = child.wait()
         with self._changed:
             self._child = None
+            if self._error is None:
+                self._error = self._last_words(code)
+            for pipe in (child.stdin, child.stdout):
+                with suppress(OSError):
+                    _pipe(pipe).close()
             if self._job is not None and not self._closing:
                 self._reports.append(self._lost(self._job, code))
                 self._job, self._phase = None, "idle"
             self._changed.notify_all()
+
+    def _last_words(self, code: int) -> str:
+        """Why a job process ended that said nothing itself."""
+        try:
+            with self._stderr_path().open("rb") as file:
+                file.seek(self._said_before)
+                lines = file.read()[-4000:].decode("utf-8", "replace").strip().splitlines()
+        except OSError:
+            lines = []
+        last = f": {lines[-1]}" if lines else ""
+        return f"the job process ended with exit code {code}{last}; see {self._stderr_path()}"
 
     def _take(self, line: bytes) -> None:
         message: dict[str, Any] = json.loads(line)
@@ -187,7 +240,7 @@ class Agent:
             boot_id=device.boot_id if device else "",
             started_unix_s=now,
             ended_unix_s=now,
-            outcome=Failed(Cause.ENGINE_LOST, f"the job process ended with exit code {code}"),
+            outcome=Failed(Cause.ENGINE_LOST, self._error or f"the job process ended with exit code {code}"),
         )
 
 

@@ -16,7 +16,7 @@ from agents.contract.report import Cause, Failed, Loaded, Measured, Outcome, Ref
 from agents.engines import ENGINES
 from agents.engines.base import Engine, LoadPlace, Session, refuse_what_it_cannot
 from agents.engines.http_stream import Progress
-from agents.errors import AgentError, Unsupported
+from agents.errors import AgentError, LoadFailed, Unsupported
 from agents.inventory import inventory
 from agents.measure import measure
 
@@ -82,7 +82,7 @@ class Host:
         except AgentError as error:
             return Failed(error.cause, error.detail, loaded, tuple(trials), error.log_tail)
         except OSError as error:
-            cause = Cause.DISK_FULL if error.errno == errno.ENOSPC else Cause.AGENT_FAULT
+            cause = Cause.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Cause.AGENT_FAULT
             return Failed(cause, f"{type(error).__name__}: {error}", loaded, tuple(trials))
 
     def _check_state(self, job: Job) -> None:
@@ -108,13 +108,20 @@ class Host:
         engine = self._engine(job)
         refuse_what_it_cannot(engine, job.load)
         self._log = self.folder / "logs" / job.campaign_id / f"{job.job_id}-{job.attempt}.log"
+        self._log.unlink(missing_ok=True)  # of the same attempt before a crash: not this engine's words
+
+        def tell(phase: str) -> None:
+            if cancelled.is_set():  # a download or a hash may take long, and looks nowhere else
+                raise LoadFailed(Cause.CANCELLED, "cancelled while the model was prepared")
+            say(phase, None)
+
         place = LoadPlace(
             models=self.folder / "models",
             log=self._log,
             timeout_s=job.timeouts.load_s,
             clock=self.clock,
             cancelled=cancelled,
-            say=lambda phase: say(phase, None),
+            say=tell,
         )
         self._session = engine.load(job.load, place)
         self._settings = job.load
@@ -132,7 +139,10 @@ class Host:
         news = isinstance(outcome, Failed) or (isinstance(outcome, Measured) and not outcome.loaded.reused)
         if not news or self._log is None or not self._log.exists():
             return ""
-        text = self._log.read_text("utf-8", "replace")
+        try:
+            text = self._log.read_text("utf-8", "replace")
+        except OSError as error:
+            return f"the log cannot be read: {error}"
         return text if len(text) <= LOG_LIMIT else f"{text[: LOG_LIMIT // 2]}\n[...]\n{text[-LOG_LIMIT // 2 :]}"
 
     def unload(self) -> None:

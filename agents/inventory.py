@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agents.contract.device import Device, EngineFound, Gpu, MemoryKind
@@ -29,15 +30,19 @@ class DeviceFile(BaseModel):
 
 
 def device_id_of(folder: Path) -> str:
-    """The UUID in ``device-id``, made on first use and never changed after."""
+    """The UUID in ``device-id``, made on first use and never changed after. Raises ValueError where it holds none."""
     path = folder / "device-id"
     folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "device-id.lock"):
+        if not path.exists():
+            aside = path.with_suffix(".tmp")
+            aside.write_text(str(uuid.uuid4()), encoding="ascii")
+            aside.replace(path)
+    text = path.read_text(encoding="ascii", errors="replace").strip()
     try:
-        with path.open("x", encoding="ascii") as new:
-            new.write(str(uuid.uuid4()))
-    except FileExistsError:
-        pass
-    return str(uuid.UUID(path.read_text(encoding="ascii").strip()))
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise ValueError(f"{path} should hold a UUID and holds {text[:60]!a}: delete it for a new one") from error
 
 
 def read_device_file(folder: Path) -> DeviceFile:

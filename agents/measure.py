@@ -62,6 +62,8 @@ def _trial(
         _decoded(session, request, session.stream(request, request.prime, limits, Progress(), cancelled))
     exchange = session.stream(request, request.body, limits, live, cancelled)
     chunks = _decoded(session, request, exchange)
+    if not any(chunk.generated or chunk.final for chunk in chunks):
+        raise RequestFailed(Cause.STREAM_BROKEN, "the stream ended without a token and without a word on why")
     trial = trial_of(exchange, chunks, index, warmup, job.keep_output)
     return _flagged(trial, request, chunks)
 
@@ -81,14 +83,15 @@ def _decoded(session: Session, request: Request, exchange: Exchange) -> tuple[Ch
     if exchange.ended is Ended.UNREACHABLE:
         session.check_alive()
         raise EngineLost(exchange.detail)
+    if exchange.ended is Ended.BROKEN:
+        session.check_alive()  # an engine that died says more than the stream that it broke
     response = read_response(exchange.reads)
-    if exchange.ended is Ended.BROKEN and response.status == 200:
-        session.check_alive()
-        raise RequestFailed(Cause.STREAM_BROKEN, exchange.detail)
     chunks = request.decode(events_of(response))
     for chunk in chunks:
         if chunk.error is not None:
             raise RequestFailed(Cause.STREAM_BROKEN, chunk.error)
+    if exchange.ended is Ended.BROKEN:
+        raise RequestFailed(Cause.STREAM_BROKEN, exchange.detail)
     return chunks
 
 

@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,13 @@ class Runner:
             return self._fail("this device is busy with another coordinator's benchmark")
         except (ValueError, OSError, AgentError) as error:
             return self._fail(str(error))
+        except Exception as error:  # whatever it is, the agent must hear of it
+            return self._fail(f"a fault of the agent itself, please report it: {type(error).__name__}: {error}")
         self._write(b'{"device": ' + to_json(host.device) + b"}")
         while True:
             job = self._jobs.get()
             report = self._run(host, job)
-            self._keep(report)
-            self._write(b'{"report": ' + to_json(report) + b"}")
+            self._write(b'{"report": ' + to_json(self._kept(report)) + b"}")
 
     def _fail(self, why: str) -> None:
         self._write(json.dumps({"error": why}).encode())
@@ -80,13 +82,15 @@ class Runner:
             )
         finally:
             self._live = None
-            self._cancelled.clear()
 
-    def _keep(self, report: Report) -> None:
+    def _kept(self, report: Report) -> Report:
+        """The report, spooled. Where the disk takes no more it still goes through the pipe, and its log says so."""
         try:
             self._spool.put(report)
-        except OSError as error:  # it still goes through the pipe; only a crash in this moment could lose it
-            print(f"spool: {error}", file=sys.stderr)  # noqa: T201
+        except OSError as error:
+            words = f"{Cause.DISK_FULL.value}: this report could not be kept on the device's disk: {error}"
+            return replace(report, log=f"{report.log}\n{words}\n".lstrip())
+        return report
 
     def _say(self, phase: str, live: Progress | None) -> None:
         self._live = live
@@ -98,15 +102,22 @@ class Runner:
             sys.stdout.buffer.flush()
 
     def _listen(self) -> None:
-        for line in sys.stdin.buffer:
-            message: dict[str, Any] = json.loads(line)
-            if "run" in message:
-                self._jobs.put(from_json(Job, json.dumps(message["run"])))
-            elif "cancel" in message:
-                self._cancelled.set()
-            elif "live" in message:
-                self._write(json.dumps({"live": _view(self._live)}).encode())
+        try:
+            for line in sys.stdin.buffer:
+                self._hear(json.loads(line))
+        except BaseException:  # deaf, it could not be ended either
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)  # the agent is gone; the engine follows: its stdin ends, and the kernel kills it
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if "run" in message:
+            self._cancelled.clear()  # a cancel that came too late was not meant for this job
+            self._jobs.put(from_json(Job, json.dumps(message["run"])))
+        elif "cancel" in message:
+            self._cancelled.set()
+        elif "live" in message:
+            self._write(json.dumps({"live": _view(self._live)}).encode())
 
 
 def _view(live: Progress | None) -> dict[str, float | int] | None:
@@ -123,3 +134,4 @@ def _traceback() -> str:
 
 if __name__ == "__main__":
     Runner(Path(sys.argv[1])).serve()
+    os._exit(1)  # it could not start; a thread that waits on stdin would make the interpreter's own end a crash

@@ -31,7 +31,10 @@ class Support(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadPlace:
-    """What a load may use on this device: where files lie, where the log goes, how to say what is going on."""
+    """What a load may use on this device: where files lie, where the log goes, how to say what is going on.
+
+    ``say`` raises LoadFailed (CANCELLED) once ``cancelled`` is set.
+    """
 
     models: Path
     log: Path

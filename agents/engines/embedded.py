@@ -14,25 +14,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from agents.clock import Clock
 from agents.contract.device import EngineFound
 from agents.contract.job import LoadSettings, Runtime, Workload
 from agents.contract.report import Cause, Loaded
 from agents.engines.base import LoadPlace, Request, Support
 from agents.engines.http_stream import Exchange, Limits, Progress, exchange
+from agents.engines.llama_devices import llama_devices, machine_bytes
 from agents.engines.llama_log import cause_of_death, cause_of_failed_load, read_log
+from agents.engines.llama_params import KV_TYPES, engine_params, refuse_what_no_memory_holds
 from agents.engines.llama_requests import llama_request
 from agents.errors import EngineLost, LoadFailed, RequestFailed, Unsupported
 from agents.models.resolve import ModelFiles, resolve
 
-KV_TYPES = {
-    name: f"GGML_TYPE_{name.upper()}"
-    for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-}
-FLASH_ATTENTION = {True: "LLAMA_FLASH_ATTN_TYPE_ENABLED", False: "LLAMA_FLASH_ATTN_TYPE_DISABLED"}
 SPIN_COUNT = "10000"
 """GOMP_SPINCOUNT: with libgomp's default, threads that wait spin for long, and a busy core beside them brought 492
 tokens/s down to 7; with this, 1,261."""
 LOG_TAIL = 4000
+LOG_SETTLES_S = 3.0  # llama.cpp writes its log from a thread of its own: its last lines may come after the answer
+LOG_OF_GOOD_LOAD, LOG_OF_FAILED_LOAD = "listening on", "exiting due to"  # the last words of either
+DYING_S = 3.0  # between the end of an engine's connections and that of its process
 POLL_S = 0.1  # how late a cancel or a time-out may be noticed during a load
 
 
@@ -42,11 +43,13 @@ class Embedded:
     name = "embedded"
 
     def find(self) -> EngineFound | None:
+        """None where the wheel is not installed or cannot be loaded; a job that asks for it is told why."""
         try:
             version = importlib.metadata.version("xllamacpp")
-        except importlib.metadata.PackageNotFoundError:
+            runtimes = llama_devices().runtimes
+        except (importlib.metadata.PackageNotFoundError, Unsupported):
             return None
-        return EngineFound(self.name, f"xllamacpp {version}", _runtimes(), "PyPI package in this environment")
+        return EngineFound(self.name, f"xllamacpp {version}", runtimes, "PyPI package in this environment")
 
     def capabilities(self) -> Mapping[str, Support]:
         axes = (
@@ -59,11 +62,12 @@ class Embedded:
         self._refuse(settings)
         place.say("preparing model")
         files = resolve(settings, place.models, place.say)
+        refuse_what_no_memory_holds(settings, files, machine_bytes())
         place.say("loading")
         return EmbeddedSession(settings, files, place)
 
     def _refuse(self, settings: LoadSettings) -> None:
-        found = _runtimes()
+        found = llama_devices().runtimes
         if settings.runtime is not None and settings.runtime.value not in found:
             raise Unsupported(
                 f"runtime {settings.runtime.value}: this xllamacpp wheel sees {', '.join(found)} here",
@@ -72,64 +76,6 @@ class Embedded:
         for kind in (settings.kv_type_k, settings.kv_type_v):
             if kind is not None and kind not in KV_TYPES:
                 raise Unsupported(f"KV type {kind}: llama.cpp has {', '.join(KV_TYPES)}")
-
-
-def _runtimes() -> tuple[str, ...]:
-    """Back ends with a device that the wheel's llama.cpp lists; asked in a child, so that no driver is loaded here."""
-    global _found_runtimes
-    if _found_runtimes is None:
-        script = "import json, xllamacpp; print(json.dumps([d['name'] for d in xllamacpp.get_device_info()]))"
-        child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
-        names = json.loads(child.stdout.splitlines()[-1]) if child.returncode == 0 and child.stdout else []
-        if child.returncode != 0:
-            raise Unsupported(f"xllamacpp cannot be used here: {child.stderr.strip()[-300:]}", Cause.RUNTIME_MISSING)
-        kinds = {"vulkan": Runtime.VULKAN, "rocm": Runtime.ROCM, "hip": Runtime.ROCM, "cuda": Runtime.CUDA}
-        kinds |= {"mtl": Runtime.METAL, "metal": Runtime.METAL, "cpu": Runtime.CPU}
-        known = (kinds.get(name.lower().rstrip("0123456789")) for name in names)
-        _found_runtimes = tuple(sorted({kind.value for kind in known if kind is not None}))
-    return _found_runtimes
-
-
-_found_runtimes: tuple[str, ...] | None = None
-
-
-def engine_params(settings: LoadSettings, files: ModelFiles) -> dict[str, Any]:
-    """``xllamacpp.CommonParams`` for these settings. PURE. What was not asked for is left to llama.cpp, except what
-    would change a measurement: fitting to memory, prompt caches, parallel slots."""
-    params: dict[str, Any] = {
-        "model.path": str(files.path),
-        "hostnames": ["127.0.0.1"],
-        "port": 0,
-        "fit_params": False,
-        "cache_prompt": False,
-        "cache_ram_mib": 0,
-        "n_parallel": 1,
-        "verbosity": 4,  # the least that prints the memory lines
-        "sse_ping_interval": -1,
-        "ui": False,
-    }
-    asked = {
-        "mmproj.path": str(files.mmproj) if files.mmproj else None,
-        "n_ctx": settings.context_tokens,
-        "cache_type_k": KV_TYPES.get(settings.kv_type_k or ""),
-        "cache_type_v": KV_TYPES.get(settings.kv_type_v or ""),
-        "n_gpu_layers": 0 if settings.runtime is Runtime.CPU else settings.gpu_layers,
-        "cpuparams.n_threads": settings.threads,
-        "cpuparams_batch.n_threads": settings.threads,
-        "n_batch": settings.batch_tokens,
-        "n_ubatch": settings.micro_batch_tokens,
-        "flash_attn_type": None if settings.flash_attention is None else FLASH_ATTENTION[settings.flash_attention],
-        "load_mode": _load_mode(settings.mmap, settings.keep_in_memory),
-        "no_kv_offload": None if settings.kv_offload is None else not settings.kv_offload,
-    }
-    return params | {name: value for name, value in asked.items() if value is not None}
-
-
-def _load_mode(mmap: bool | None, keep_in_memory: bool | None) -> str | None:
-    if mmap is None and keep_in_memory is None:
-        return None
-    mode = {(True, True): "MMAP_MLOCK", (True, False): "MMAP", (False, True): "MLOCK", (False, False): "NONE"}
-    return "LLAMA_LOAD_MODE_" + mode[(mmap is not False, bool(keep_in_memory))]
 
 
 class EmbeddedSession:
@@ -143,7 +89,10 @@ class EmbeddedSession:
         try:
             self._address = self._ready(place)
             load_s = (place.clock.monotonic_ns() - started) / 1e9
-            self._loaded = _loaded_of(settings, files, params, load_s, self._log())
+            log = self._settled_log(LOG_OF_GOOD_LOAD, place.clock)
+            if LOG_OF_GOOD_LOAD not in log:
+                _refuse_full_disk(place.log)
+            self._loaded = _loaded_of(settings, files, params, load_s, log)
             self._n_vocab = _n_vocab(self._address, files)
         except BaseException:
             self.close()
@@ -163,7 +112,7 @@ class EmbeddedSession:
 
     def check_alive(self) -> None:
         with suppress(subprocess.TimeoutExpired):  # a child that broke the stream is about to be reaped
-            self._child.wait(timeout=1.0)
+            self._child.wait(timeout=DYING_S)
         if self._child.returncode is None:
             return
         cause, words = cause_of_death(self._child.returncode)
@@ -181,12 +130,26 @@ class EmbeddedSession:
         message: dict[str, str] = json.loads(line) if line else {}
         if "address" in message:
             return message["address"]
-        _end(self._child)
-        log = self._log()
-        cause, words = cause_of_failed_load(log, None if message else self._child.returncode)
-        if not words and "error" in message:
-            words = message["error"]
+        error = message.get("error", "")
+        if "Failed to init" not in error:  # not llama.cpp's own words, which are in its log
+            _end(self._child)
+            cause, words = cause_of_failed_load(self._log(), self._child.returncode)
+            if error:
+                cause = Cause.RUNTIME_MISSING if error.startswith("ImportError") else Cause.LOAD_FAILED
+                words = error
+            raise LoadFailed(cause, words, self._log()[-LOG_TAIL:])
+        log = self._settled_log(LOG_OF_FAILED_LOAD, place.clock)
+        if LOG_OF_FAILED_LOAD not in log:
+            _refuse_full_disk(place.log)
+        cause, words = cause_of_failed_load(log, None)
         raise LoadFailed(cause, words, log[-LOG_TAIL:])
+
+    def _settled_log(self, last_words: str, clock: Clock) -> str:
+        """The log when ``last_words`` stand in it, or as it is after LOG_SETTLES_S."""
+        deadline = clock.monotonic_ns() + int(LOG_SETTLES_S * 1e9)
+        while last_words not in (log := self._log()) and clock.monotonic_ns() < deadline:
+            clock.sleep(0.01)
+        return log
 
     def _log(self) -> str:
         return self._log_path.read_text("utf-8", "replace") if self._log_path.exists() else ""
@@ -197,7 +160,7 @@ def _start(params: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)}
     with log.open("wb") as stderr:
         child = subprocess.Popen(
-            [sys.executable, "-m", "agents.engines.embedded_child"],
+            [sys.executable, "-P", "-m", "agents.engines.embedded_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -207,6 +170,17 @@ def _start(params: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
         _stdin(child).write(json.dumps(params).encode() + b"\n")
         _stdin(child).flush()
     return child
+
+
+def _refuse_full_disk(log: Path) -> None:
+    """Raises LoadFailed (DISK_FULL) if the log's disk takes no more: without its log nothing is known of a load."""
+    probe = log.with_suffix(".full")
+    try:
+        probe.write_bytes(b"x" * 4096)
+    except OSError as error:
+        raise LoadFailed(Cause.DISK_FULL, f"the engine's log {log} cannot be written: {error.strerror}") from error
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _stdin(child: subprocess.Popen[bytes]) -> IO[bytes]:

@@ -67,6 +67,7 @@ def main() -> None:
         server = xllamacpp.Server(params_from(settings))
     except Exception as error:
         say({"error": f"{type(error).__name__}: {error}"})
+        sys.stdin.buffer.read()  # until the parent has what it wants: llama.cpp's thread still writes its log
         os._exit(3)
     say({"address": server.listening_address})
     sys.stdin.buffer.read()

@@ -13,6 +13,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.gguf_header import GgufHeader, NotGguf, TensorEntry, read_header
 from agents.models.gguf_types import FILE_TYPES, TENSOR_TYPES
+from agents.models.memory_need import KvShape, kv_shape
 from agents.models.sizes import in_words
 
 SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
@@ -38,6 +39,7 @@ class GgufFacts:
     parameters: int
     tensor_bytes: int
     file_bytes: int
+    kv_shape: KvShape | None = None  # None where the size of its memory cannot be told beforehand
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def check_gguf(path: Path) -> GgufFacts:
         parameters=sum(tensor.elements for tensor in tensors),
         tensor_bytes=sum(sum(part.tensor_sizes) for part in parts),
         file_bytes=sum(part.file_bytes for part in parts),
+        kv_shape=kv_shape(scalars),
     )
 
 

@@ -90,6 +90,7 @@ class Campaign:
         self._waiting = {device: deque(jobs) for device, jobs in queues.items()}
         self._attempts = dict(attempts or {})
         self._running: dict[str, str] = {}  # device -> job
+        self._lost: set[str] = set()  # devices that answer no more; DeviceFree says that one is back
         self._stopping = False
 
     @property
@@ -99,11 +100,12 @@ class Campaign:
     def handle(self, event: Event) -> list[Command]:
         match event:
             case DeviceFree(device_id):
+                self._lost.discard(device_id)
                 return self._next(device_id)
             case AttemptEnded(report):
                 return self._ended(report)
             case DeviceLost(device_id, _):
-                return self._lost(device_id)
+                return self._gone(device_id)
             case StopAsked():
                 self._stopping = True
                 running: list[Command] = [Cancel(device_id) for device_id in self._running]
@@ -134,15 +136,16 @@ class Campaign:
             self._waiting[device_id].appendleft(job_id)
         return [Keep(report, final=not again), *self._next(device_id)]
 
-    def _lost(self, device_id: str) -> list[Command]:
+    def _gone(self, device_id: str) -> list[Command]:
         """Its job may still be running there; it waits again, and only a newer attempt will count."""
+        self._lost.add(device_id)
         job_id = self._running.pop(device_id, None)
         if job_id is not None:
             self._waiting[device_id].appendleft(job_id)
-        return self._finish_if_idle(lost=device_id)
+        return self._finish_if_idle()
 
-    def _finish_if_idle(self, lost: str | None = None) -> list[Command]:
+    def _finish_if_idle(self) -> list[Command]:
         if self._running:
             return []
-        open_devices = [device for device, queue in self._waiting.items() if queue and device != lost]
+        open_devices = [device for device, queue in self._waiting.items() if queue and device not in self._lost]
         return [] if open_devices and not self._stopping else [Finish()]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agents.contract.device import Device
 from agents.contract.wire_json import from_json, to_json
@@ -29,6 +30,7 @@ CREATE INDEX IF NOT EXISTS jobs_of_cell ON jobs (cell_id, device_id) WHERE state
 CREATE TABLE IF NOT EXISTS devices (device_id TEXT PRIMARY KEY, seen_unix_s REAL NOT NULL, facts TEXT NOT NULL);
 """
 VERSION = 1
+BUSY_S = 30.0  # how long a write waits for another process
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +65,27 @@ class Ledger:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._migrate()
+            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         except (sqlite3.Error, OSError) as error:
             raise OrchestrateError(f"{path}: cannot open the ledger: {error}") from error
+        try:
+            self._migrate()
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error as error:
+            self._db.close()
+            raise OrchestrateError(f"{path}: cannot open the ledger: {error}") from error
+        except BaseException:
+            self._db.close()
+            raise
 
     def _migrate(self) -> None:
+        """Writes nothing where there is nothing to change: a full disk must not keep a reader out."""
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise OrchestrateError(f"{self._path}: written by a newer version of orchestrate (ledger {version})")
-        self._db.executescript(SCHEMA)
-        self._db.execute(f"PRAGMA user_version = {VERSION}")
+        if version < VERSION:
+            self._db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
@@ -83,10 +93,19 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             yield self._db
             self._db.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):  # SQLite has rolled back by itself after some errors
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise OrchestrateError(f"{self._path}: cannot write the ledger: {error}") from error
+            raise
+
+    def _read(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise OrchestrateError(f"{self._path}: cannot write the ledger: {error}") from error
+            raise OrchestrateError(f"{self._path}: cannot read the ledger: {error}") from error
 
     def add(self, campaign_id: str, name: str, matrix: str, jobs: Iterable[tuple[str, str, str, int]]) -> None:
         """``jobs``: (job_id, cell_id, device_id, repeat) in their order. All or nothing."""
@@ -123,7 +142,7 @@ class Ledger:
     def devices(self) -> list[Device]:
         """Devices ever seen, the latest first. One that another version wrote, and this cannot read, is left out."""
         found = []
-        for (facts,) in self._db.execute("SELECT facts FROM devices ORDER BY seen_unix_s DESC"):
+        for (facts,) in self._read("SELECT facts FROM devices ORDER BY seen_unix_s DESC"):
             try:
                 found.append(from_json(Device, facts))
             except ValueError:
@@ -138,20 +157,20 @@ class Ledger:
             " FROM campaigns c LEFT JOIN jobs j ON j.campaign_id = c.id"
             " GROUP BY c.id ORDER BY c.created_unix_s DESC, c.id DESC"
         )
-        return [CampaignRow(*row) for row in self._db.execute(query)]
+        return [CampaignRow(*row) for row in self._read(query)]
 
     def matrix(self, campaign_id: str) -> str:
-        row = self._db.execute("SELECT matrix FROM campaigns WHERE id = ?", (campaign_id,)).fetchone()
-        if row is None:
+        rows = self._read("SELECT matrix FROM campaigns WHERE id = ?", campaign_id)
+        if not rows:
             raise OrchestrateError(f"no run {campaign_id} in {self._path}")
-        return str(row[0])
+        return str(rows[0][0])
 
     def jobs(self, campaign_id: str) -> list[JobRow]:
         query = (
             "SELECT job_id, position, cell_id, device_id, repeat, state, attempt, cause, seconds"
             " FROM jobs WHERE campaign_id = ? ORDER BY position"
         )
-        return [JobRow(*row) for row in self._db.execute(query, (campaign_id,))]
+        return [JobRow(*row) for row in self._read(query, campaign_id)]
 
     def seconds_of_cells(self) -> dict[tuple[str, str], float]:
         """Mean seconds of a measured job, by (cell_id, device_id): what ``plan`` foretells from."""
@@ -159,7 +178,7 @@ class Ledger:
             "SELECT cell_id, device_id, AVG(seconds) FROM jobs"
             " WHERE state = 'done' AND cause IS NULL GROUP BY cell_id, device_id"
         )
-        return {(cell, device): seconds for cell, device, seconds in self._db.execute(query)}
+        return {(cell, device): seconds for cell, device, seconds in self._read(query)}
 
     def close(self) -> None:
         self._db.close()

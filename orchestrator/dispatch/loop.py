@@ -65,7 +65,12 @@ class DeviceSilent:
     detail: str
 
 
-Happening = JobSent | JobProgress | JobEnded | DeviceSilent
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """A person asked for the end; what runs is being cancelled."""
+
+
+Happening = JobSent | JobProgress | JobEnded | DeviceSilent | Stopping
 """What a view is told, in the order in which it happens."""
 
 
@@ -82,6 +87,7 @@ class Coordinator:
         ledger: Ledger,
         store: Store,
         tell: Callable[[Happening], None],
+        stop_grace_s: float = STOP_GRACE_S,
     ) -> None:
         self._campaign_id = campaign_id
         self._matrix = matrix
@@ -91,6 +97,7 @@ class Coordinator:
         self._ledger = ledger
         self._store = store
         self._tell = tell
+        self._stop_grace_s = stop_grace_s
         self._devices = {device.device_id: device for device in fleet.devices()}
         self._stop = threading.Event()
         self._finished = False
@@ -111,9 +118,10 @@ class Coordinator:
         while not self._finished:
             if self._stop.is_set() and asked_at is None:
                 asked_at = time.monotonic()
+                self._tell(Stopping())
                 self._handle(StopAsked())
                 continue
-            if asked_at is not None and time.monotonic() - asked_at > STOP_GRACE_S:
+            if asked_at is not None and time.monotonic() - asked_at > self._stop_grace_s:
                 return
             for news in self._fleet.listen(LISTEN_S):
                 if isinstance(news, Heard):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from agents.agent import Agent
@@ -19,11 +22,17 @@ from orchestrator.errors import OrchestrateError
 POLL_S = 1.0
 """How long an agent holds a poll back when it has no news: the pace of the live view."""
 START_S = 120.0
+CLOSE_S = 10.0
+ANSWER_S = 5.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024  # reports are small; Ray's least is 75 MiB
 CALLS_AT_ONCE = 4  # a poll waits in one thread; start, cancel and collected pass it by
 
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"
+
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # an actor without GPUs must still see them
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if TOKEN_FILE.exists():  # `ray start` asks for the token where there is one; ray.init(address=...) has to be told
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray  # noqa: E402  reads its environment on import
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError  # noqa: E402
@@ -36,6 +45,7 @@ class RayFleet:
     def __init__(self, address: str | None = None) -> None:
         """``address``: as for ``ray.init``; "local" always starts one. Raises OrchestrateError."""
         self.started_cluster = _connect(address)
+        self._made: list[Any] = []  # handles of all agents that were started, also of those that never answered
         self._actors: dict[str, Any] = {}  # device id -> actor handle
         self._devices: dict[str, Device] = {}
         self._asked: dict[Any, str] = {}  # object ref of a start or a poll -> device id; one at most a device
@@ -54,6 +64,7 @@ class RayFleet:
             handle = actor.options(
                 num_cpus=0, max_concurrency=CALLS_AT_ONCE, max_restarts=0, scheduling_strategy=there
             ).remote()
+            self._made.append(handle)
             made.append((node["NodeName"], handle, handle.device.remote()))
         for name, handle, asked in made:
             device = _device(name, asked)
@@ -82,7 +93,7 @@ class RayFleet:
             try:
                 status = ray.get(ref)
             except RayError as error:
-                heard.append(Silent(device_id, _first_line(getattr(error, "cause", None) or error)))
+                heard.append(Silent(device_id, _told(error)))
                 continue
             if status.job_id is not None:
                 self._asked[self._actors[device_id].poll.remote(POLL_S)] = device_id
@@ -90,8 +101,15 @@ class RayFleet:
         return heard
 
     def uncollected(self, campaign_id: str) -> Sequence[Report]:
-        refs = [actor.uncollected.remote(campaign_id) for actor in self._actors.values()]
-        return [report for found in ray.get(refs, timeout=START_S) for report in found]
+        asked = {device_id: actor.uncollected.remote(campaign_id) for device_id, actor in self._actors.items()}
+        reports: list[Report] = []
+        for device_id, ref in asked.items():
+            try:
+                reports += ray.get(ref, timeout=START_S)
+            except RayError as error:
+                name = self._devices[device_id].name
+                raise OrchestrateError(f"device {name}: cannot ask for its reports: {_told(error)}") from error
+        return reports
 
     def collected(self, report: Report) -> None:
         self._actors[report.device_id].collected.remote(report.job_id, report.attempt)
@@ -101,12 +119,14 @@ class RayFleet:
 
     def close(self) -> None:
         """Ends the agents, waits until their engines are gone, and ends the cluster if this object started it."""
-        closing = [actor.close.remote() for actor in self._actors.values()]
-        with suppress(RayError):
-            ray.wait(closing, num_returns=len(closing), timeout=10.0)
-        for actor in self._actors.values():
+        closing = [actor.close.remote() for actor in self._made]
+        if closing:
+            with suppress(RayError):
+                ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
+        for actor in self._made:
             with suppress(RayError):
                 ray.kill(actor)
+        self._made.clear()
         self._actors.clear()
         ray.shutdown()
 
@@ -114,17 +134,16 @@ class RayFleet:
 def _connect(address: str | None) -> bool:
     """True if a cluster was started here."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address != "local":
+    told = address or os.environ.get("RAY_ADDRESS")
+    running = None if told == "local" else _answering(told) if told else _latest_on_this_machine()
+    if running is not None:
         try:
-            ray.init(address=address or "auto", **quiet)
+            ray.init(address=running, **quiet)
         except ConnectionError as error:
-            told = address or os.environ.get("RAY_ADDRESS")
-            if told:
-                raise OrchestrateError(f"no Ray cluster answers at {told}: {_first_line(error)}") from error
+            raise OrchestrateError(f"no Ray cluster answers at {running}: {_root(error)}") from error
         except (RayError, RuntimeError, ValueError) as error:
-            raise OrchestrateError(f"cannot join the Ray cluster: {_first_line(error)}") from error
-        else:
-            return False
+            raise OrchestrateError(f"cannot join the Ray cluster at {running}: {_first_line(error)}") from error
+        return False
     try:
         ray.init(
             address="local",
@@ -136,6 +155,8 @@ def _connect(address: str | None) -> bool:
         )
     except (RayError, RuntimeError, ValueError, ConnectionError, OSError) as error:
         raise OrchestrateError(f"cannot start a Ray node on this machine: {_first_line(error)}") from error
+    with suppress(OSError):
+        TOKEN_FILE.chmod(0o600)  # Ray makes it with the umask's mode, readable for all
     return True
 
 
@@ -149,6 +170,52 @@ def _device(node: str, asked: Any) -> Device:
     except RayActorError as error:
         raise OrchestrateError(f"node {node}: its agent died at its start: {_first_line(error)}") from error
     return device
+
+
+def _answering(address: str) -> str:
+    """``address``, if something listens there. Ray itself would wait for minutes. Raises OrchestrateError."""
+    why_not = _why_no_answer(address)
+    if why_not is not None:
+        raise OrchestrateError(f"no Ray cluster answers at {address}: {why_not}")
+    return address
+
+
+def _latest_on_this_machine() -> str | None:
+    """The address that the last `ray start` left, as ray.init looks it up; None if that cluster is gone."""
+    left = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    try:
+        address = left.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return address if address and _why_no_answer(address) is None else None
+
+
+def _why_no_answer(address: str) -> str | None:
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "//" in address:
+        return None  # a form that only Ray understands
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _root(error: ConnectionError) -> str:
+    """What stands behind Ray's "Failed to connect": a wrong token, or nobody there."""
+    texts = []
+    cause: BaseException | None = error
+    while cause is not None:
+        texts.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    if any("InvalidAuthToken" in text for text in texts):
+        return f"it wants another token: copy {TOKEN_FILE} from the head to this machine (mode 600)"
+    return _first_line(error)
+
+
+def _told(error: RayError) -> str:
+    """What went wrong on the device, without Ray's words around it."""
+    return _first_line(getattr(error, "cause", None) or error)
 
 
 def _first_line(error: BaseException) -> str:

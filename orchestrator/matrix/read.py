@@ -39,7 +39,14 @@ def read_matrix(path: Path) -> Matrix:
         message = f"not UTF-8: byte 0x{data[error.start]:02X} is not allowed here; save the file as UTF-8"
         raise MatrixErrors([Problem(file, line, "", message)]) from None
     folder = path.absolute().parent
-    return parse_matrix(text, path, lambda name: read_file(folder / Path(name).expanduser(), MOST_FILE_BYTES))
+
+    def beside(name: str) -> bytes:
+        try:
+            return read_file(folder / Path(name).expanduser(), MOST_FILE_BYTES)
+        except RuntimeError:  # ~nobody
+            raise BadValue("no such file (no such user)") from None
+
+    return parse_matrix(text, path, beside)
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:

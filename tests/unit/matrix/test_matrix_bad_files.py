@@ -181,6 +181,7 @@ ONE_ERROR = [
         GOOD + "workloads: {a: {prompt: x, max_tokens: 2, image: m.yaml}}",
         "the file is not a picture that can be read. Allowed: a PNG, JPEG or WebP picture",
     ),
+    (GOOD + "workloads: {a: {prompt_file: ~nobody-here/a, max_tokens: 2}}", "no such file (no such user)"),
     (GOOD + "workloads: {a: {prompt: x, max_tokens: 2, image: .}}", "is a folder, not a file"),
     (
         GOOD + "workloads: {a: {prompt_file: no.txt, max_tokens: 2}}",

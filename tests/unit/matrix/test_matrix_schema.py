@@ -12,7 +12,7 @@ import yaml
 from matrix_written import read
 
 from agents.contract.job import Chat
-from orchestrator.matrix import MatrixErrors, expand, json_schema, read_matrix
+from orchestrator.matrix import AXES, MatrixErrors, expand, json_schema, parse_matrix, read_matrix
 
 jsonschema: Any = importlib.import_module("jsonschema")  # comes with ray; has no type stubs here
 EXAMPLES = sorted((Path(__file__).parents[3] / "matrices").glob("*.yaml"))
@@ -73,6 +73,18 @@ def test_examples(path: Path) -> None:
 def test_the_examples_are_all_there() -> None:
     names = {"quickstart", "aimax395-64g", "minipc-128g", "apple-unified", "discrete-gpu", "power-sweep"}
     assert names <= {path.stem for path in EXAMPLES}
+
+
+def test_the_handbook_names_every_axis_and_its_example_is_read() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "matrix.md").read_text(encoding="utf-8")
+    for axis in AXES:
+        assert re.search(rf"^\| `{axis.name}`", text, re.MULTILINE), axis.name
+        assert all(f"`{column}`" in text for column in axis.columns)
+    example = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert example is not None
+    matrix = parse_matrix(example[1], Path("kv-cache.yaml"), lambda name: b"")
+    assert len(expand(matrix)) == 42
+    assert schema_faults(example[1]) == []
 
 
 def test_the_articles_grid() -> None:
