@@ -21,7 +21,8 @@ from agents.errors import EngineLost, RequestFailed
 
 CONNECT_S = 10.0
 DISAGREEMENT = 0.03  # client against engine: a row past this is flagged
-DISAGREEMENT_FLOOR_S = 0.005  # and a first token is not blamed for less than this
+TTFT_FLOOR_S = 0.005  # a first token is not blamed for less: the engine's time leaves out HTTP and tokenising
+DECODE_FLOOR_S = 0.002  # nor the span from first to last token: each end is stamped 0.1 to 1 ms late on a busy machine
 TOO_LONG = (b"exceed_context_size_error", b"context_length_exceeded")  # llama.cpp; OpenAI and its dialects
 BUNCHED_SHARE = 0.5  # share of tokens without a time of their own, past which the arrivals say nothing of single tokens
 BUNCHED_RATE = 0.01  # error of the decode rate that bunched first and last tokens could make
@@ -159,11 +160,16 @@ def bunched_rate_error(arrivals: tuple[Arrival, ...]) -> float:
 
 
 def _disagree(trial: Trial) -> bool:
+    """Whether client and engine differ by more than 3 %, and by more than the times can be blamed for."""
     engine = trial.engine
     ours, theirs = decode_tps(trial), engine.decode_tps
-    if ours and theirs and abs(ours / theirs - 1) > DISAGREEMENT:
-        return True
+    if ours and theirs:
+        decoding_s = trial.arrivals[-1].at_s - trial.arrivals[0].at_s
+        if _apart(decoding_s, decoding_s * ours / theirs, DECODE_FLOOR_S):
+            return True
     first, told = ttft_s(trial), engine.ttft_s if engine.ttft_s is not None else engine.prompt_s
-    return bool(
-        first is not None and told is not None and abs(first - told) > max(DISAGREEMENT * told, DISAGREEMENT_FLOOR_S)
-    )
+    return first is not None and told is not None and _apart(first, told, TTFT_FLOOR_S)
+
+
+def _apart(client_s: float, engine_s: float, floor_s: float) -> bool:
+    return abs(client_s - engine_s) > max(DISAGREEMENT * engine_s, floor_s)

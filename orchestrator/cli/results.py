@@ -37,7 +37,13 @@ def summary_of(run: str, root: Path) -> Summary:
         return Summary((), ())
     with damage_told():
         table = store.load(run)
-    return Summary(tuple(pivot_grid(each) for each in default_pivot(table)), failures_of(table.to_pylist()))
+    pivots = default_pivot(table)
+    grids = (
+        tuple(pivot_grid(each) for each in pivots)
+        if any(each.col_axes for each in pivots)
+        else (run_grid(table),)  # nothing to stand side by side: the metrics do
+    )
+    return Summary(grids, failures_of(table.to_pylist()))
 
 
 def failures_of(rows: list[dict[str, Any]]) -> tuple[str, ...]:

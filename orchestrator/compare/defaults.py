@@ -21,9 +21,9 @@ _DOWN = ("run", "model", "workload")
 def default_pivot(table: pa.Table) -> tuple[Pivot, ...]:
     """One pivot a metric that the workloads brought: decode rate, prompt rate, time to first token.
 
-    Of the axes that vary, those with the fewest values become columns, at most ``MOST_COLUMNS``; others are rows. A
-    workload without a metric (``pp512`` has no decode rate) is left out of that metric's pivot; one that always
-    failed stands in the first.
+    Of the axes that vary, those of ``_ACROSS`` become columns (where none of them varies, those with the fewest
+    values), as long as there are at most ``MOST_COLUMNS``; others are rows. A workload without a metric (``pp512``
+    has no decode rate) is left out of that metric's pivot; one that always failed stands in the first.
     """
     rows = choose_trials(table, METRICS).rows
     down, across = _layout(rows)
@@ -57,7 +57,8 @@ def _layout(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     free = [axis for axis in found if axis not in _DOWN]
     across: list[str] = []
     columns = 1
-    for axis in sorted(free, key=lambda name: (name not in _ACROSS, len(values_of(rows, name)), ranked.index(name))):
+    side_by_side = [axis for axis in free if axis in _ACROSS] or free
+    for axis in sorted(side_by_side, key=lambda name: (len(values_of(rows, name)), ranked.index(name))):
         columns *= len(values_of(rows, axis))
         if columns > MOST_COLUMNS or len(across) == len(found) - 1:
             break
