@@ -24,8 +24,8 @@ def grid_of(axes: dict[str, list[Any]], **figures: Any) -> list[dict[str, Any]]:
         ({"model": ["a", "b"], "context_tokens": [1, 2]}, ("model",), ("context_tokens",)),
         (
             {"model": ["a", "b"], "context_tokens": [1, 2], "kv_type_k": ["f16", "q8_0"]},
-            ("model",),
-            ("kv_type", "context_tokens"),
+            ("model", "context_tokens"),
+            ("kv_type",),
         ),
         (
             {"power_limit_w": [55.0, 85.0, 120.0], "context_tokens": list(range(1, 9))},
