@@ -199,8 +199,9 @@ class Agent:
                 with suppress(OSError):
                     _pipe(pipe).close()
             if self._job is not None and not self._closing:
-                self._reports.append(self._lost(self._job, code))
-                self._job, self._phase = None, "idle"
+                spooled = self._spool.get(self._job.job_id, self._job.attempt)  # it may have died just before it told
+                self._reports.append(spooled or self._lost(self._job, code))
+            self._job, self._phase, self._live = None, "idle", None
             self._changed.notify_all()
 
     def _last_words(self, code: int) -> str:

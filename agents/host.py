@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -103,7 +104,9 @@ class Host:
 
     def _loaded(self, job: Job, cancelled: threading.Event, say: Say) -> tuple[Session, bool]:
         if self._session is not None and self._settings == job.load:
-            return self._session, True
+            with suppress(AgentError):  # it ended between two jobs: loaded again
+                self._session.check_alive(within_s=0.0)
+                return self._session, True
         self.unload()
         engine = self._engine(job)
         refuse_what_it_cannot(engine, job.load)
@@ -148,5 +151,9 @@ class Host:
     def unload(self) -> None:
         if self._session is not None:
             self._session.close()
+        if self._log is not None:  # it went with the report of the job that loaded the engine, or failed on it
+            with suppress(OSError):
+                self._log.unlink(missing_ok=True)
+                self._log.parent.rmdir()
         self._session = self._settings = self._log = None
         self._warmed.clear()

@@ -112,7 +112,8 @@ def drm_gpus(sys_root: Path) -> tuple[Gpu, ...]:
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return (Gpu(name="Apple GPU", vendor="apple"),)
     found = []
-    for card in sorted((sys_root / "sys/class/drm").glob("card[0-9]*")):
+    cards = (sys_root / "sys/class/drm").glob("card[0-9]*")
+    for card in sorted(cards, key=lambda each: (len(each.name), each.name)):  # card2 before card10
         if "-" in card.name or not (card / "device/vendor").exists():
             continue
         vendor = _text(card / "device/vendor")

@@ -44,6 +44,8 @@ def measure(
         warmup = index < warmups
         live = Progress()
         progress(f"warm-up {index + 1}/{warmups}" if warmup else "measuring", live)
+        if cancelled.is_set():  # a short stream would be over before it looks
+            raise RequestFailed(Cause.CANCELLED, "cancelled between two requests")
         # The measured trial has the same nonce in every job: the same prompt in every cell and repeat.
         request = session.request_for(job.workload, nonce=index + 1 if warmup else 0)
         yield _trial(job, session, request, index, warmup, cancelled, live)

@@ -35,17 +35,21 @@ class Spool:
             aside.unlink(missing_ok=True)
             raise
 
+    def get(self, job_id: str, attempt: int) -> Report | None:
+        """None where nothing lies here, or what another version wrote."""
+        return _read(self._path(job_id, attempt))
+
     def reports(self, campaign_id: str) -> list[Report]:
         """What lies here for one campaign. A file that cannot be read is left alone: another version wrote it."""
-        found = []
-        for path in sorted(self._folder.glob("*.json")):
-            try:
-                report = from_json(Report, path.read_bytes())
-            except (ValidationError, OSError):
-                continue
-            if report.campaign_id == campaign_id:
-                found.append(report)
-        return found
+        found = (_read(path) for path in sorted(self._folder.glob("*.json")))
+        return [report for report in found if report is not None and report.campaign_id == campaign_id]
 
     def drop(self, job_id: str, attempt: int) -> None:
         self._path(job_id, attempt).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Report | None:
+    try:
+        return from_json(Report, path.read_bytes())
+    except (ValidationError, OSError):
+        return None

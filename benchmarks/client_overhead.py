@@ -63,7 +63,7 @@ COLUMNS = (
     "bunched",
 )
 LOADS = (
-    Load("first token, then 1,000 tokens/s", tokens=5, interval_s=0.001, first_s=0.013, streams=200),
+    Load("first token, five more at 1 ms", tokens=6, interval_s=0.001, first_s=0.013, streams=200),
     Load("50 tokens/s", tokens=1_000, interval_s=0.02, first_s=0.2, streams=1),
     Load("1,000 tokens/s", tokens=2_000, interval_s=0.001, first_s=0.2, streams=5),
     Load("flat out", tokens=20_000, interval_s=0.0, first_s=1.0, streams=5),

@@ -20,6 +20,8 @@ from agents.engines.http_stream import Exchange, Limits, Progress
 from agents.engines.wire import Chunk, Event
 from agents.errors import Unsupported
 
+DYING_S = 3.0  # between the end of an engine's connections and that of its process
+
 
 class Support(StrEnum):
     """What an adapter does with an axis."""
@@ -75,8 +77,9 @@ class Session(Protocol):
         self, request: Request, body: bytes, limits: Limits, progress: Progress, cancelled: threading.Event
     ) -> Exchange: ...
 
-    def check_alive(self) -> None:
-        """Raises RequestFailed or EngineLost, with the engine's last words, if the engine has ended."""
+    def check_alive(self, within_s: float = DYING_S) -> None:
+        """Raises RequestFailed or EngineLost, with the engine's last words, if the engine has ended, or ends within
+        ``within_s``: one whose connection broke may be dying."""
         ...
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from agents.clock import Clock
 from agents.contract.device import EngineFound
 from agents.contract.job import LoadSettings, Runtime, Workload
 from agents.contract.report import Cause, Loaded
-from agents.engines.base import LoadPlace, Request, Support
+from agents.engines.base import DYING_S, LoadPlace, Request, Support
 from agents.engines.http_stream import Exchange, Limits, Progress, exchange
 from agents.engines.llama_devices import llama_devices, machine_bytes
 from agents.engines.llama_log import cause_of_death, cause_of_failed_load, read_log
@@ -33,7 +33,6 @@ tokens/s down to 7; with this, 1,261."""
 LOG_TAIL = 4000
 LOG_SETTLES_S = 3.0  # llama.cpp writes its log from a thread of its own: its last lines may come after the answer
 LOG_OF_GOOD_LOAD, LOG_OF_FAILED_LOAD = "listening on", "exiting due to"  # the last words of either
-DYING_S = 3.0  # between the end of an engine's connections and that of its process
 POLL_S = 0.1  # how late a cancel or a time-out may be noticed during a load
 
 
@@ -110,9 +109,9 @@ class EmbeddedSession:
     ) -> Exchange:
         return exchange(request.url, body, request.headers, limits, progress=progress, cancelled=cancelled)
 
-    def check_alive(self) -> None:
-        with suppress(subprocess.TimeoutExpired):  # a child that broke the stream is about to be reaped
-            self._child.wait(timeout=DYING_S)
+    def check_alive(self, within_s: float = DYING_S) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=within_s)
         if self._child.returncode is None:
             return
         cause, words = cause_of_death(self._child.returncode)

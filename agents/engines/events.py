@@ -10,7 +10,6 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import accumulate
 
 import h11
@@ -22,10 +21,6 @@ Reads = Sequence[tuple[int, bytes]]
 """Each receive: clock in ns just after it returned, and its bytes. Never empty bytes."""
 
 _HEAD_BYTES_MAX = 1 << 20
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
-_CHUNKED = re.compile(rb"\ntransfer-encoding:[^\n]*chunked", re.IGNORECASE)
-_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})", re.IGNORECASE)
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _FIELD_FIRST = re.compile(rb"\s*(data|event|id|retry)?:")
 _LINE_TYPES = ("ndjson", "jsonl", "json-lines", "jsonlines")
@@ -97,40 +92,50 @@ class Replay:
         return b"".join(pieces)
 
 
-class Framing(StrEnum):
-    """How the end of a response is told."""
+class Ending:
+    """Tells whether the response in a list of reads, which may grow, has come to its end.
 
-    CHUNKED = "chunked"
-    LENGTH = "length"
-    CLOSE = "close"
+    ``told``: the response itself told where it ends, not the close of the connection. ``fault``: why it has no end.
+    """
 
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+        self._asked_at = -1
+        self._replayed = 0
+        self._replay: Replay | None = None  # made when it is needed: that takes longer than some tokens do
+        self.told = True
+        self.fault = ""
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What a reader must know of a response's head to find its end. ``body_bytes`` is told with LENGTH alone."""
+    def reached(self, *, closed: bool = False) -> bool:
+        """``closed``: the peer has closed the connection, or the end was reached before."""
+        if self._asked_at == len(self._reads) and not closed:
+            return False
+        self._asked_at = len(self._reads)
+        replay = self._replay = self._replay or Replay()
+        while not replay.status and not replay.fault and self._feed_next(replay):
+            pass
+        coding = _header(replay.headers, "transfer-encoding")
+        if "chunked" in coding:
+            if closed and ends_in_last_chunk(self._reads):
+                return True
+            if not closed and not may_be_last_chunk(self._reads):
+                return False  # so a pause in a long stream costs next to nothing
+        elif replay.status and not _header(replay.headers, "content-length") and replay.status not in (204, 304):
+            self.told = False
+            return closed
+        while self._feed_next(replay):
+            pass
+        self.fault = replay.fault
+        if closed and not replay.complete and not self.fault:
+            self.fault = "the connection closed before " + ("the end of the response" if replay.status else "an answer")
+        return replay.complete
 
-    framing: Framing
-    head_bytes: int
-    body_bytes: int = 0
-
-
-def head_of(start: bytes) -> Head | None:
-    """The head at the beginning of a response, None while it is incomplete. A glance of microseconds, not a parser."""
-    at = 0
-    while True:
-        end = _HEAD_END.search(start, at)
-        if end is None:
-            return Head(Framing.CLOSE, len(start)) if len(start) > _HEAD_BYTES_MAX else None
-        status = _STATUS.match(start, at)
-        if status is None or not status[1].startswith(b"1"):
-            break
-        at = end.end()  # an informational response: the real one follows
-    if status is not None and status[1] in (b"204", b"304"):
-        return Head(Framing.LENGTH, end.end())
-    if _CHUNKED.search(start, at, end.end()):
-        return Head(Framing.CHUNKED, end.end())
-    length = _LENGTH.search(start, at, end.end())
-    return Head(Framing.LENGTH, end.end(), int(length[1])) if length else Head(Framing.CLOSE, end.end())
+    def _feed_next(self, replay: Replay) -> bool:
+        if self._replayed == len(self._reads):
+            return False
+        replay.feed(self._reads[self._replayed][1])
+        self._replayed += 1
+        return True
 
 
 def may_be_last_chunk(reads: Reads) -> bool:
@@ -198,7 +203,7 @@ def _header(headers: tuple[tuple[str, str], ...], name: str) -> str:
 def _no_head(reads: Reads, fault: str) -> str:
     start = b"".join(data for _, data in reads[:8])[:80]
     if not start:
-        return "the engine closed the connection without an answer"
+        return "the connection closed before an answer"
     return f"the engine's answer is not HTTP: {fault or 'it ended inside its head'}: {start!r}"
 
 

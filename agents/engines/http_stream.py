@@ -99,7 +99,8 @@ def exchange(
     ``cancelled`` is obeyed within 0.1 s once connected. No proxy, no redirect, no compression; nothing is taken from
     the environment. ``tls``: for servers whose certificate the usual authorities did not sign.
     """
-    from agents.engines.tap import Line, post
+    from agents.engines.line import Line
+    from agents.engines.tap import post
 
     line = Line(limits, clock or SystemClock(), cancelled or threading.Event())
     if progress is not None:

@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 _BUFFER = re.compile(r"(?P<device>\S+)\s+(?P<part>model|KV|RS|compute|output) buffer size\s*=\s*(?P<mib>[\d.]+) MiB")
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 _CONTEXT = re.compile(r"llama_context: n_ctx\s+= (\d+)")
-_DEVICE = re.compile(r"using device (\S+) \((.+?)\)")
+_DEVICE = re.compile(r"using device (\S+) \((.+?)\)(?= \(| - |$)", re.MULTILINE)
 _ERROR = re.compile(
     r"^(?:\S+ E (?P<logged>.+)|(?P<fatal>.*(?:GGML_ASSERT|what\(\):|terminate called).*))$", re.MULTILINE
 )

@@ -24,7 +24,6 @@ __all__ = [
     "Event",
     "Final",
     "Response",
-    "bunched_ends",
     "bunched_share",
     "engine_words",
     "llama_completion_chunks",
@@ -120,32 +119,9 @@ def bunched_share(chunks: Sequence[Chunk]) -> float:
     A chunk of several tokens (speculative decoding, several steps at once) bunches its tokens too. TLS hands out one
     record a read, so there two records that lay ready count as two reads.
     """
-    counts = _tokens_by_read(chunks)
-    tokens = sum(counts)
-    return 1 - len(counts) / tokens if tokens else 0.0
-
-
-def bunched_ends(chunks: Sequence[Chunk]) -> float:
-    """By what share, at most, bunching can have changed the decode rate, which only knows the first and last token.
-
-    The first read's k tokens make the first token's time up to k - 1 intervals late, the last read's likewise; a
-    stream has n - 1 intervals. 0.0 with fewer than two tokens, 1.0 where all came in one read.
-    """
-    counts = _tokens_by_read(chunks)
-    tokens = sum(counts)
-    if tokens < 2:
-        return 0.0
-    return 1.0 if len(counts) == 1 else (counts[0] - 1 + counts[-1] - 1) / (tokens - 1)
-
-
-def _tokens_by_read(chunks: Sequence[Chunk]) -> list[int]:
-    """Tokens in each read that brought any; a chunk whose tokens the engine does not count is one."""
-    counts: dict[int, int] = {}
-    for chunk in chunks:
-        tokens = 1 if chunk.tokens is None else chunk.tokens
-        if chunk.generated and tokens:
-            counts[chunk.read] = counts.get(chunk.read, 0) + tokens
-    return list(counts.values())
+    counts = [(chunk.read, 1 if chunk.tokens is None else chunk.tokens) for chunk in chunks if chunk.generated]
+    tokens = sum(count for _, count in counts)
+    return 1 - len({read for read, count in counts if count}) / tokens if tokens else 0.0
 
 
 def stream_events(response: Response) -> tuple[Event, ...]:

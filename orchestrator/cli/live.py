@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +16,46 @@ from rich.table import Table
 from agents.agent import Status
 from agents.contract.device import Device
 from agents.contract.report import Measured
-from orchestrator.cli.view import Pace, Summary, close, opening, pace_at_begin
+from orchestrator.cli.view import STOPPING, Opening, Pace, Summary, close
 from orchestrator.cli.words import cell_words, first_line, hms, outcome_words
-from orchestrator.dispatch.loop import DeviceSilent, Happening, JobEnded, JobProgress, JobSent
-from orchestrator.matrix import Matrix
-from orchestrator.plan.jobs import Plan, PlannedJob
+from orchestrator.dispatch.loop import DeviceSilent, Happening, JobEnded, JobProgress, JobSent, Stopping
+from orchestrator.plan.jobs import PlannedJob
 
 
 class LiveView:
     """A terminal: a line a device, one for the whole, failures above as they come. Drawn only when there is news."""
 
-    def __init__(self) -> None:
-        self._console = Console(highlight=False)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(file=sys.stdout, highlight=False)
+        self._out = self._console.file
         self._pace = Pace()
         self._running: dict[str, tuple[Device, PlannedJob | None, Status | None]] = {}
         self._live: Any = None
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
-    def begin(
-        self, run: str, matrix: Matrix, devices: Sequence[Device], *, total: int, done: int, plan: Plan | None
-    ) -> None:
-        self._pace = pace_at_begin(total, done, plan, devices)
-        self._running = {device.device_id: (device, None, None) for device in devices}
-        for line in opening(run, matrix, devices, total, done, plan):
+    def begin(self, opening: Opening) -> None:
+        self._pace = opening.pace()
+        self._running = {device.device_id: (device, None, None) for device in opening.devices}
+        for line in opening.lines():
             self.say(line)
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
-        with Live(self._draw(), console=self._console, auto_refresh=False, transient=True) as self._live:
-            yield
-        self._live = None
+        with Live(self._draw(), console=self._console, auto_refresh=False, transient=True) as display:
+            self._live = display
+            try:
+                yield
+            finally:
+                self._live = None
 
     def tell(self, happening: Happening) -> None:
         match happening:
             case JobSent(planned, device, _):
                 self._running[device.device_id] = (device, planned, None)
             case JobProgress(device, status):
-                _, job, _ = self._running[device.device_id]
+                _, job, _ = self._running.get(device.device_id, (device, None, None))
                 self._running[device.device_id] = (device, job, status)
             case JobEnded(planned, device, report, final):
                 self._pace.ended(happening)
@@ -64,6 +66,8 @@ class LiveView:
             case DeviceSilent(device, detail):
                 self.say(f"lost: {device.name}: {first_line(detail)}")
                 self._running.pop(device.device_id, None)
+            case Stopping():
+                self.say(STOPPING)
         if self._live is not None:
             self._live.update(self._draw(), refresh=True)
 
@@ -83,4 +87,4 @@ class LiveView:
         return table
 
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
-        close(run, folder, summary, complete=complete)
+        close(run, folder, summary, self._out, complete=complete)

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,7 +18,8 @@ from agents.contract.report import Cause, Refused, Report
 from agents.places import data_root
 from orchestrator.cli.home import ledger_path, run_named
 from orchestrator.cli.results import summary_of
-from orchestrator.cli.view import View, view_for
+from orchestrator.cli.view import Opening, View, view_for
+from orchestrator.cli.words import counted
 from orchestrator.dispatch.campaign import Campaign
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.ledger import Ledger
@@ -30,6 +31,8 @@ from orchestrator.plan.jobs import Plan, PlannedJob, job_id_of, plan_jobs
 from orchestrator.results.store import Store
 
 INTERRUPTED = 130
+COMPACT_FROM = 500
+"""Jobs from which a finished run's files are merged into one: 5,000 single ones take seconds to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ class Work:
     waiting: Mapping[str, list[str]]
     attempts: Mapping[str, int]
     done: int
+    unplaced: tuple[str, ...] = ()  # why, for each cell that fits no device
+
+    def opening(self, devices: Sequence[Device]) -> Opening:
+        waiting = {device: len(jobs) for device, jobs in self.waiting.items()}
+        return Opening(self.run, self.matrix, tuple(devices), len(self.jobs), self.done, waiting, self.unplaced)
 
 
 def submit_matrix(file: Path, *, address: str | None, as_json: bool, yes: bool) -> None:
@@ -51,59 +59,55 @@ def submit_matrix(file: Path, *, address: str | None, as_json: bool, yes: bool) 
     view = view_for(as_json)
     with _fleet(address, view) as fleet:
         devices = list(fleet.devices())
-        check_size(matrix, cells, len(devices), confirmed=yes)
+        check_size(matrix, cells, sum(map(matrix.devices.matches, devices)), confirmed=yes)
         plan = plan_jobs(matrix, cells, devices)
         if plan.jobs == 0:
             raise UsageError(_why_nothing_runs(matrix, plan, devices))
         root = data_root()
         run = _new_run(matrix.name, root)
-        with _working_on(run, root):
-            ledger = Ledger(ledger_path(root))
+        with _working_on(run, root), contextlib.closing(Ledger(ledger_path(root))) as ledger:
             jobs = _jobs_of(run, plan)
             ledger.saw(devices)
             rows = ((job_id, job.cell.cell_id, job.device_id, job.repeat) for job_id, job in jobs.items())
+            _keep_unplaced(run, matrix, plan, root)  # before the run exists: a resume would not make them again
             ledger.add(run, matrix.name, matrix_to_json(matrix), rows)
-            _keep_unplaced(run, matrix, plan, root)
             waiting: dict[str, list[str]] = {device: [] for device in plan.queues}
             for job_id, job in jobs.items():
                 waiting[job.device_id].append(job_id)
-            view.begin(run, matrix, devices, total=len(jobs), done=0, plan=plan)
-            _work(Work(run, matrix, jobs, waiting, {}, 0), fleet, ledger, root, view)
+            unplaced = tuple(why for _, why in plan.unplaced)
+            _work(Work(run, matrix, jobs, waiting, {}, 0, unplaced), fleet, ledger, root, view)
 
 
 def resume_run(name: str, *, address: str | None, as_json: bool) -> None:
     root = data_root()
     run = run_named(name)
     view = view_for(as_json)
-    with _working_on(run, root):
-        ledger = Ledger(ledger_path(root))
+    with _working_on(run, root), contextlib.closing(Ledger(ledger_path(root))) as ledger:
         if all(row.state == "done" for row in ledger.jobs(run)):
             view.say(f"run {run}: all jobs are done")
             _finish(run, root, view, complete=True)
             return
         matrix = matrix_from_json(ledger.matrix(run))
+        jobs = _jobs_again(run, matrix, ledger)
         with _fleet(address, view) as fleet:
             devices = list(fleet.devices())
             ledger.saw(devices)
-            jobs = _jobs_again(run, matrix, ledger)
             recover(run, matrix, jobs, ledger, Store(root), fleet)
-            work = _unfinished(run, matrix, jobs, ledger, devices)
-            view.begin(run, matrix, devices, total=len(jobs), done=work.done, plan=None)
-            _work(work, fleet, ledger, root, view)
+            _work(_unfinished(run, matrix, jobs, ledger, devices), fleet, ledger, root, view)
 
 
 def _work(work: Work, fleet: Fleet, ledger: Ledger, root: Path, view: View) -> None:
     campaign = Campaign(work.waiting, work.attempts)
     coordinator = Coordinator(work.run, work.matrix, work.jobs, campaign, fleet, ledger, Store(root), view.tell)
-    try:
-        with _ctrl_c(coordinator, view), view.live():
-            coordinator.run()
-    finally:
-        left = sum(row.state != "done" for row in ledger.jobs(work.run))
-        ledger.close()
+    view.begin(work.opening(fleet.devices()))
+    with _ctrl_c(coordinator), view.live():
+        coordinator.run()
+    left = sum(row.state != "done" for row in ledger.jobs(work.run))
+    if left == 0 and len(work.jobs) >= COMPACT_FROM:
+        Store(root).compact(work.run)
     _finish(work.run, root, view, complete=left == 0)
     if left:
-        view.say(f"{left} of {len(work.jobs)} jobs are left; go on with: orchestrate resume {work.run}")
+        view.say(f"{left} of {counted(len(work.jobs), 'job')} left; go on with: orchestrate resume {work.run}")
         sys.exit(INTERRUPTED if coordinator.stopped else 1)
 
 
@@ -113,22 +117,22 @@ def _fleet(address: str | None, view: View) -> Iterator[Fleet]:
     view.say("joining the Ray cluster, or starting one on this machine ...")
     from orchestrator.dispatch.ray_fleet import RayFleet
 
-    fleet = RayFleet(address)
-    try:
-        yield fleet
-    finally:
-        fleet.close()
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints its raylet's words; the view holds the real one
+        fleet = RayFleet(address)
+        try:
+            yield fleet
+        finally:
+            fleet.close()
 
 
 @contextlib.contextmanager
-def _ctrl_c(coordinator: Coordinator, view: View) -> Iterator[None]:
+def _ctrl_c(coordinator: Coordinator) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) asks for a clean end; a second one ends at once."""
 
     def asked(_signal: int, _frame: FrameType | None) -> None:
         if coordinator.stopped:
             raise KeyboardInterrupt
-        coordinator.stop()
-        view.say("stopping: what is measured is kept (Ctrl-C again ends at once)")
+        coordinator.stop()  # and no more here: a print that a signal interrupts must not print again
 
     before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -142,12 +146,14 @@ def _ctrl_c(coordinator: Coordinator, view: View) -> Iterator[None]:
 def _working_on(run: str, root: Path) -> Iterator[None]:
     """One coordinator a run."""
     path = root / "runs" / run / "coordinator.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise OrchestrateError(f"run {run}: another process is working on it") from error
+    except OSError as error:
+        raise OrchestrateError(f"{path}: cannot be written: {error.strerror or error}") from error
     try:
         yield
     finally:
@@ -155,14 +161,20 @@ def _working_on(run: str, root: Path) -> Iterator[None]:
 
 
 def _new_run(name: str, root: Path) -> str:
-    """NAME-DATE-TIME, with a number behind it where that is taken."""
+    """NAME-DATE-TIME, with a number behind it where that is taken; its folder is made, so that nobody else takes it."""
     base = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     number = 1
     run = base
-    while (root / "runs" / run).exists():
-        number += 1
-        run = f"{base}-{number}"
-    return run
+    while True:
+        try:
+            (root / "runs" / run).mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            run = f"{base}-{number}"
+        except OSError as error:
+            raise OrchestrateError(f"{root / 'runs'}: cannot be written: {error.strerror or error}") from error
+        else:
+            return run
 
 
 def _jobs_of(run: str, plan: Plan) -> dict[str, PlannedJob]:
@@ -210,9 +222,10 @@ def _keep_unplaced(run: str, matrix: Matrix, plan: Plan, root: Path) -> None:
     store = Store(root)
     now = time.time()
     for cell, why in plan.unplaced:
-        job_id = job_id_of(run, cell.cell_id, "", 0)
-        report = Report(job_id, 1, run, "", "", "", now, now, Refused(Cause.NO_DEVICE, why))
-        keep_report(store, matrix, PlannedJob(cell, "", 0), report, None)
+        asked_for = cell.device or ""  # equal cells that name two devices are two rows
+        job_id = job_id_of(run, cell.cell_id, asked_for, 0)
+        report = Report(job_id, 1, run, asked_for, "", "", now, now, Refused(Cause.NO_DEVICE, why))
+        keep_report(store, matrix, PlannedJob(cell, asked_for, 0), report, None)
 
 
 def _why_nothing_runs(matrix: Matrix, plan: Plan, devices: list[Device]) -> str:

@@ -6,20 +6,59 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from agents.contract.device import Device
 from agents.contract.rates import decode_tps, prompt_tps, ttft_s
 from agents.contract.report import Failed, Measured, Refused, Report
-from orchestrator.cli.words import cell_words, first_line, outcome_words
-from orchestrator.dispatch.loop import DeviceSilent, Happening, JobEnded, JobProgress, JobSent
+from orchestrator.cli.words import cell_words, counted, first_line, outcome_words
+from orchestrator.dispatch.loop import DeviceSilent, Happening, JobEnded, JobProgress, JobSent, Stopping
 from orchestrator.matrix import Matrix
-from orchestrator.plan.jobs import Plan, PlannedJob
+from orchestrator.plan.jobs import PlannedJob
 from orchestrator.report.grid import Grid
 from orchestrator.report.terminal import print_grid
+
+STOPPING = "stopping: what is measured is kept (Ctrl-C again ends at once)"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is known when the work begins. ``waiting`` counts the jobs of each device that is here, by its id.
+
+    ``total`` jobs has the run, ``done`` of them were done before; ``unplaced`` says for each cell why it fits none.
+    """
+
+    run: str
+    matrix: Matrix
+    devices: tuple[Device, ...]
+    total: int
+    done: int
+    waiting: Mapping[str, int]
+    unplaced: tuple[str, ...] = ()
+
+    @property
+    def absent(self) -> int:
+        """Jobs that wait for devices that are not here."""
+        return self.total - self.done - sum(self.waiting.values())
+
+    def pace(self) -> Pace:
+        return Pace(total=self.total, done=self.done, waiting=dict(self.waiting))
+
+    def lines(self) -> Iterator[str]:
+        names = ", ".join(device.name for device in self.devices)
+        begun = f", {self.done} of them done before" if self.done else ""
+        yield f"run {self.run}: {counted(self.total, 'job')}{begun} on {counted(len(self.devices), 'device')} ({names})"
+        if self.matrix.question:
+            yield f"question: {first_line(self.matrix.question)}"
+        if self.unplaced:
+            fit = "fits" if len(self.unplaced) == 1 else "fit"
+            yield f"{counted(len(self.unplaced), 'cell')} {fit} no device, for example: {self.unplaced[0]}"
+        if self.absent:
+            wait = "waits" if self.absent == 1 else "wait"
+            yield f"{counted(self.absent, 'job')} {wait} for devices that are not in the cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +72,7 @@ class Summary:
 class View(Protocol):
     def say(self, text: str) -> None: ...
 
-    def begin(
-        self, run: str, matrix: Matrix, devices: Sequence[Device], *, total: int, done: int, plan: Plan | None
-    ) -> None: ...
+    def begin(self, opening: Opening) -> None: ...
 
     def live(self) -> contextlib.AbstractContextManager[None]:
         """While this is entered, happenings are shown."""
@@ -93,15 +130,14 @@ class LinesView:
 
     def __init__(self) -> None:
         self._pace = Pace()
+        self._out = sys.stdout
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        print(text, file=self._out, flush=True)
 
-    def begin(
-        self, run: str, matrix: Matrix, devices: Sequence[Device], *, total: int, done: int, plan: Plan | None
-    ) -> None:
-        self._pace = pace_at_begin(total, done, plan, devices)
-        for line in opening(run, matrix, devices, total, done, plan):
+    def begin(self, opening: Opening) -> None:
+        self._pace = opening.pace()
+        for line in opening.lines():
             self.say(line)
 
     @contextlib.contextmanager
@@ -116,25 +152,29 @@ class LinesView:
                 self.say(f"{place} {device.name}  {cell_words(planned)}  {outcome_words(report)}")
             case DeviceSilent(device, detail):
                 self.say(f"[lost] {device.name}: {first_line(detail)}")
+            case Stopping():
+                self.say(STOPPING)
             case _:
                 pass
 
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
-        close(run, folder, summary, complete=complete)
+        close(run, folder, summary, self._out, complete=complete)
 
 
 class JsonView:
     """One JSON object a line: ``event`` names it."""
 
+    def __init__(self) -> None:
+        self._out = sys.stdout
+
     def say(self, text: str) -> None:
         self._put("message", text=text)
 
-    def begin(
-        self, run: str, matrix: Matrix, devices: Sequence[Device], *, total: int, done: int, plan: Plan | None
-    ) -> None:
-        named = [{"device_id": device.device_id, "name": device.name} for device in devices]
-        unplaced = len(plan.unplaced) if plan else 0
-        self._put("begin", run=run, matrix=matrix.name, jobs=total, done=done, unplaced=unplaced, devices=named)
+    def begin(self, opening: Opening) -> None:
+        named = [{"device_id": device.device_id, "name": device.name} for device in opening.devices]
+        counts = {"jobs": opening.total, "done": opening.done, "absent": opening.absent}
+        unplaced = len(opening.unplaced)
+        self._put("begin", run=opening.run, matrix=opening.matrix.name, **counts, unplaced=unplaced, devices=named)
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
@@ -151,12 +191,15 @@ class JsonView:
                 self._put("job_ended", device=device.name, **_named(planned), **_ended(report), final=final)
             case DeviceSilent(device, detail):
                 self._put("device_lost", device=device.name, detail=detail)
+            case Stopping():
+                self._put("stopping")
 
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
         self._put("end", run=run, complete=complete, folder=str(folder), failures=list(summary.failures))
 
     def _put(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, "at": round(time.time(), 3), **fields}), flush=True)
+        line = json.dumps({"event": event, "at": round(time.time(), 3), **fields})
+        print(line, file=self._out, flush=True)
 
 
 def _named(planned: PlannedJob) -> dict[str, Any]:
@@ -173,34 +216,16 @@ def _ended(report: Report) -> dict[str, Any]:
     return told | rates | {"flags": list(trial.flags)}
 
 
-def pace_at_begin(total: int, done: int, plan: Plan | None, devices: Sequence[Device]) -> Pace:
-    waiting = {each: len(queue) for each, queue in plan.queues.items()} if plan else {}
-    if not waiting and len(devices) == 1:
-        waiting = {devices[0].device_id: total - done}
-    return Pace(total=total, done=done, waiting=waiting)
-
-
-def opening(
-    run: str, matrix: Matrix, devices: Sequence[Device], total: int, done: int, plan: Plan | None
-) -> Iterator[str]:
-    names = ", ".join(device.name for device in devices)
-    begun = f", {done} of them done before" if done else ""
-    yield f"run {run}: {total} jobs{begun} on {len(devices)} device{'s' if len(devices) != 1 else ''} ({names})"
-    if matrix.question:
-        yield f"question: {first_line(matrix.question)}"
-    if plan and plan.unplaced:
-        yield f"{len(plan.unplaced)} cells fit no device, for example: {plan.unplaced[0][1]}"
-
-
-def close(run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
+def close(run: str, folder: Path, summary: Summary, out: IO[str], *, complete: bool) -> None:
     """The end, for people: the tables, what failed and why, where the results lie."""
     for grid in summary.grids:
-        print()
-        print_grid(grid, sys.stdout)
+        print(file=out)
+        print_grid(grid, out)
     if summary.failures:
-        print("\nwithout a figure:")
+        print("\nwithout a figure:", file=out)
         for line in summary.failures:
-            print(f"  {line}")
-    print(f"\n{'complete' if complete else 'not complete'}; results: {folder}")
-    print(f"more: orchestrate show {run}; orchestrate compare {run}; orchestrate export {run} FILE")
-    sys.stdout.flush()
+            print(f"  {line}", file=out)
+    print(f"\n{'complete' if complete else 'not complete'}; results: {folder}", file=out)
+    print(
+        f"more: orchestrate show {run}; orchestrate compare {run}; orchestrate export {run} FILE", file=out, flush=True
+    )

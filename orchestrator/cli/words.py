@@ -43,5 +43,10 @@ def hms(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 job``, ``2 jobs``, ``1,200 jobs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def cell_words(planned: PlannedJob) -> str:
     return f"{planned.cell.label()} #{planned.repeat + 1}"

@@ -215,6 +215,8 @@ def _root(error: ConnectionError) -> str:
 
 def _told(error: RayError) -> str:
     """What went wrong on the device, without Ray's words around it."""
+    if isinstance(error, RayActorError):
+        return f"its agent ended: {_first_line(error)}"
     return _first_line(getattr(error, "cause", None) or error)
 
 

@@ -49,7 +49,7 @@ def plan_jobs(matrix: Matrix, cells: Iterable[Cell], devices: Sequence[Device]) 
         for device in targets:
             wanted[device.device_id].append(cell)
         if not targets:
-            unplaced.append((cell, why_unplaced(cell, devices, selected)))
+            unplaced.append((cell, why_unplaced(cell, matrix, devices)))
     queues = {
         device_id: tuple(_ordered(listed, device_id, matrix.measure.repeats, matrix.measure.seed))
         for device_id, listed in wanted.items()
@@ -57,16 +57,33 @@ def plan_jobs(matrix: Matrix, cells: Iterable[Cell], devices: Sequence[Device]) 
     return Plan(queues, tuple(unplaced))
 
 
+def jobs_for_unknown(matrix: Matrix, cells: Iterable[Cell]) -> dict[str | None, tuple[PlannedJob, ...]]:
+    """The order in which ``cells`` would run on devices that are not known: by the device that a cell names, or None.
+
+    The order of the shuffled rounds is drawn for each device, so on the real one it is another.
+    """
+    wanted: dict[str | None, list[Cell]] = {}
+    for cell in cells:
+        wanted.setdefault(cell.device, []).append(cell)
+    return {
+        name: tuple(_ordered(listed, name or "", matrix.measure.repeats, matrix.measure.seed))
+        for name, listed in wanted.items()
+    }
+
+
 def is_named(device: Device, name: str) -> bool:
     """Whether ``name`` in a matrix means this device: its id or its name."""
     return name in (device.device_id, device.name)
 
 
-def why_unplaced(cell: Cell, devices: Sequence[Device], selected: Sequence[Device]) -> str:
+def why_unplaced(cell: Cell, matrix: Matrix, devices: Sequence[Device]) -> str:
     known = ", ".join(sorted(device.name for device in devices)) or "none"
-    if cell.device is not None and not any(is_named(device, cell.device) for device in selected):
+    if cell.device is None:
+        return f"no device fits the matrix's devices: section; known: {known}"
+    named = next((device for device in devices if is_named(device, cell.device)), None)
+    if named is None:
         return f"no device {cell.device}; known: {known}"
-    return f"no device fits the matrix's devices: section; known: {known}"
+    return f"device {cell.device} does not fit the matrix's devices: section: {matrix.devices.why_not(named)}"
 
 
 def _ordered(cells: Sequence[Cell], device_id: str, repeats: int, seed: int) -> Iterable[PlannedJob]:

@@ -21,4 +21,3 @@ def why_refused(load: LoadSettings, state: MachineState, device: Device) -> str 
         now = "cannot be seen" if seen is None else f"is {seen / 2**20:.0f} MiB"
         return f"dedicated VRAM of {device.name} {now}; asked for: {wanted / 2**20:.0f} MiB"
     return None
-

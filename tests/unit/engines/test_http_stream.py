@@ -119,14 +119,14 @@ def test_a_response_may_end_with_the_connection() -> None:
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (at_once(*response(EVENTS)[:-1]), "closed in the middle"),
-        (at_once(*response(EVENTS)[:-1], b"1f\r\ndata: {"), "closed in the middle"),
-        (at_once(head(), chunked(EVENTS[0]), b"0\r\n"), "closed in the middle"),
+        (at_once(*response(EVENTS)[:-1]), "before the end"),
+        (at_once(*response(EVENTS)[:-1], b"1f\r\ndata: {"), "before the end"),
+        (at_once(head(), chunked(EVENTS[0]), b"0\r\n"), "before the end"),
         (at_once(*response(EVENTS, "length")[:-1]), "before the end"),
         (at_once(*response(EVENTS)[:-1], end=End.RESET), "reset"),
-        (at_once(head()[:20]), "without an answer"),
-        (at_once(), "without an answer"),
-        (at_once(b"220 smtp ready\r\n\r\n"), "RemoteProtocolError"),
+        (at_once(head()[:20]), "before an answer"),
+        (at_once(), "before an answer"),
+        (at_once(b"220 smtp ready\r\n\r\n"), "status line"),
         (at_once(head(), b"nonsense\r\n\r\n", end=End.HANG), "chunk"),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_reset_after_the_last_chunk_is_no_fault() -> None:
 
 def test_silence() -> None:
     done = play(at_once(end=End.HANG), Limits(5, first_token_s=0.02, trial_s=60))
-    assert (done.ended, done.detail) == (Ended.FIRST_TOKEN_TIMEOUT, "no token within 0.02 s of sending")
+    assert (done.ended, done.detail) == (Ended.FIRST_TOKEN_TIMEOUT, "no token within 0.02 s of sending the request")
     assert done.ended_ns - done.sent_ns >= 20_000_000
 
 
@@ -157,20 +157,21 @@ def test_pings_are_no_first_token() -> None:
 
 
 class JumpsAtReading(SystemClock):
-    """A clock that goes a minute forward before it is read for the nth time."""
+    """A clock that goes a minute forward before the exchange's own thread reads it for the nth time."""
 
     def __init__(self, nth: int) -> None:
         self._left = nth
+        self._reader = threading.current_thread()
 
     def monotonic_ns(self) -> int:
-        self._left -= 1
+        self._left -= threading.current_thread() is self._reader
         return time.perf_counter_ns() + (60_000_000_000 if self._left <= 0 else 0)
 
 
-@pytest.mark.parametrize(("nth", "ended"), [(4, Ended.FIRST_TOKEN_TIMEOUT), (5, Ended.COMPLETE)])
+@pytest.mark.parametrize(("nth", "ended"), [(3, Ended.FIRST_TOKEN_TIMEOUT), (4, Ended.COMPLETE)])
 def test_the_first_token_counts_by_its_arrival_and_later_ones_take_their_time(nth: int, ended: Ended) -> None:
-    """The clock is read at the start, after the two writes, and after each receive: the fourth is the first token's."""
-    script = Script((Send(0, head() + chunked(EVENTS[0])), Send(0.02, chunked(EVENTS[1])), Send(0.02, LAST_CHUNK)))
+    """The clock is read at the start, after the sending, and after each receive: the third is the first token's."""
+    script = Script((Send(0, head() + chunked(EVENTS[0])), Send(0.3, chunked(EVENTS[1])), Send(0.3, LAST_CHUNK)))
     with ScriptedServer(lambda _: script) as server:
         done = exchange(server.url, b"{}", {}, Limits(5, first_token_s=30, trial_s=600), JumpsAtReading(nth))
     assert done.ended is ended
@@ -198,14 +199,14 @@ class CancelsAtReading(SystemClock):
         return time.perf_counter_ns()
 
 
-@pytest.mark.parametrize("nth", [1, 6])
-def test_cancelled_while_waiting_or_while_tokens_come(nth: int) -> None:
-    tokens = [Send(index * 0.002, chunked(EVENTS[0])) for index in range(10)]
+@pytest.mark.parametrize("nth", [1, 20])
+def test_cancelled_at_once_or_while_tokens_come(nth: int) -> None:
+    tokens = [Send(index * 0.005, chunked(EVENTS[0])) for index in range(10_000)]
     clock = CancelsAtReading(nth)
     with ScriptedServer(lambda _: Script((Send(0, head()), *tokens), End.HANG)) as server:
         done = exchange(server.url, b"{}", {}, PATIENT, clock, cancelled=clock.cancelled)
     assert done.ended is Ended.CANCELLED
-    assert 0 < len(done.reads) < 11
+    assert done.ended_ns >= done.reads[-1][0]
 
 
 def test_cancelled_in_silence() -> None:

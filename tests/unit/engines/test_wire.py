@@ -10,19 +10,11 @@ from hypothesis import strategies as st
 
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
-from agents.engines.events import (
-    Framing,
-    Head,
-    ends_in_last_chunk,
-    first_event_ns,
-    head_of,
-    may_be_last_chunk,
-)
+from agents.engines.events import Ending, first_event_ns
 from agents.engines.wire import (
     Chunk,
     Event,
     Final,
-    bunched_ends,
     bunched_share,
     engine_words,
     llama_completion_chunks,
@@ -111,7 +103,7 @@ def test_events_from_hell(framing: str) -> None:
     assert found.complete
 
 
-@settings(deadline=None)  # a shared machine
+@settings(deadline=None)
 @given(
     framing=st.sampled_from(["chunked", "length", "close"]),
     pieces=st.lists(st.integers(0, len(HELL)), max_size=6),
@@ -131,13 +123,43 @@ def test_no_split_changes_the_events(framing: str, pieces: list[int], cuts: list
             assert len(read_response(reads[: event.read], closed=False).events) <= place
 
 
-@settings(deadline=None)  # a shared machine
-@given(cuts=st.lists(st.integers(0, 10_000), max_size=30), trailers=st.booleans())
-def test_the_end_of_a_chunked_body_is_never_missed(cuts: list[int], trailers: bool) -> None:
-    end = b"0\r\nX-Time: 5\r\n\r\n" if trailers else b"0\r\n\r\n"
-    reads = split(b"".join((*response([HELL, b"{}\r\n\r\n"])[:-1], end)), cuts)
-    assert may_be_last_chunk(reads)
-    assert ends_in_last_chunk(reads) is not trailers
+@settings(deadline=None)
+@given(
+    framing=st.sampled_from(["chunked", "length", "close"]),
+    cuts=st.lists(st.integers(0, 10_000), max_size=30),
+    trailers=st.booleans(),
+)
+def test_the_end_is_found_where_it_is_and_nowhere_else(framing: str, cuts: list[int], trailers: bool) -> None:
+    pieces = response([HELL, b"{}\r\n\r\n", b"0\r\n\r\n"], framing)
+    if framing == "chunked" and trailers:
+        pieces = (*pieces[:-1], b"0\r\nX-Time: 5\r\n\r\n")
+    whole = split(b"".join(pieces), cuts)
+    growing: list[tuple[int, bytes]] = []
+    ending = Ending(growing)
+    for place, read in enumerate(whole):
+        assert not ending.reached()
+        growing.append(read)
+        assert ending.reached() is (framing != "close" and place == len(whole) - 1)
+    assert ending.reached(closed=True)
+    assert ending.told is (framing != "close")
+    assert Ending(whole).reached(closed=True)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "fault"),
+    [
+        ([], "the connection closed before an answer"),
+        ([head()[:-5]], "the connection closed before an answer"),
+        ([head(), chunked(b"data: a")], "the connection closed before the end of the response"),
+        ([head(framing="length", length=2), b"a"], "the connection closed before the end of the response"),
+        ([head(), b"xyz\r\n\r\n"], "illegal chunk header: bytearray(b'xyz\\r\\n')"),
+        ([b"220 smtp ready\r\n\r\n"], "illegal status line: bytearray(b'220 smtp ready')"),
+    ],
+)
+def test_a_response_without_its_end(pieces: list[bytes], fault: str) -> None:
+    ending = Ending(reads_of(*pieces))
+    assert not ending.reached(closed=True)
+    assert ending.fault == fault
 
 
 @pytest.mark.parametrize(
@@ -165,7 +187,7 @@ def test_ends_and_kinds_of_bodies(pieces: list[bytes], complete: bool, texts: li
 @pytest.mark.parametrize(
     ("pieces", "words"),
     [
-        ([], "closed the connection without an answer"),
+        ([], "closed before an answer"),
         ([b"SSH-2.0-OpenSSH_9.6\r\n"], "not HTTP"),
         ([b"HTTP/1.1 200 OK\r\nContent-Ty"], "not HTTP"),
         ([b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n\x1f\x8b"], "compressed (gzip)"),
@@ -226,23 +248,6 @@ def test_the_first_byte_of_a_plain_answer_is_its_first_event() -> None:
     plain = response([b"{"], "length", content_type="application/json")
     assert first_event_ns(reads_of(*plain)) == 1_001
     assert first_event_ns(reads_of(plain[0])) is None
-
-
-@pytest.mark.parametrize(
-    ("start", "found"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Le", None),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding:gzip, CHUNKED\r\n\r\n0", Head(Framing.CHUNKED, 52)),
-        (b"HTTP/1.1 200 OK\r\nX: content-length: 5\r\nContent-Length: 3\r\n\r\nabc", Head(Framing.LENGTH, 60, 3)),
-        (b"HTTP/1.0 200 OK\n\nTransfer-Encoding: chunked", Head(Framing.CLOSE, 17)),
-        (b"HTTP/1.1 304 No\r\n\r\n", Head(Framing.LENGTH, 19)),
-        (b"HTTP/1.1 100 Go\r\n\r\n", None),
-        (b"HTTP/1.1 100 Go\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n", Head(Framing.LENGTH, 57, 1)),
-        (b"garbage" * 200_000, Head(Framing.CLOSE, 1_400_000)),
-    ],
-)
-def test_a_glance_at_the_head(start: bytes, found: Head | None) -> None:
-    assert head_of(start) == found
 
 
 def delta(**fields: Any) -> dict[str, Any]:
@@ -405,21 +410,20 @@ def chunk_in(read: int, tokens: int | None = 1, text: str = "a") -> Chunk:
 
 
 @pytest.mark.parametrize(
-    ("chunks", "share", "ends"),
+    ("chunks", "share"),
     [
-        ([], 0.0, 0.0),
-        ([chunk_in(1)], 0.0, 0.0),
-        ([chunk_in(1), chunk_in(2), chunk_in(3)], 0.0, 0.0),
-        ([chunk_in(1), chunk_in(1), chunk_in(3), chunk_in(4)], 0.25, 1 / 3),
-        ([chunk_in(1), chunk_in(2), chunk_in(2), chunk_in(4)], 0.25, 0.0),  # in the middle
-        ([chunk_in(1, None), chunk_in(1, None)], 0.5, 1.0),
-        ([chunk_in(1), chunk_in(2, 3)], 0.5, 2 / 3),  # one event, three tokens
-        ([chunk_in(1), chunk_in(2), chunk_in(2, 0, "")], 0.0, 0.0),  # the stop event came with the last token
+        ([], 0.0),
+        ([chunk_in(1)], 0.0),
+        ([chunk_in(1), chunk_in(2), chunk_in(3)], 0.0),
+        ([chunk_in(1), chunk_in(1), chunk_in(3), chunk_in(4)], 0.25),
+        ([chunk_in(1), chunk_in(2), chunk_in(2), chunk_in(4)], 0.25),  # in the middle
+        ([chunk_in(1, None), chunk_in(1, None)], 0.5),
+        ([chunk_in(1), chunk_in(2, 3)], 0.5),  # one event, three tokens
+        ([chunk_in(1), chunk_in(2), chunk_in(2, 0, "")], 0.0),  # the stop event came with the last token
     ],
 )
-def test_bunched_arrivals(chunks: list[Chunk], share: float, ends: float) -> None:
+def test_bunched_arrivals(chunks: list[Chunk], share: float) -> None:
     assert bunched_share(chunks) == pytest.approx(share)
-    assert bunched_ends(chunks) == pytest.approx(ends)
 
 
 FIELDS = (
@@ -440,7 +444,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)  # a shared machine
+@settings(deadline=None)
 @given(st.lists(json_values.map(json.dumps) | st.text(), max_size=5))
 def test_no_event_makes_a_decoder_raise(data: list[str]) -> None:
     for decoder in (llama_completion_chunks, openai_chat_chunks):
@@ -450,7 +454,7 @@ def test_no_event_makes_a_decoder_raise(data: list[str]) -> None:
         assert 0 <= bunched_share(chunks) <= 1
 
 
-@settings(deadline=None)  # a shared machine
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=6), st.booleans())
 def test_random_bytes_raise_only_our_own_errors(pieces: list[bytes], with_head: bool) -> None:
     reads = reads_of(*([head()] if with_head else []), *pieces)

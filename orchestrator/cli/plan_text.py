@@ -1,0 +1,258 @@
+"""What ``orchestrate plan`` says: the cells of each device in their order, phase by phase, as text or as data. PURE"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agents.contract.device import Device
+from agents.contract.job import MachineState
+from orchestrator.cli.words import counted, hms
+from orchestrator.matrix import Cells, Matrix
+from orchestrator.matrix.units import format_bytes
+from orchestrator.plan.jobs import Plan, PlannedJob
+from orchestrator.plan.phases import Phase, phases_of
+from orchestrator.plan.refusals import why_refused
+
+SHOWN_REASONS = 8
+LEAST_SHOWN = 3  # cells of each phase
+
+Seconds = Mapping[tuple[str, str], float]
+"""Mean seconds of a job in earlier runs, by (cell_id, device_id)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellLine:
+    """One cell in the order of one device. ``seconds`` is for all its repeats; None: it never ran there."""
+
+    label: str
+    cell_id: str
+    repeats: int
+    seconds: float | None
+    refused: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseLines:
+    """The cells that run in one machine state."""
+
+    phase: Phase
+    cells: tuple[CellLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """``device`` None: none that is known here; ``name`` is what the cells name then, or None for any that fits."""
+
+    name: str | None
+    device: Device | None
+    phases: tuple[PhaseLines, ...]
+
+    @property
+    def cells(self) -> tuple[CellLine, ...]:
+        return tuple(line for phase in self.phases for line in phase.cells)
+
+    @property
+    def reboots(self) -> int:
+        return sum(each.phase.reboots for each in self.phases)
+
+    @property
+    def power_changes(self) -> int:
+        return sum(each.phase.new_power for each in self.phases)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPage:
+    """``known`` devices that the matrix selects, and ``unknown`` ones that its other cells wait for."""
+
+    matrix: Matrix
+    cells: Cells
+    plan: Plan
+    devices: tuple[Device, ...]
+    known: tuple[DevicePlan, ...]
+    unknown: tuple[DevicePlan, ...]
+
+
+def plan_lines(queue: Sequence[PlannedJob], device: Device | None, earlier: Seconds) -> tuple[PhaseLines, ...]:
+    """The cells of each phase, in the order in which each first runs."""
+    now = MachineState(dedicated_vram_bytes=device.dedicated_vram_bytes if device else None)
+    return tuple(PhaseLines(phase, _cell_lines(phase.jobs, device, earlier)) for phase in phases_of(queue, now))
+
+
+def _cell_lines(jobs: Sequence[PlannedJob], device: Device | None, earlier: Seconds) -> tuple[CellLine, ...]:
+    repeats: dict[str, int] = {}
+    first: dict[str, PlannedJob] = {}
+    for job in jobs:
+        cell_id = job.cell.cell_id
+        repeats[cell_id] = repeats.get(cell_id, 0) + 1
+        first.setdefault(cell_id, job)
+    return tuple(_cell_line(job, repeats[cell_id], device, earlier) for cell_id, job in first.items())
+
+
+def _cell_line(job: PlannedJob, repeats: int, device: Device | None, earlier: Seconds) -> CellLine:
+    cell = job.cell
+    refused = why_refused(cell.load, cell.state, device) if device else None
+    seconds = earlier.get((cell.cell_id, job.device_id))
+    whole = 0.0 if refused else None if seconds is None else seconds * repeats
+    return CellLine(cell.label(), cell.cell_id, repeats, whole, refused)
+
+
+def as_text(page: PlanPage, shown: int | None) -> Iterator[str]:
+    """``shown``: cells listed for a device, None for all."""
+    yield _size_words(page)
+    if page.matrix.question:
+        yield f"question: {page.matrix.question.strip()}"
+    for known in page.known:
+        if known.device is not None:
+            yield ""
+            yield _heading(known, f"on {known.name} ({known.device.cpu}, {known.device.ram_bytes / 2**30:.1f} GiB RAM)")
+            yield from _phases(known, shown)
+            yield from _refused(known.cells)
+    if page.unknown:
+        yield ""
+        yield from _why_unplaced(page)
+    for unknown in page.unknown:
+        yield ""
+        yield _heading(unknown, f"on {unknown.name or 'a device that fits'}")
+        yield from _phases(unknown, shown)
+
+
+def _size_words(page: PlanPage) -> str:
+    """``120 cells x 3 repeats = 360 jobs``, with the devices where there are several, or none."""
+    cells, repeats = page.cells, page.matrix.measure.repeats
+    left_out = f" ({cells.excluded} excluded, {cells.duplicates} twice)" if cells.excluded or cells.duplicates else ""
+    times = f"{counted(len(cells), 'cell')}{left_out} x {counted(repeats, 'repeat')}"
+    if not page.plan.jobs:
+        return f"{page.matrix.name}: {times}; no device that is known here can run any of them"
+    on = f" on {counted(len(page.known), 'device')}" if len(page.known) > 1 else ""
+    return f"{page.matrix.name}: {times}{on} = {counted(page.plan.jobs, 'job')}"
+
+
+def _heading(listed: DevicePlan, where: str) -> str:
+    words = [where]
+    if len(listed.phases) > 1 or listed.reboots:
+        words.append(f"{counted(len(listed.cells), 'cell')} in {counted(len(listed.phases), 'machine state')}")
+        words.append(counted(listed.reboots, "reboot"))
+        words.append(f"{counted(listed.power_changes, 'change')} of the power limit")
+    if listed.device is not None:
+        words.append(time_words(listed.cells))
+    return ", ".join(words) + ":"
+
+
+def time_words(listed: Sequence[CellLine]) -> str:
+    """How long, as far as earlier runs tell."""
+    known = [line.seconds for line in listed if line.seconds is not None]
+    unknown = len(listed) - len(known)
+    if not any(line.seconds is not None and not line.refused for line in listed):
+        return "nothing to run" if not unknown else "time unknown: none of these cells ran here before"
+    if unknown:
+        return f"{hms(sum(known))} for {counted(len(known), 'cell')} that ran before, {unknown} never did"
+    return f"about {hms(sum(known))}"
+
+
+def _phases(listed: DevicePlan, shown: int | None) -> Iterator[str]:
+    """The cells in their order, numbered through; a heading for each state that the matrix asks for."""
+    width = max((len(line.label) for line in listed.cells), default=0)
+    part = None if shown is None else max(shown // max(len(listed.phases), 1), LEAST_SHOWN)
+    number = 1
+    for each in listed.phases:
+        state = state_words(each.phase.state)
+        if state or len(listed.phases) > 1:
+            yield f"  {_before(each.phase)}{state or 'as the machine stands'}:"
+        for line in each.cells[:part]:
+            yield f"{number:5}  {line.label:{width}}  x{line.repeats}  {_time(line, listed.device)}".rstrip()
+            number += 1
+        more = len(each.cells) - (len(each.cells) if part is None else part)
+        if more > 0:
+            yield f"       ... and {more} more (--all shows them)"
+            number += more
+
+
+def _time(line: CellLine, device: Device | None) -> str:
+    if device is None:
+        return ""
+    return "refused" if line.refused else "?" if line.seconds is None else hms(line.seconds)
+
+
+def _before(phase: Phase) -> str:
+    """What happens before a phase begins."""
+    if phase.reboots:
+        return "set and reboot: "
+    return "set: " if phase.new_power else ""
+
+
+def state_words(state: MachineState) -> str:
+    """``dedicated VRAM 32GiB, power limit 80 W``; empty where nothing is asked for."""
+    words = []
+    if state.dedicated_vram_bytes is not None:
+        words.append(f"dedicated VRAM {format_bytes(state.dedicated_vram_bytes)}")
+    if state.power_limit_w is not None:
+        words.append(f"power limit {state.power_limit_w:g} W")
+    return ", ".join(words)
+
+
+def _refused(listed: Sequence[CellLine]) -> Iterator[str]:
+    reasons = Counter(line.refused for line in listed if line.refused)
+    if reasons:
+        yield f"  would be refused ({sum(reasons.values())} of {counted(len(listed), 'cell')}):"
+        yield from (f"    {counted(count, 'cell')}: {reason}" for reason, count in reasons.most_common(SHOWN_REASONS))
+        if len(reasons) > SHOWN_REASONS:
+            yield f"    ... and {counted(len(reasons) - SHOWN_REASONS, 'more reason')}"
+
+
+def _why_unplaced(page: PlanPage) -> Iterator[str]:
+    count = len(page.plan.unplaced)
+    yield f"{counted(count, 'cell')} {'fits' if count == 1 else 'fit'} no device that is known here:"
+    for device in page.devices:
+        why = page.matrix.devices.why_not(device)
+        if why:
+            yield f"  {device.name}: {why}"
+    for why, cells in Counter(why for _, why in page.plan.unplaced).most_common(SHOWN_REASONS):
+        yield f"  {counted(cells, 'cell')}: {why}"
+
+
+def as_data(page: PlanPage) -> dict[str, Any]:
+    """The plan for scripts: JSON types only."""
+    return {
+        "matrix": page.matrix.name,
+        "cells": len(page.cells),
+        "excluded": page.cells.excluded,
+        "duplicates": page.cells.duplicates,
+        "jobs": page.plan.jobs,
+        "devices": [_device_data(known) for known in page.known],
+        "unplaced": [
+            {"cell_id": cell.cell_id, "cell": cell.label(), "why": why, "device": cell.device}
+            for cell, why in page.plan.unplaced
+        ],
+        "on_unknown_devices": [_device_data(unknown) for unknown in page.unknown],
+    }
+
+
+def _device_data(listed: DevicePlan) -> dict[str, Any]:
+    return {
+        "device_id": listed.device.device_id if listed.device else None,
+        "name": listed.name,
+        "reboots": listed.reboots,
+        "power_changes": listed.power_changes,
+        "phases": [
+            {
+                "dedicated_vram_bytes": each.phase.state.dedicated_vram_bytes,
+                "power_limit_w": each.phase.state.power_limit_w,
+                "reboot_before": each.phase.reboots,
+                "cells": [line.cell_id for line in each.cells],
+            }
+            for each in listed.phases
+        ],
+        "cells": [
+            {
+                "cell_id": line.cell_id,
+                "cell": line.label,
+                "repeats": line.repeats,
+                "seconds": line.seconds,
+                "refused": line.refused,
+            }
+            for line in listed.cells
+        ],
+    }

@@ -1,0 +1,38 @@
+"""Tiny models made once for all tests here, and a look round for what a test left running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.contract.waiting import until
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tiny models are kept; made on first use."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, models: Path) -> Path:
+    """A device's folder that shares the models."""
+    device = tmp_path / "device"
+    device.mkdir()
+    (device / "models").symlink_to(models)
+    return device
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """Every process that a test starts has ended, and been reaped, when the test has."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+
+    def left() -> list[psutil.Process]:
+        return [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+
+    until(lambda: not left(), f"the end of {left()}")

@@ -1,0 +1,20 @@
+"""Matrices for the tests of planning, dispatch and command line: from text, without a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.matrix import Cells, Matrix, expand, parse_matrix
+
+
+def no_file(name: str) -> bytes:
+    raise FileNotFoundError(name)
+
+
+def matrix_of(text: str) -> Matrix:
+    return parse_matrix(text, Path("m.yaml"), no_file)
+
+
+def world_of(text: str) -> tuple[Matrix, Cells]:
+    matrix = matrix_of(text)
+    return matrix, expand(matrix)

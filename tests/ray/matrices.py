@@ -1,0 +1,35 @@
+"""Matrices that run in seconds on one core."""
+
+from __future__ import annotations
+
+FOUR_CELLS = """
+name: four
+defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg8}
+axes: {context: [512, 1K], kv_type: [f16, q8_0]}
+measure: {repeats: 1, warmups: 0}
+"""
+
+LONG_JOBS = 6
+LONG = """
+name: long
+defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg700}
+axes: {context: [2K, 3K]}
+measure: {repeats: 3, warmups: 0}
+"""
+
+ENDLESS = LONG.replace("repeats: 3", "repeats: 1000")
+
+FAILING = """
+name: failing
+defaults: {engine: embedded, runtime: cpu, threads: 1, workload: pp8+tg8, context: 512}
+models:
+  missing: {path: no-such-file.gguf}
+  truncated: {path: truncated.gguf}
+  text: {path: text.gguf}
+axes: {model: [missing, "tiny:llama", truncated, text]}
+include:
+  - {model: "tiny:llama", engine: embedded, runtime: cpu, context: 1000000000, workload: pp8+tg8}
+  - {model: "tiny:qwen3moe", engine: embedded, runtime: cpu, context: 512, workload: pp8+tg8}
+measure: {repeats: 1, warmups: 0}
+timeouts: {load: 60s}
+"""

@@ -1,0 +1,170 @@
+"""What is interrupted in the middle goes on where it stopped: no job is lost, none that is complete runs again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ray.matrices import FOUR_CELLS, LONG, LONG_JOBS
+from tests.ray.place import Command, Place, until
+
+
+def submitted(place: Place, *options: str) -> Command:
+    """A submit in the middle: two jobs are done, one runs."""
+    command = place.start("submit", place.write(LONG), "--json", *options)
+    command.until(lambda running: len(running.events("job_sent")) >= 3)
+    return command
+
+
+def assert_resume_completes(place: Place, first: Command) -> None:
+    before = {event["job_id"] for event in first.events("job_ended")}
+    resumed = place.run("resume", first.run_name, "--json")
+    assert resumed.code == 0, resumed.errors
+    ended = [event["job_id"] for event in resumed.events("job_ended")]
+    assert not before & set(ended), "a complete job ran again"
+    assert resumed.events("end")[0]["complete"] is True
+    rows = place.rows(first.run_name)
+    jobs = [row["job_id"] for row in rows]
+    assert len(jobs) == len(set(jobs)) == LONG_JOBS, "every job is there, once"
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["attempt"] for row in rows if row["job_id"] in before} == {1}
+
+
+def test_kill_9(place: Place) -> None:
+    first = submitted(place)
+    first.signal(signal.SIGKILL)
+    assert first.code == -signal.SIGKILL
+    place.assert_nothing_runs()
+    assert_resume_completes(place, first)
+    place.assert_nothing_runs()
+
+
+def test_kill_9_on_a_running_cluster_and_a_resume_at_once(cluster: Place) -> None:
+    first = submitted(cluster)
+    first.signal(signal.SIGKILL)
+    assert first.code == -signal.SIGKILL
+    assert_resume_completes(cluster, first)
+
+
+def assert_ended_cleanly(place: Place, stopped: Command) -> None:
+    assert stopped.code == 130
+    assert stopped.errors == ""
+    assert len(stopped.events("stopping")) == 1
+    kept = {event["job_id"] for event in stopped.events("job_ended")}
+    assert len(kept) >= 2
+    assert {row["job_id"] for row in place.rows(stopped.run_name)} == kept
+    assert stopped.events("end")[0]["complete"] is False
+    assert f"orchestrate resume {stopped.run_name}" in stopped.events("message")[-1]["text"]
+
+
+def test_one_ctrl_c_ends_cleanly(place: Place) -> None:
+    first = submitted(place)
+    first.signal(signal.SIGINT, group=True)
+    assert_ended_cleanly(place, first)
+    place.assert_nothing_runs()
+    assert_resume_completes(place, first)
+    place.assert_nothing_runs()
+
+
+def test_a_shutdown_ends_cleanly(cluster: Place) -> None:
+    first = submitted(cluster)
+    first.signal(signal.SIGTERM)
+    assert_ended_cleanly(cluster, first)
+    cluster.assert_no_engine_runs()
+
+
+def test_ctrl_c_twice_ends_at_once(place: Place) -> None:
+    first = submitted(place)
+    first.signal(signal.SIGINT, group=True)
+    first.signal(signal.SIGINT, group=True)
+    assert first.code == 130
+    assert "Traceback" not in first.errors
+    place.assert_nothing_runs()
+
+
+def test_ctrl_c_while_the_cluster_starts(place: Place) -> None:
+    first = place.start("submit", place.write(LONG), "--json")
+    first.until(lambda running: bool(running.lines))
+    until(lambda: len(place.processes()) > 1, lambda: "the cluster does not start")
+    first.signal(signal.SIGINT, group=True)
+    assert first.code == 130
+    assert "Traceback" not in first.errors
+    place.assert_nothing_runs()
+
+
+def test_the_agent_of_the_only_device_dies(cluster: Place) -> None:
+    first = submitted(cluster)
+    cluster.process("ray::Agent").kill()
+    assert first.code == 1
+    assert len(first.events("device_lost")) == 1
+    assert first.events("end")[0]["complete"] is False
+    assert f"orchestrate resume {first.run_name}" in first.events("message")[-1]["text"]
+    assert "Traceback" not in first.errors
+    cluster.assert_no_engine_runs()
+    assert_resume_completes(cluster, first)
+
+
+def test_the_job_process_dies_and_its_job_is_tried_again(cluster: Place) -> None:
+    first = submitted(cluster)
+    cluster.process("agents.runner").kill()
+    assert first.code == 0, first.errors
+    assert first.events("end")[0]["complete"] is True
+    again = [event for event in first.events("job_ended") if not event["final"]]
+    assert [event["cause"] for event in again] == ["engine_lost"]
+    rows = cluster.rows(first.run_name)
+    assert len({row["job_id"] for row in rows if row["status"] == "ok"}) == LONG_JOBS
+    assert [(row["job_id"], row["attempt"]) for row in rows if row["status"] != "ok"] == [(again[0]["job_id"], 1)]
+    cluster.assert_no_engine_runs()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 100 MiB. Needs the right to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False) if _is_linux() else None
+    if mounted is None or mounted.returncode != 0:
+        pytest.skip(f"no right to mount a small file system: {mounted.stderr.strip() if mounted else os.name}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _is_linux() -> bool:
+    return Path("/proc/mounts").exists()
+
+
+def test_the_coordinators_disk_is_full_in_the_middle(small_disk: Path, place: Place) -> None:
+    place.variables["ORCHESTRATE_HOME"] = str(small_disk)
+    first = submitted(place)
+    filler = small_disk / "filler"
+    fill(filler)
+    assert first.code == 1, first.text
+    assert "Traceback" not in first.errors
+    assert first.errors.startswith("error: ")
+    assert "no space left" in first.errors or "full" in first.errors
+    place.assert_nothing_runs()
+    refused = place.run("submit", place.write(FOUR_CELLS))
+    assert refused.code == 1
+    assert "Traceback" not in refused.errors
+    assert "a fault of orchestrate itself" not in refused.errors
+    filler.unlink()
+    assert_resume_completes(place, first)
+    place.assert_nothing_runs()
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        for size in (2**20, 2**12, 1):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError:
+                continue

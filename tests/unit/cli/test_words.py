@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agents.contract.measure import EngineTimings, Flag, Trial
+from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
+from orchestrator.cli.words import cell_words, counted, figures_of, first_line, hms, outcome_words
+from tests.unit.cli.happened import JOBS, report
+from tests.unit.results.attempts_made_up import LOADED, trial
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "?"),
+        (0.0, "0 s"),
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (61.0, "1 min 01 s"),
+        (3599.6, "1 h 00 min"),
+        (3661.0, "1 h 01 min"),
+        (360_000.0, "100 h 00 min"),
+    ],
+)
+def test_durations(seconds: float | None, words: str) -> None:
+    assert hms(seconds) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs"), (1_200, "1,200 jobs")])
+def test_counts(count: int, words: str) -> None:
+    assert counted(count, "job") == words
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("  \n ", ""),
+        ("one", "one"),
+        ("\none\ntwo", "one"),
+        ("x" * 200, "x" * 200),
+        ("x" * 201, "x" * 199 + "…"),
+    ],
+)
+def test_the_first_line(text: str, line: str) -> None:
+    assert first_line(text) == line
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"),
+    [
+        (trial(), "10.00 tok/s, first token 0.500 s, prompt 64.0 tok/s"),
+        (
+            trial(flags=(Flag.FEWER_TOKENS, Flag.PROMPT_CACHED)),
+            "10.00 tok/s, first token 0.500 s, prompt 64.0 tok/s, flagged: fewer_tokens, prompt_cached",
+        ),
+        (replace(trial(tokens=1), engine=EngineTimings()), "first token 0.500 s"),
+        (replace(trial(tokens=0), engine=EngineTimings()), "no figures"),
+        (replace(trial(), engine=EngineTimings()), "10.00 tok/s, first token 0.500 s"),
+    ],
+)
+def test_the_figures_of_a_trial(measured: Trial, words: str) -> None:
+    assert figures_of(measured) == words
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (Measured(LOADED, (trial(0, warmup=True), trial(1))), "10.00 tok/s, first token 0.500 s, prompt 64.0 tok/s"),
+        (Refused(Cause.UNSUPPORTED, "no vulkan"), "refused: not supported: no vulkan"),
+        (Failed(Cause.RAM, "failed to\nallocate"), "FAILED: does not load: RAM: failed to"),
+    ],
+)
+def test_an_outcome_in_words(outcome: Outcome, words: str) -> None:
+    assert outcome_words(report(outcome)) == words
+
+
+def test_a_cell_in_words_counts_its_repeats_from_one() -> None:
+    assert cell_words(replace(JOBS[1], repeat=2)) == "ctx 2K #3"

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agents.contract.device import Device, EngineFound
+from agents.contract.job import LoadSettings, MachineState, Runtime
+from orchestrator.plan.refusals import why_refused
+from tests.unit.results.attempts_made_up import DEVICE
+
+GIB = 2**30
+BARE = replace(DEVICE, engines=(), dedicated_vram_bytes=None)
+SPLIT = replace(DEVICE, dedicated_vram_bytes=32 * GIB)
+NAMELESS = replace(DEVICE, engines=(EngineFound("embedded", "b1", (), "here"),))
+
+
+@pytest.mark.parametrize(
+    ("load", "state", "device", "why"),
+    [
+        (LoadSettings("embedded", "m"), MachineState(), DEVICE, None),
+        (LoadSettings("embedded", "m", runtime=Runtime.VULKAN), MachineState(), DEVICE, None),
+        (LoadSettings("ollama", "m"), MachineState(), DEVICE, "engine ollama is not on laptop (found: embedded)"),
+        (LoadSettings("ollama", "m"), MachineState(), BARE, None),  # nobody has looked for engines there
+        (
+            LoadSettings("embedded", "m", runtime=Runtime.CUDA),
+            MachineState(),
+            DEVICE,
+            "embedded on laptop has no runtime cuda (it has cpu, vulkan)",
+        ),
+        (LoadSettings("embedded", "m", runtime=Runtime.CUDA), MachineState(), NAMELESS, None),  # it does not tell
+        (
+            LoadSettings("embedded", "m"),
+            MachineState(power_limit_w=80.0),
+            DEVICE,
+            "no method on laptop to hold a power limit of 80 W",
+        ),
+        (
+            LoadSettings("embedded", "m"),
+            MachineState(dedicated_vram_bytes=GIB),
+            BARE,
+            "dedicated VRAM of laptop cannot be seen; asked for: 1024 MiB",
+        ),
+        (
+            LoadSettings("embedded", "m"),
+            MachineState(dedicated_vram_bytes=GIB),
+            SPLIT,
+            "dedicated VRAM of laptop is 32768 MiB; asked for: 1024 MiB",
+        ),
+        (LoadSettings("embedded", "m"), MachineState(dedicated_vram_bytes=32 * GIB), SPLIT, None),
+        (LoadSettings("embedded", "m"), MachineState(dedicated_vram_bytes=32 * GIB + 5 * 2**20), SPLIT, None),
+    ],
+)
+def test_why_refused(load: LoadSettings, state: MachineState, device: Device, why: str | None) -> None:
+    assert why_refused(load, state, device) == why
