@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from agents.engines.embedded import engine_params
+from agents.engines.llama_params import engine_params
 from agents.engines.llama_requests import llama_request
 from agents.models.resolve import resolve
 from orchestrator.matrix import Cell, expand, read_matrix

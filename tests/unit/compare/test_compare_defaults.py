@@ -4,10 +4,10 @@ from itertools import product
 from typing import Any
 
 import pytest
-from trials_made_up import trials
 
 from orchestrator.compare.defaults import MOST_COLUMNS, default_pivot
 from orchestrator.report.pivot_grid import pivot_grid
+from tests.unit.compare.trials_made_up import trials
 
 
 def grid_of(axes: dict[str, list[Any]], **figures: Any) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trials_made_up import trials
 
 from agents.contract.report import Cause, cause_words
 from orchestrator.compare.cells import Cell, summarise
@@ -16,6 +15,7 @@ from orchestrator.errors import UsageError
 from orchestrator.report.csv_cells import csv_cells
 from orchestrator.report.grid import Grid
 from orchestrator.report.pivot_grid import pivot_grid
+from tests.unit.compare.trials_made_up import trials
 
 CPU, VULKAN = {"runtime": "cpu"}, {"runtime": "vulkan"}
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import io
 
 import pytest
-from trials_made_up import trials
 
 from orchestrator.report.grid import Grid, GridCell
 from orchestrator.report.markdown import markdown
 from orchestrator.report.runs import runs_table, show_run, summary_of
 from orchestrator.report.terminal import fitted, plain, print_grid
+from tests.unit.compare.trials_made_up import trials
 
 GRID = Grid(
     "a_title",

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from matrix_written import GOOD, errors
 
 from orchestrator.matrix import MatrixErrors, parse_matrix, read_matrix
 from orchestrator.matrix.problems import SHOWN
+from tests.unit.matrix.matrix_written import GOOD, errors
 
 AXES = "axes: {model: tiny:llama, workload: pp512, "
 

@@ -14,7 +14,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from matrix_written import GOOD, read
 
 from agents.contract.device import Device, Gpu, MemoryKind
 from agents.contract.job import Chat, Image, Sampling, Stop, Synthetic, Timeouts
@@ -22,6 +21,7 @@ from orchestrator.matrix import MatrixErrors, Measure, expand, parse_matrix
 from orchestrator.matrix.images import picture
 from orchestrator.matrix.problems import BadValue
 from orchestrator.matrix.workloads import from_notation
+from tests.unit.matrix.matrix_written import GOOD, read
 
 HEAVY = ("numpy", "pyarrow", "ray", "httpx", "rich")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from matrix_written import read
 
 from agents.contract.job import Chat
 from orchestrator.matrix import AXES, MatrixErrors, expand, json_schema, parse_matrix, read_matrix
+from tests.unit.matrix.matrix_written import read
 
 jsonschema: Any = importlib.import_module("jsonschema")  # comes with ray; has no type stubs here
 EXAMPLES = sorted((Path(__file__).parents[3] / "matrices").glob("*.yaml"))

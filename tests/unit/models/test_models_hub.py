@@ -9,7 +9,6 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from fake_hub import COMMIT, Asked, FakeHub
 from huggingface_hub import constants
 
 from agents.contract.report import Cause
@@ -18,6 +17,7 @@ from agents.models import hub_download
 from agents.models.files import ModelFiles
 from agents.models.hub import LISTING_HOLDS_S, HubRequest, fetch
 from agents.models.tiny import make_tiny
+from tests.unit.models.fake_hub import COMMIT, Asked, FakeHub
 
 REPO = "someone/Tiny-GGUF"
 TOKEN = "hf_secretsecretsecret"

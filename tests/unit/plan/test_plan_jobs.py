@@ -61,7 +61,7 @@ def test_what_is_dear_to_change_changes_once(depth: int, changes: int) -> None:
 
 def test_values_come_in_the_order_of_the_file() -> None:
     jobs = queue(EVERY_LEVEL)
-    assert [key[0] // 2**20 for key, _ in groupby(jobs, key=lambda job: state_of(job, 1))] == [32 * 1024, 512]
+    assert [key[0] for key, _ in groupby(jobs, key=lambda job: state_of(job, 1))] == [32 * 2**30, 512 * 2**20]
     assert [key[1] for key, _ in groupby(jobs, key=lambda job: state_of(job, 2))] == [80, 55, 80, 55]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from attempts_made_up import DEVICE, FAILED, REFUSED, job, report
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from orchestrator.results.export import FORMATS, export
 from orchestrator.results.loading import load_runs
 from orchestrator.results.reference import load_reference
 from orchestrator.results.store import Store
+from tests.unit.results.attempts_made_up import DEVICE, FAILED, REFUSED, job, report
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from attempts_made_up import CHAT, DEVICE, FAILED, LOADED, REFUSED, job, report, trial
 
 from agents.contract.job import Chat, ModelSource
 from agents.contract.measure import Flag
@@ -12,6 +11,7 @@ from agents.contract.report import Measured, Outcome
 from orchestrator.results import schema
 from orchestrator.results.flat import flat
 from orchestrator.results.rows import devices_of, rows_of
+from tests.unit.results.attempts_made_up import CHAT, DEVICE, FAILED, LOADED, REFUSED, job, report, trial
 
 
 def test_a_measured_job_is_a_row_a_trial_with_all_that_was_asked_and_found() -> None:
