@@ -22,10 +22,10 @@ stand in each Arrow field's metadata too (`unit`, `definition`); the schema's me
 ```python
 import orchestrator
 
-trials = orchestrator.load("results/runs/RUN")              # a run's folder
-tokens = orchestrator.load("results/runs/RUN", "tokens")    # each token's arrival
-same = orchestrator.load("trials.parquet")                  # what `orchestrate export` wrote; also .arrow, .csv, .jsonl
-published = orchestrator.load("reference:aimax395-64g")     # published figures, origin = published
+trials = orchestrator.load("results/runs/RUN")  # a run's folder
+tokens = orchestrator.load("results/runs/RUN", "tokens")  # each token's arrival
+same = orchestrator.load("trials.parquet")  # what `orchestrate export` wrote; also .arrow, .csv, .jsonl
+published = orchestrator.load("reference:aimax395-64g")  # published figures, origin = published
 ```
 
 ## On disk
