@@ -52,8 +52,8 @@ exec 3>&-; wait
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--pairs", type=int, default=3)
-    options.add_argument("--prompt", type=int, default=64)
-    options.add_argument("--generate", type=int, default=48)
+    options.add_argument("--prompt", type=int, default=32)
+    options.add_argument("--generate", type=int, default=32)
     asked = options.parse_args()
     if shutil.which("curl") is None:
         sys.exit("curl is not on this machine")
