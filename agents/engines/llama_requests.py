@@ -46,6 +46,7 @@ def _chat(base_url: str, chat: Chat) -> Request:
         "max_tokens": chat.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
+        "timings_per_token": True,  # for its running count: without it the end-of-text token would have no time
         "cache_prompt": False,
         "ignore_eos": exact,
         **_sampling(chat.sampling),

@@ -201,6 +201,10 @@ class _Drafts:
                 if total is not None:
                     chunks[place] = replace(chunk, tokens=max(total - before, 0))
                     before = max(total, before)
+            whole = self._final.completion_tokens if self._final else None
+            # The end-of-text token came with the last event.
+            if whole is not None and whole > before and chunks[-1].error is None:
+                chunks[-1] = replace(chunks[-1], tokens=(chunks[-1].tokens or 0) + whole - before)
         if chunks and chunks[-1].error is None:
             chunks[-1] = replace(chunks[-1], final=self._final)
         return tuple(chunks)

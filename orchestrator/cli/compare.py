@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from agents.places import data_root
-from orchestrator.cli.home import run_named
-from orchestrator.cli.results import damage_told
+from orchestrator.cli.home import runs_of_ledger
+from orchestrator.cli.results import damage_told, measured_run
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.pivot import Pivot, pivot
 from orchestrator.errors import UsageError
@@ -33,13 +35,15 @@ def compare_runs(
 ) -> None:
     if output not in FORMATS:
         raise UsageError(f"--format {output!r}: allowed: {', '.join(FORMATS)}")
-    names = [run_named(run) if run == "latest" else run for run in runs]
+    names = [measured_run(run) if run == "latest" or run in runs_of_ledger() else run for run in runs]
     with damage_told():
         table = load_runs(names, data_root())
-    for shown in _pivots(table, rows, cols, values, also=also, where=where, baseline=baseline):
-        if output == "csv":
-            sys.stdout.write(csv_cells(shown))
-        elif output == "markdown":
+    pivots = _pivots(table, rows, cols, values, also=also, where=where, baseline=baseline)
+    if output == "csv":
+        sys.stdout.write(csv_cells(*pivots))
+        return
+    for shown in pivots:
+        if output == "markdown":
             sys.stdout.write(markdown(pivot_grid(shown)) + "\n")
         else:
             print_grid(pivot_grid(shown), sys.stdout)
@@ -47,7 +51,7 @@ def compare_runs(
 
 
 def _pivots(
-    table: object,
+    table: pa.Table,
     rows: Sequence[str] | None,
     cols: Sequence[str] | None,
     values: Sequence[str] | None,
@@ -56,19 +60,15 @@ def _pivots(
     where: Sequence[str],
     baseline: Sequence[str],
 ) -> Sequence[Pivot]:
-    """One pivot a metric. Without axes and metric the layout is chosen from what varies."""
-    import pyarrow as pa
-
-    assert isinstance(table, pa.Table)
-    if not rows and not cols and not where and not baseline and not also:
-        chosen = default_pivot(table)
-        return [each for each in chosen if values is None or each.metric.name in values] if values else chosen
+    """One pivot a metric. The axes that are not named are chosen from what varies."""
+    if not any((rows, cols, values, also, where, baseline)):
+        return default_pivot(table)
     layout = default_pivot(table)[0]
     down = split(rows) if rows else [axis for axis in layout.row_axes if axis not in split(cols)]
     across = split(cols) if cols else [axis for axis in layout.col_axes if axis not in split(rows)]
     return [
         pivot(table, down, across, value, with_metric=also, where=where, baseline=baseline)
-        for value in values or ["decode_tps"]
+        for value in split(values) or ["decode_tps"]
     ]
 
 

@@ -74,9 +74,11 @@ class LiveView:
     def _draw(self) -> Any:
         table = Table(box=None, pad_edge=False)
         for heading in ("device", "cell", "phase", "tok/s", "left"):
-            table.add_column(heading, justify="right" if heading in ("tok/s", "left") else "left", no_wrap=True)
+            right = heading in ("tok/s", "left")
+            widest = {"device": 24, "phase": 32}.get(heading)
+            table.add_column(heading, justify="right" if right else "left", no_wrap=True, max_width=widest)
         for device, job, status in self._running.values():
-            rate = f"{status.reads_per_s:.1f}" if status and status.reads_per_s else ""
+            rate = f"{status.reads_per_s:.1f}" if job and status and status.reads_per_s else ""
             phase = status.phase if status else ("sent" if job else "idle")
             left = hms(self._pace.eta_s(device.device_id))
             table.add_row(device.name, cell_words(job) if job else "", phase, rate, left)

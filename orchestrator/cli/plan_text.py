@@ -143,9 +143,9 @@ def _heading(listed: DevicePlan, where: str) -> str:
 
 def time_words(listed: Sequence[CellLine]) -> str:
     """How long, as far as earlier runs tell."""
-    known = [line.seconds for line in listed if line.seconds is not None]
-    unknown = len(listed) - len(known)
-    if not any(line.seconds is not None and not line.refused for line in listed):
+    known = [line.seconds for line in listed if line.seconds is not None and not line.refused]
+    unknown = sum(line.seconds is None for line in listed)
+    if not known:
         return "nothing to run" if not unknown else "time unknown: none of these cells ran here before"
     if unknown:
         return f"{hms(sum(known))} for {counted(len(known), 'cell')} that ran before, {unknown} never did"

@@ -6,25 +6,30 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agents.contract.report import Cause, cause_words
 from agents.places import data_root
-from orchestrator.cli.home import run_named
+from orchestrator.cli.home import ledger_path, run_named
 from orchestrator.cli.view import Summary
-from orchestrator.cli.words import first_line
+from orchestrator.cli.words import counted, first_line
+from orchestrator.compare.axes import axis_named
 from orchestrator.compare.defaults import default_pivot
+from orchestrator.dispatch.ledger import Ledger
 from orchestrator.errors import UsageError
+from orchestrator.matrix import Value, matrix_from_json
 from orchestrator.report.pivot_grid import pivot_grid
-from orchestrator.report.runs import SUMMARY_COLUMNS, runs_table
+from orchestrator.report.runs import SUMMARY_COLUMNS, RunSummary, runs_table
 from orchestrator.report.runs import show_run as run_grid
 from orchestrator.report.runs import summary_of as run_summary
 from orchestrator.report.terminal import print_grid
-from orchestrator.results import schema
+from orchestrator.results import load, schema
 from orchestrator.results.attempt_files import DamagedFileWarning
-from orchestrator.results.export import export
+from orchestrator.results.export import export, json_lines
+from orchestrator.results.reference import PREFIX
 from orchestrator.results.store import Store
 
 SHOWN_FAILURES = 20
@@ -37,13 +42,26 @@ def summary_of(run: str, root: Path) -> Summary:
         return Summary((), ())
     with damage_told():
         table = store.load(run)
+    also = axes_to_come(run)
     pivots = default_pivot(table)
-    grids = (
-        tuple(pivot_grid(each) for each in pivots)
-        if any(each.col_axes for each in pivots)
-        else (run_grid(table),)  # nothing to stand side by side: the metrics do
-    )
+    side_by_side = any(each.col_axes for each in pivots) and not also
+    grids = tuple(pivot_grid(each) for each in pivots) if side_by_side else (run_grid(table, also),)
     return Summary(grids, failures_of(table.to_pylist()))
+
+
+def axes_to_come(run: str) -> tuple[str, ...]:
+    """The axes that vary in the matrix of a run that is not complete: what is done yet may not show them."""
+    with open_ledger() as ledger:
+        row = next((each for each in ledger.campaigns() if each.id == run), None) if ledger else None
+        if ledger is None or row is None or row.done == row.jobs:
+            return ()
+        matrix = matrix_from_json(ledger.matrix(run))
+    seen: dict[str, set[Value]] = {}
+    for grid in matrix.grids:
+        for dim in grid.dims:
+            for place, name in enumerate(dim.names):
+                seen.setdefault(name, set()).update(option[place] for option in dim.options)
+    return tuple(axis_named(name) for name, values in seen.items() if len(values) > 1)
 
 
 def failures_of(rows: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -65,39 +83,56 @@ def failures_of(rows: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _cell_words(row: dict[str, Any]) -> str:
-    parts = [row["model"], row["quantisation"], row["runtime"], row["workload"]]
+    parts = [row["engine"], row["model"], row["quantisation"], row["runtime"], row["workload"]]
     context = row["context_tokens"]
-    parts.insert(3, f"ctx {context // 1024}K" if context and context % 1024 == 0 else context and f"ctx {context}")
+    parts.insert(4, f"ctx {context // 1024}K" if context and context % 1024 == 0 else context and f"ctx {context}")
     return " ".join(str(part) for part in parts if part)
 
 
 def list_runs(*, as_json: bool) -> None:
     store = Store(data_root())
+    with open_ledger() as ledger:
+        campaigns = {row.id: row for row in (ledger.campaigns() if ledger else ())}
+    summaries = []
     with damage_told():
-        summaries = [run_summary(run, store.read(run, columns=SUMMARY_COLUMNS).table) for run in store.runs()]
-    summaries.sort(key=lambda each: (each.started_at is not None, each.started_at), reverse=True)
-    if as_json:
-        for each in summaries:
-            started = each.started_at.isoformat() if each.started_at else None
-            facts = {"run": each.run, "started_at": started, "statuses": dict(each.statuses)}
-            print(json.dumps(facts | {"devices": each.devices, "models": each.models}))
+        for run in dict.fromkeys((*campaigns, *reversed(store.runs()))):  # the newest first, as the ledger has them
+            table = store.read(run, columns=SUMMARY_COLUMNS).table if run in store.runs() else None
+            found = run_summary(run, table) if table else RunSummary(run, None, None, (), (), ())
+            row = campaigns.get(run)
+            summaries.append(replace(found, left=row.jobs - row.done) if row else found)
+    if not as_json:
+        print_grid(runs_table(summaries), sys.stdout)
         return
-    print_grid(runs_table(summaries), sys.stdout)
+    for each in summaries:
+        started = each.started_at.isoformat() if each.started_at else None
+        facts = {"run": each.run, "started_at": started, "statuses": dict(each.statuses), "left": each.left}
+        print(json.dumps(facts | {"complete": not each.left, "devices": each.devices, "models": each.models}))
+
+
+def measured_run(name: str) -> str:
+    """``run_named``, of a run that holds at least one result. Raises UsageError."""
+    run = run_named(name)
+    if run not in Store(data_root()).runs():
+        raise UsageError(f"run {run}: nothing is measured yet; go on with: orchestrate resume {run}")
+    return run
 
 
 def show_run(name: str, *, as_json: bool) -> None:
     root = data_root()
-    run = run_named(name)
+    run = measured_run(name)
     with damage_told():
         table = Store(root).load(run)
     if as_json:
-        from orchestrator.results.export import json_lines
-
         for line in json_lines(table):
-            print(line)
+            sys.stdout.write(line)
         return
+    with open_ledger() as ledger:
+        row = next((each for each in ledger.campaigns() if each.id == run), None) if ledger else None
+    left = row.jobs - row.done if row else 0
     print(f"run {run}: {root / 'runs' / run}")
-    print_grid(run_grid(table), sys.stdout)
+    if row and left:
+        print(f"not complete: {left} of {counted(row.jobs, 'job')} left; go on with: orchestrate resume {run}")
+    print_grid(run_grid(table, axes_to_come(run)), sys.stdout)
     failures = failures_of(table.to_pylist())
     if failures:
         print("\nwithout a figure:")
@@ -108,11 +143,23 @@ def show_run(name: str, *, as_json: bool) -> None:
 def export_run(name: str, path: Path, *, table: str, file_format: str | None) -> None:
     if table not in schema.TABLES:
         raise UsageError(f"table {table!r}: allowed: {', '.join(schema.TABLES)}")
-    run = run_named(name)
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}")
     with damage_told():
-        found = Store(data_root()).load(run, table)
+        published = name.startswith(PREFIX)
+        found = load(name, table) if published else Store(data_root()).load(measured_run(name), table)
     written = export(found, path, file_format)
-    print(f"{written}: {found.num_rows} rows of {table}")
+    print(f"{written}: {counted(found.num_rows, 'row')} of {table}")
+
+
+@contextmanager
+def open_ledger() -> Iterator[Ledger | None]:
+    """None where there is no ledger yet: reading must not make one."""
+    if not ledger_path().exists():
+        yield None
+        return
+    with closing(Ledger(ledger_path())) as ledger:
+        yield ledger
 
 
 @contextmanager

@@ -226,6 +226,6 @@ def close(run: str, folder: Path, summary: Summary, out: IO[str], *, complete: b
         for line in summary.failures:
             print(f"  {line}", file=out)
     print(f"\n{'complete' if complete else 'not complete'}; results: {folder}", file=out)
-    print(
-        f"more: orchestrate show {run}; orchestrate compare {run}; orchestrate export {run} FILE", file=out, flush=True
-    )
+    print("more:", file=out)
+    for command in (f"show {run}", f"compare {run}", f"export {run} FILE"):
+        print(f"  orchestrate {command}", file=out, flush=True)

@@ -13,7 +13,7 @@ def figures_of(trial: Trial) -> str:
     decode, first, prompt = decode_tps(trial), ttft_s(trial), prompt_tps(trial)
     parts = [f"{decode:.2f} tok/s"] if decode else []
     parts += [f"first token {first:.3f} s"] if first is not None else []
-    parts += [f"prompt {prompt:.1f} tok/s"] if prompt else []
+    parts += [f"prompt {prompt:.1f} tok/s"] if prompt and trial.engine.prompt_tokens != 1 else []
     parts += [f"flagged: {', '.join(trial.flags)}"] if trial.flags else []
     return ", ".join(parts) or "no figures"
 

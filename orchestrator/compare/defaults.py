@@ -35,12 +35,28 @@ def default_pivot(table: pa.Table) -> tuple[Pivot, ...]:
     for metric in shown:
         kept = [name in held[metric] for name in table.column("workload").to_pylist()] if table.num_rows else []
         some = table.filter(pa.array(kept, pa.bool_()))
-        pivots.append(pivot(some, down, across, metric, with_metric=_beside(rows, metric)))
+        baseline = _first_column(some, across)
+        pivots.append(pivot(some, down, across, metric, with_metric=_beside(rows, metric), baseline=baseline))
     return tuple(pivots)
 
 
+def _first_column(table: pa.Table, across: Sequence[str]) -> tuple[str, ...]:
+    """What the other columns are compared with, as ``AXIS=VALUE``: nothing unless one axis alone goes across."""
+    if len(across) != 1:
+        return ()
+    (axis,) = across
+    there = [value for value in values_of(choose_trials(table, METRICS).rows, axis) if value is not None]
+    first = min(there, key=lambda value: axes.sort_key(axis, value), default=None)
+    return () if first is None or len(there) < 2 else (f"{axis}={axes.label(axis, first)}",)
+
+
 def _workloads_with(rows: Sequence[Row], metric: str) -> set[str]:
-    return {row["workload"] for row in rows if row[metric] is not None}
+    return {row["workload"] for row in rows if row[metric] is not None and not (metric == "prompt_tps" and _empty(row))}
+
+
+def _empty(row: Row) -> bool:
+    """``tg128`` begins with one token in an empty context: the rate of that prompt says nothing."""
+    return row["prompt_tokens_asked"] == 0 and not row["depth"]
 
 
 def _beside(rows: Sequence[Row], metric: str) -> str | None:

@@ -31,7 +31,7 @@ def choose_trials(table: pa.Table, metrics: Sequence[str], where: Sequence[str] 
 
     Raises UsageError for an unknown axis or value.
     """
-    rows = _rows(table, metrics)
+    rows = _once(_rows(table, metrics))
     measured = [row for row in rows if not row["warmup"]]
     last: dict[tuple[Any, Any], int] = {}
     for row in rows:
@@ -46,7 +46,16 @@ def choose_trials(table: pa.Table, metrics: Sequence[str], where: Sequence[str] 
     return Chosen(tuple(kept), len(rows) - len(measured), len(gone) - len(last))
 
 
-_ALWAYS = ("job_id", "attempt", "warmup", "status", "cause", "note", "flags")
+_ALWAYS = ("job_id", "attempt", "trial", "warmup", "status", "cause", "note", "flags")
+
+
+def _once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A run and a file exported from it hold the same trials: each counts once."""
+    found: dict[object, dict[str, Any]] = {}
+    for place, row in enumerate(rows):
+        one = (row["run"], row["job_id"], row["attempt"], row["trial"])
+        found.setdefault(place if row["job_id"] is None else one, row)
+    return list(found.values())
 
 
 def _rows(table: pa.Table, metrics: Sequence[str]) -> list[dict[str, Any]]:

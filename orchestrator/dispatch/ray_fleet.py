@@ -17,7 +17,7 @@ from agents.contract.device import Device
 from agents.contract.job import Job
 from agents.contract.report import Report
 from orchestrator.dispatch.fleet import Heard, Silent
-from orchestrator.errors import OrchestrateError
+from orchestrator.errors import OrchestrateError, UsageError
 
 POLL_S = 1.0
 """How long an agent holds a poll back when it has no news: the pace of the live view."""
@@ -31,6 +31,8 @@ TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # an actor without GPUs must still see them
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else 15: agent, client and engine would yield to everything else
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")  # else the agent is killed where a model fills the memory
 if TOKEN_FILE.exists():  # `ray start` asks for the token where there is one; ray.init(address=...) has to be told
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
@@ -141,7 +143,9 @@ def _connect(address: str | None) -> bool:
             ray.init(address=running, **quiet)
         except ConnectionError as error:
             raise OrchestrateError(f"no Ray cluster answers at {running}: {_root(error)}") from error
-        except (RayError, RuntimeError, ValueError) as error:
+        except ValueError as error:
+            raise UsageError(f"Ray cluster {running!r}: {_first_line(error)}. Allowed: HOST:PORT, or local") from error
+        except (RayError, RuntimeError) as error:
             raise OrchestrateError(f"cannot join the Ray cluster at {running}: {_first_line(error)}") from error
         return False
     try:
@@ -167,7 +171,7 @@ def _device(node: str, asked: Any) -> Device:
         raise OrchestrateError(f"node {node}: its agent did not start within {START_S:g} s") from error
     except RayTaskError as error:
         raise OrchestrateError(f"node {node}: {error.cause}") from error
-    except RayActorError as error:
+    except RayError as error:  # RayActorError; OutOfMemoryError, which is none
         raise OrchestrateError(f"node {node}: its agent died at its start: {_first_line(error)}") from error
     return device
 

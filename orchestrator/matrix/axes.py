@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from agents.contract.job import Runtime
+from agents.contract.job import TINY_NAMES, Runtime
 from orchestrator.matrix import units
 from orchestrator.matrix.problems import BadValue, not_one_of, quoted
 
@@ -34,7 +34,6 @@ _LLAMA_QUANTISATION = re.compile(
 )
 _LOOKS_LIKE_LLAMA = re.compile(r"(?:UD-)?(?:I|T)?Q[0-9]", re.IGNORECASE)
 _FREE_QUANTISATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}")
-_TINY = re.compile(r"tiny:[a-z0-9][a-z0-9._-]*")
 HF = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
 _LONGEST = 1024
 
@@ -81,8 +80,8 @@ def parse_name(text: str) -> str:
 
 
 def _parse_model(text: str) -> Value:
-    if text.startswith("tiny:") and not _TINY.fullmatch(text):
-        raise BadValue(f"{quoted(text)} is not a tiny model. Allowed: tiny:ARCH such as tiny:llama or tiny:qwen3moe")
+    if text.startswith("tiny:") and text.removeprefix("tiny:") not in TINY_NAMES:
+        raise not_one_of(text, "a tiny model", [f"tiny:{name}" for name in TINY_NAMES])
     if text.startswith("hf:") and not HF.fullmatch(text):
         raise BadValue(
             f"{quoted(text)} is not a Hugging Face name. Allowed: hf:OWNER/REPO, hf:OWNER/REPO/FILE.gguf,"

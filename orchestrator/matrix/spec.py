@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_validator
 
-from agents.contract.job import Sampling, Stop, Timeouts
+from agents.contract.job import TINY_NAMES, Sampling, Stop, Timeouts
 from orchestrator.matrix.axes import AXES, ENGINES, HF
 from orchestrator.matrix.axis_sections import AxesSpec, DefaultsSpec, Door, range_keys
 from orchestrator.matrix.problems import BadValue, not_one_of, quoted
@@ -40,6 +40,12 @@ def _parse_title(text: str) -> str:
     return text
 
 
+def _parse_tiny(text: str) -> str:
+    if text not in TINY_NAMES:
+        raise not_one_of(text, "a tiny model", TINY_NAMES)
+    return text
+
+
 def _parse_repo(text: str) -> str:
     if text.count("/") != 1 or not HF.fullmatch(f"hf:{text}"):
         raise BadValue(f"{quoted(text)} is not a Hugging Face repository. Allowed: OWNER/REPO")
@@ -62,6 +68,7 @@ def _parse_vendor(text: str) -> str:
 TITLE = Reads(_parse_title, {"type": ["string", "number"], "pattern": "^[A-Za-z0-9._-]{1,80}$"})
 REPO = Reads(_parse_repo, {"type": "string", "pattern": r"^[\w.-]+/[\w.-]+$"})
 STOP = Reads(_parse_stop, {"enum": list(STOPS)})
+TINY = Reads(_parse_tiny, {"enum": list(TINY_NAMES)})
 VENDOR = Reads(_parse_vendor, ANY_TEXT)
 MaybeName = Annotated[str | None, NAME]
 Labels = dict[str, Annotated[str, TEXT]]
@@ -95,7 +102,7 @@ class ModelSpec(Door):
         default=None, description="File in the repository, or a glob; {quantisation} stands for the cell's"
     )
     path: MaybeName = Field(default=None, description="File on the device; {quantisation} stands for the cell's")
-    tiny: MaybeName = Field(default=None, description="Tiny model that the device makes: llama, qwen3moe ...")
+    tiny: Annotated[str | None, TINY] = Field(default=None, description="Tiny model that the device makes")
     mmproj: MaybeName = Field(default=None, description="Vision projector: a file or glob in the repository, or a path")
     names: EngineNamesSpec = Field(default_factory=EngineNamesSpec, description="What single engines call the model")
 

@@ -1,4 +1,4 @@
-"""A pivot for other programs: one CSV line a cell, values as the tables hold them. PURE"""
+"""Pivots for other programs: one CSV line a cell, values as the tables hold them. PURE"""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from orchestrator.compare.cells import Cell
 from orchestrator.compare.pivot import Pivot
 
 
-def csv_cells(pivot: Pivot) -> str:
-    """The axes by their names in ``trials``, the figures, and what is said of the cell.
+def csv_cells(*pivots: Pivot) -> str:
+    """One table of all ``pivots``: the axes by their names in ``trials``, the figures, and what is said of the cell.
 
     ``flagged`` and ``failures`` read ``what:count``, parted by ``;``. A cell that the table lacks has no line.
     """
     out = io.StringIO()
-    second = [pivot.second.name] if pivot.second else []
+    axes = list(dict.fromkeys(axis for pivot in pivots for axis in (*pivot.row_axes, *pivot.col_axes)))
     writer = csv.writer(out, lineterminator="\n")
-    figures = ["metric", "unit", "median", "low", "high", "n", *second, "ratio", "best", "only_flagged"]
-    writer.writerow([*pivot.row_axes, *pivot.col_axes, *figures, "flagged", "failures", "silent", "notes"])
-    for row in pivot.row_keys:
-        for col in pivot.col_keys:
-            if (cell := pivot.cells.get((row, col))) is not None:
-                writer.writerow([_plain(value) for value in (*row, *col, *_figures(pivot, cell), *_words(cell))])
+    figures = ["metric", "unit", "median", "low", "high", "n", "with_metric", "with", "ratio", "best", "only_flagged"]
+    writer.writerow([*axes, *figures, "flagged", "failures", "silent", "notes"])
+    for pivot in pivots:
+        for row in pivot.row_keys:
+            for col in pivot.col_keys:
+                if (cell := pivot.cells.get((row, col))) is not None:
+                    given = dict(zip((*pivot.row_axes, *pivot.col_axes), (*row, *col), strict=True))
+                    values = (*(given.get(axis) for axis in axes), *_figures(pivot, cell), *_words(cell))
+                    writer.writerow([_plain(value) for value in values])
     return out.getvalue()
 
 
 def _figures(pivot: Pivot, cell: Cell) -> tuple[Any, ...]:
     found = cell.summary
     numbers = (found.median, found.low, found.high, found.n) if found else (None, None, None, 0)
-    second = (cell.second,) if pivot.second else ()
+    second = (pivot.second.name if pivot.second else None, cell.second)
     return (pivot.metric.name, pivot.metric.unit, *numbers, *second, cell.ratio, cell.best, cell.only_flagged)
 
 

@@ -22,8 +22,8 @@ stand in each Arrow field's metadata too (`unit`, `definition`); the schema's me
 ```python
 import orchestrator
 
-trials = orchestrator.load("results/runs/RUN")  # a run's folder
-tokens = orchestrator.load("results/runs/RUN", "tokens")  # each token's arrival
+trials = orchestrator.load("RUN")  # a run by its name; or its folder
+tokens = orchestrator.load("RUN", "tokens")  # each token's arrival
 same = orchestrator.load("trials.parquet")  # what `orchestrate export` wrote; also .arrow, .csv, .jsonl
 published = orchestrator.load("reference:aimax395-64g")  # published figures, origin = published
 ```

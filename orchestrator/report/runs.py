@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.compare import axes
-from orchestrator.compare.cells import FLAG_WORDS, cell_of
+from orchestrator.compare.cells import FLAG_WORDS, Cell, cell_of
 from orchestrator.compare.defaults import METRICS, independent
 from orchestrator.compare.trials import SILENT, Row, choose_trials
 from orchestrator.report.figures import figure, unit
@@ -33,6 +33,7 @@ class RunSummary:
     devices: tuple[str, ...]
     models: tuple[str, ...]
     statuses: tuple[tuple[str, int], ...]
+    left: int = 0  # jobs that are not done
 
 
 def summary_of(run: str, trials: pa.Table) -> RunSummary:
@@ -58,14 +59,15 @@ def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
 
 def runs_table(summaries: Sequence[RunSummary]) -> Grid:
     """For ``orchestrate results``: a line a run, in the order given."""
-    headers = ("run", "started (UTC)", "jobs", "ok", "failed", "refused", "devices", "models")
+    headers = ("run", "started (UTC)", "jobs", "ok", "failed", "refused", "left", "devices", "models")
     rows = []
     for each in summaries:
         counts = Counter(dict(each.statuses))
-        numbers = (sum(counts.values()), counts["ok"], counts["failed"], counts["refused"])
+        numbers = (sum(counts.values()) + each.left, counts["ok"], counts["failed"], counts["refused"], each.left)
         texts = (each.run, f"{each.started_at:%Y-%m-%d %H:%M}" if each.started_at else "-", *map(str, numbers))
         rows.append(tuple(GridCell(text) for text in (*texts, _listed(each.devices), _listed(each.models))))
-    return Grid("Runs", headers, tuple(rows), 2, () if rows else ("No runs.",))
+    left = ["left: not done yet; `orchestrate resume RUN` goes on."] if any(each.left for each in summaries) else []
+    return Grid("Runs", headers, tuple(rows), 2, tuple(left) if rows else ("No runs.",))
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:
@@ -73,10 +75,14 @@ def _listed(names: Sequence[str], most: int = 3) -> str:
     return (", ".join(names[:most]) + more) or "-"
 
 
-def show_run(trials: pa.Table) -> Grid:
-    """For ``orchestrate show``: a line a cell with its status, medians, number of trials, failures and flags."""
+def show_run(trials: pa.Table, also: Sequence[str] = ()) -> Grid:
+    """For ``orchestrate show``: a line a cell with its status, medians, spread, number of trials, failures and flags.
+
+    ``also``: axes that are shown though nothing in the table varies along them: the rest of the run is to come.
+    """
     chosen = choose_trials(trials, _SHOWN)
-    names = independent([row for row in chosen.rows if row["status"] not in SILENT]) or ["model"]
+    found = independent([row for row in chosen.rows if row["status"] not in SILENT])
+    names = [axis for axis in axes.AXES if axis in {*found, *also}] or ["model"]
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in chosen.rows:
         groups[tuple(row[name] for name in names)].append(row)
@@ -94,7 +100,9 @@ def show_run(trials: pa.Table) -> Grid:
         rows=rows,
         label_columns=len(names) + 1,
         notes=(
+            "±: the farthest end of the spread from the median (smallest or largest below 5 trials, else quartiles).",
             *(f"{flag}: {FLAG_WORDS.get(flag, flag)}" for flag in sorted(flags)),
+            *(["Flagged trials are left out, and not counted in n, where a cell has others."] if flags else []),
             *([f"{chosen.superseded} earlier attempts of retried jobs left out."] if chosen.superseded else []),
         ),
     )
@@ -105,12 +113,22 @@ def _line(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[GridCell, ...]:
     any_cell = cell_of(rows, "attempt", None)  # every row has one: failures and flags do not hang on a metric
     statuses = Counter(row["status"] for row in rows)
     status = ", ".join(f"{name} {count}" if len(statuses) > 1 else name for name, count in sorted(statuses.items()))
-    counted = sum(row["status"] == "ok" for row in rows)
-    figures = ((axes.METRICS[name], cells[name].summary) for name in metrics)
+    counted = max((cell.summary.n for cell in cells.values() if cell.summary), default=0)
     return (
         GridCell(status.replace("_", " "), failed="ok" not in statuses),
         GridCell(str(counted)),
-        *(GridCell(figure(metric, found.median) if found else "") for metric, found in figures),
+        *(GridCell(_figure(name, cells[name])) for name in metrics),
         GridCell("; ".join(words for words, _ in any_cell.failures), failed=bool(any_cell.failures)),
         GridCell(", ".join(f"{flag} {count}" for flag, count in any_cell.flagged)),
     )
+
+
+def _figure(name: str, cell: Cell) -> str:
+    """``17.2 ±3%``; ``?`` behind it where only flagged trials have a figure."""
+    found = cell.summary
+    if found is None:
+        return ""
+    text = figure(axes.METRICS[name], found.median)
+    if found.n > 1 and found.median and name in METRICS:
+        text += f" ±{max(found.high - found.median, found.median - found.low) / found.median:.0%}"
+    return f"{text} ?" if cell.only_flagged else text

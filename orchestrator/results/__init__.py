@@ -14,9 +14,9 @@ __all__ = ["load"]
 def load(path: str | Path, table: str = "trials", *, run: str | None = None) -> pa.Table:
     """One of the tables ``trials``, ``tokens``, ``readings``, ``devices`` as ``pyarrow.Table``.
 
-    ``path`` is a run's folder; a results folder (with ``run``, where it holds several); one file of a run; a
-    file that ``orchestrate export`` wrote (Parquet, Arrow IPC, CSV, JSON lines); a CSV of published figures; or
-    ``reference:NAME`` for published figures that come with Orchestrate.
+    ``path`` is a run's name, as ``orchestrate results`` lists it, or its folder; a results folder (with ``run``,
+    where it holds several); one file of a run; a file that ``orchestrate export`` wrote (Parquet, Arrow IPC, CSV,
+    JSON lines); a CSV of published figures; or ``reference:NAME`` for published figures that come with Orchestrate.
 
     Raises UsageError where ``path`` is none of these. A file of the run that cannot be read is left out with a
     warning (``DamagedFileWarning``) that names it.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import ipc
 
+from agents.places import data_root
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import nearest, quoted
 from orchestrator.results import schema
@@ -24,11 +25,13 @@ def load(path: str | Path, table: str = "trials", *, run: str | None = None) -> 
     wanted = schema.schema(table)
     if str(path).startswith(PREFIX):
         return load_reference(str(path)) if table == "trials" else wanted.empty_table()
+    if isinstance(path, str) and not Path(path).exists() and path in Store(data_root()).runs():
+        return Store(data_root()).load(path, table)
     path = Path(path)
     if path.is_dir():
         return _folder(path, table, run)
     if not path.is_file():
-        raise UsageError(f"{path}: no such file or folder")
+        raise UsageError(f"{path}: no such file or folder, and no run under {data_root()}")
     try:
         return _file(path, table, wanted)
     except (Unreadable, pa.ArrowException, csv.Error, ValueError, OSError) as error:

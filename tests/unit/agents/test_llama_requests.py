@@ -32,6 +32,7 @@ def test_a_chat() -> None:
         "max_tokens": 32,
         "stream": True,
         "stream_options": {"include_usage": True},
+        "timings_per_token": True,
         "cache_prompt": False,
         "ignore_eos": False,
         "seed": 0,

@@ -46,7 +46,10 @@ def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "  ctx 4K: not supported: set it in the firmware",
         "",
         f"not complete; results: {Path('results') / 'three-1'}",
-        "more: orchestrate show three-1; orchestrate compare three-1; orchestrate export three-1 FILE",
+        "more:",
+        "  orchestrate show three-1",
+        "  orchestrate compare three-1",
+        "  orchestrate export three-1 FILE",
     ]
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -264,7 +265,8 @@ def test_csv_holds_a_line_a_cell_with_values_as_in_the_tables() -> None:
         "low": "10.0",
         "high": "12.0",
         "n": "2",
-        "completion_tokens": "8.0",
+        "with_metric": "completion_tokens",
+        "with": "8.0",
         "ratio": "",
         "best": "false",
         "only_flagged": "false",
@@ -276,6 +278,20 @@ def test_csv_holds_a_line_a_cell_with_values_as_in_the_tables() -> None:
     assert (second["median"], second["n"], second["failures"]) == ("", "0", "does not load: RAM:1")
 
 
+def test_csv_of_several_pivots_is_one_table() -> None:
+    table = trials({"decode_tps": 10.0, "ttft_s": 0.5, "context_tokens": 2**14, "threads": 4})
+    pivots = (pivot(table, ["context"], [], "decode_tps"), pivot(table, ["threads"], [], "ttft_s"))
+    rows = list(csv.DictReader(io.StringIO(csv_cells(*pivots))))
+    found = [(row["context_tokens"], row["threads"], row["metric"], row["median"]) for row in rows]
+    assert found == [("16384", "", "decode_tps", "10.0"), ("", "4", "ttft_s", "0.5")]
+
+
 def test_a_pivot_with_a_metric_that_is_a_column_too_keeps_both() -> None:
     table = trials({"ttft_s": 0.04, "load_s": 2.0})
     assert texts(pivot_grid(pivot(table, ["model"], [], "ttft_s", with_metric="load_s"))) == [("m", "0.04 (2.00)")]
+
+
+def test_a_run_beside_a_file_exported_from_it_counts_once() -> None:
+    table = trials({"decode_tps": 1.0}, {"decode_tps": 3.0})
+    twice = pa.concat_tables([table, table])
+    assert only_cell(pivot(twice, ["model"], [], "decode_tps")) == only_cell(pivot(table, ["model"], [], "decode_tps"))

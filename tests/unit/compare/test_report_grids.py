@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -82,10 +83,21 @@ def test_show_run_is_a_line_a_cell() -> None:
     grid = show_run(table)
     assert grid.headers == ("context", "status", "n", "decode_tps, tokens/s", "ttft_s, s", "failures", "flags")
     assert [tuple(cell.text for cell in row) for row in grid.rows] == [
-        ("4K", "failed 1, ok 2", "2", "20.00", "0.50", "engine crashed", "clocks_disagree 1"),
+        ("4K", "failed 1, ok 2", "1", "20.00", "0.50", "engine crashed", "clocks_disagree 1"),
         ("8K", "failed", "0", "", "", "does not load: RAM", ""),
     ]
-    assert grid.notes == ("clocks_disagree: client and engine disagree by more than 3 %",)
+    assert grid.notes[1:] == (
+        "clocks_disagree: client and engine disagree by more than 3 %",
+        "Flagged trials are left out, and not counted in n, where a cell has others.",
+    )
+
+
+def test_show_run_tells_the_spread_and_axes_that_are_still_to_vary() -> None:
+    rates = (20.0, 22.0, 23.0)
+    table = trials(*({"context_tokens": 4096, "kv_type_k": "f16", "decode_tps": rate} for rate in rates))
+    grid = show_run(table, also=("context_tokens",))
+    assert grid.headers[:1] == ("context",)
+    assert [tuple(cell.text for cell in row)[:4] for row in grid.rows] == [("4K", "ok", "3", "22.00 ±9%")]
 
 
 def test_runs_are_counted_by_the_last_attempt_of_each_job() -> None:
@@ -99,6 +111,6 @@ def test_runs_are_counted_by_the_last_attempt_of_each_job() -> None:
     summary = summary_of("r", table)
     assert summary.statuses == (("failed", 1), ("ok", 1), ("refused", 1))
     assert summary.devices == ("laptop", "other")
-    (row,) = runs_table([summary]).rows
-    assert [cell.text for cell in row] == ["r", "-", "3", "1", "1", "1", "laptop, other", "m"]
+    (row,) = runs_table([replace(summary, left=2)]).rows
+    assert [cell.text for cell in row] == ["r", "-", "5", "1", "1", "1", "2", "laptop, other", "m"]
     assert runs_table([]).notes == ("No runs.",)

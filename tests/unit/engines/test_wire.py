@@ -335,6 +335,18 @@ def test_running_counts_of_openai_dialects() -> None:
     assert counts == [[1, 1], [1, 3], [None, None]]
 
 
+def test_the_end_of_text_token_of_a_chat_comes_with_its_finish() -> None:
+    """As llama-server b11549 sends it: the finish has no count, and the usage after it one more than the texts."""
+    texts = [delta(content=text) | {"timings": {"predicted_n": place}} for place, text in enumerate("ab", 1)]
+    usage = {"choices": [], "usage": {"completion_tokens": 3}, "timings": {"predicted_n": 3}}
+    chunks = openai_chat_chunks(sse(*texts, finish("stop"), usage))
+    assert [(chunk.text, chunk.tokens, chunk.generated) for chunk in chunks] == [
+        ("a", 1, True),
+        ("b", 1, True),
+        ("", 1, True),
+    ]
+
+
 @pytest.mark.parametrize(
     ("stop_type", "truncated", "reason"),
     [

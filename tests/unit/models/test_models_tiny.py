@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import pytest
 
+from agents.contract.job import TINY_NAMES
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models import tiny, tiny_weights
@@ -228,3 +229,7 @@ def test_the_vocabulary_covers_every_byte() -> None:
     assert (tokens[ord("A")], tokens[0], tokens[ord(" ")], tokens[0xFF]) == ("A", "\u0100", "\u0120", "\u00ff")
     with pytest.raises(ValueError, match="cannot be made"):
         tokenizer_metadata(200)
+
+
+def test_the_matrix_knows_the_names_of_all_tiny_models() -> None:
+    assert tuple(model.name for model in TINY_MODELS) == TINY_NAMES
