@@ -23,6 +23,9 @@ from agents.measure import measure
 
 LOG_LIMIT = 256 * 1024  # characters of an engine's log that travel with a report
 
+PASSING = frozenset({Cause.CANCELLED, Cause.DISK_FULL})
+"""Causes of a failed load that say nothing of the next try with the same settings."""
+
 Say = Callable[[str, Progress | None], None]
 """Told of each phase as it begins ("loading", "measuring"), with the live view of the stream if there is one."""
 
@@ -35,6 +38,7 @@ class Host:
     folder: Path  # device root: models/, logs/
     engines: tuple[Engine, ...]
     clock: Clock = field(default_factory=SystemClock)
+    _failed: tuple[LoadSettings, LoadFailed] | None = None  # the last load, if it failed: repeats come one by one
     _session: Session | None = None
     _settings: LoadSettings | None = None
     _warmed: set[Workload] = field(default_factory=set)
@@ -108,6 +112,9 @@ class Host:
                 self._session.check_alive(within_s=0.0)
                 return self._session, True
         self.unload()
+        if self._failed is not None and self._failed[0] == job.load:
+            before = self._failed[1]
+            raise LoadFailed(before.cause, f"{before.detail} (not tried again: it failed so just before)")
         engine = self._engine(job)
         refuse_what_it_cannot(engine, job.load)
         self._log = self.folder / "logs" / job.campaign_id / f"{job.job_id}-{job.attempt}.log"
@@ -126,7 +133,13 @@ class Host:
             cancelled=cancelled,
             say=tell,
         )
-        self._session = engine.load(job.load, place)
+        self._failed = None
+        try:
+            self._session = engine.load(job.load, place)
+        except LoadFailed as error:
+            if error.cause not in PASSING:
+                self._failed = (job.load, error)
+            raise
         self._settings = job.load
         return self._session, False
 

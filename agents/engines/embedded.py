@@ -126,7 +126,7 @@ class EmbeddedSession:
     def _ready(self, place: LoadPlace) -> str:
         """Waits for the child's one line. The address of its server; raises LoadFailed."""
         line = _read_line(self._child, place)
-        message: dict[str, str] = json.loads(line) if line else {}
+        message: dict[str, str] = json.loads(line) if line.startswith(b"{") else {}
         if "address" in message:
             return message["address"]
         error = message.get("error", "")
@@ -242,7 +242,12 @@ def _loaded_of(settings: LoadSettings, files: ModelFiles, params: dict[str, Any]
         kv_bytes=facts.kv_bytes,
         compute_bytes=facts.compute_bytes,
         context_tokens_actual=facts.context_tokens,
-        settings=(*((name, str(value)) for name, value in params.items()), ("GOMP_SPINCOUNT", _spin_count())),
+        settings=(
+            *((name, str(value)) for name, value in params.items()),
+            ("GOMP_SPINCOUNT", _spin_count()),
+            ("nice", str(os.getpriority(os.PRIO_PROCESS, 0))),  # Ray's workers run at 15 unless it is told otherwise
+            *((f"log.{name}", value) for name, value in facts.told),
+        ),
     )
 
 

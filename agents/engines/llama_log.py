@@ -16,6 +16,16 @@ MIB = 1024 * 1024
 _BUFFER = re.compile(r"(?P<device>\S+)\s+(?P<part>model|KV|RS|compute|output) buffer size\s*=\s*(?P<mib>[\d.]+) MiB")
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 _CONTEXT = re.compile(r"llama_context: n_ctx\s+= (\d+)")
+_TOLD: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("n_threads", re.compile(r"system_info: n_threads = (\d+)")),
+    ("n_threads_batch", re.compile(r"system_info:.*n_threads_batch = (\d+)")),
+    ("n_batch", re.compile(r"llama_context: n_batch\s+= (\d+)")),
+    ("n_ubatch", re.compile(r"llama_context: n_ubatch\s+= (\d+)")),
+    ("flash_attn", re.compile(r"llama_context: flash_attn\s+= (\S+)")),
+    ("flash_attn_resolved", re.compile(r"Flash Attention (enabled|disabled)", re.IGNORECASE)),
+    ("load_mode", re.compile(r"\(load_mode = (\w+)\)")),
+    ("cpu", re.compile(r"system_info: .*? \| CPU : (.+?) \|?\s*$", re.MULTILINE)),
+)
 _DEVICE = re.compile(r"using device (\S+) \((.+?)\)(?= \(| - |$)", re.MULTILINE)
 _ERROR = re.compile(
     r"^(?:\S+ E (?P<logged>.+)|(?P<fatal>.*(?:GGML_ASSERT|what\(\):|terminate called).*))$", re.MULTILINE
@@ -52,6 +62,7 @@ class LogFacts:
     layers_total: int | None
     context_tokens: int | None
     devices: tuple[str, ...]
+    told: tuple[tuple[str, str], ...]  # settings as the engine has them, asked for or not; ``cpu``: its features
 
 
 def read_log(text: str) -> LogFacts:
@@ -73,6 +84,7 @@ def read_log(text: str) -> LogFacts:
         layers_total=int(offloaded[2]) if offloaded else None,
         context_tokens=int(context[1]) if context else None,
         devices=tuple(f"{name} ({words})" for name, words in _DEVICE.findall(text)),
+        told=tuple((name, found[1]) for name, pattern in _TOLD if (found := pattern.search(text))),
     )
 
 

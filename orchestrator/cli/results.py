@@ -16,7 +16,7 @@ from agents.places import data_root
 from orchestrator.cli.home import ledger_path, run_named
 from orchestrator.cli.view import Summary
 from orchestrator.cli.words import counted, first_line
-from orchestrator.compare.axes import axis_named
+from orchestrator.compare.axes import axis_named, label
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.errors import UsageError
@@ -84,8 +84,8 @@ def failures_of(rows: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def _cell_words(row: dict[str, Any]) -> str:
     parts = [row["engine"], row["model"], row["quantisation"], row["runtime"], row["workload"]]
-    context = row["context_tokens"]
-    parts.insert(4, f"ctx {context // 1024}K" if context and context % 1024 == 0 else context and f"ctx {context}")
+    told = (("context_tokens", "ctx"), ("kv_type_k", "kv"), ("dedicated_vram_bytes", "vram"), ("power_limit_w", ""))
+    parts[4:4] = [f"{word} {label(name, row[name])}".strip() for name, word in told if row[name] is not None]
     return " ".join(str(part) for part in parts if part)
 
 

@@ -114,6 +114,7 @@ def _work(work: Work, fleet: Fleet, ledger: Ledger, root: Path, view: View) -> N
 @contextlib.contextmanager
 def _fleet(address: str | None, view: View) -> Iterator[Fleet]:
     """The fleet over Ray, closed whatever happens."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before there is work to stop, it ends as Ctrl-C does
     view.say("joining the Ray cluster, or starting one on this machine ...")
     from orchestrator.dispatch.ray_fleet import RayFleet
 

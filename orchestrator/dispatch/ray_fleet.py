@@ -46,7 +46,8 @@ class RayFleet:
 
     def __init__(self, address: str | None = None) -> None:
         """``address``: as for ``ray.init``; "local" always starts one. Raises OrchestrateError."""
-        self.started_cluster = _connect(address)
+        self._temp = tempfile.TemporaryDirectory(prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True)
+        self.started_cluster = _connect(address, self._temp.name)
         self._made: list[Any] = []  # handles of all agents that were started, also of those that never answered
         self._actors: dict[str, Any] = {}  # device id -> actor handle
         self._devices: dict[str, Device] = {}
@@ -131,10 +132,16 @@ class RayFleet:
         self._made.clear()
         self._actors.clear()
         ray.shutdown()
+        self._temp.cleanup()
 
 
-def _connect(address: str | None) -> bool:
-    """True if a cluster was started here."""
+def _short_folder() -> str | None:
+    """Where Ray keeps its files: its sockets' paths must stay under 104 characters, so not a user's long TMPDIR."""
+    return os.environ.get("RAY_TMPDIR") or ("/tmp" if Path("/tmp").is_dir() else None)
+
+
+def _connect(address: str | None, temp: str) -> bool:
+    """True if a cluster was started here, with its sockets and logs under ``temp``."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     told = address or os.environ.get("RAY_ADDRESS")
     running = None if told == "local" else _answering(told) if told else _latest_on_this_machine()
@@ -155,6 +162,7 @@ def _connect(address: str | None) -> bool:
             num_gpus=0,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=temp,
             **quiet,
         )
     except (RayError, RuntimeError, ValueError, ConnectionError, OSError) as error:

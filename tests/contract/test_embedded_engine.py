@@ -283,6 +283,17 @@ def test_a_bad_file_is_a_failure_in_words(bench: Bench, folder: Path, how: str, 
     measured(bench.outcome(a_job(tiny())))  # the next job is well
 
 
+def test_a_load_that_failed_is_not_tried_again_for_its_repeats(bench: Bench, folder: Path) -> None:
+    path = damaged(folder, "missing")
+    first = failed(bench.outcome(a_job(at(path))))
+    path.write_bytes(make_tiny("llama", "Q8_0", folder / "models" / "tiny").path.read_bytes())
+    again = failed(bench.outcome(a_job(at(path), job_id="j2")))
+    assert again.cause is first.cause
+    assert again.detail == f"{first.detail} (not tried again: it failed so just before)"
+    measured(bench.outcome(a_job(tiny(), job_id="j3")))
+    measured(bench.outcome(a_job(at(path), job_id="j4")))  # after another load it has its chance
+
+
 def test_a_bad_file_after_a_good_engine_brings_no_stale_log(bench: Bench, folder: Path) -> None:
     measured(bench.outcome(a_job(tiny())))
     report = bench.run(a_job(at(damaged(folder, "text")), job_id="j2"))

@@ -28,6 +28,20 @@ def test_a_good_load() -> None:
         layers_total=None,
         context_tokens=1024,
         devices=(),
+        told=(
+            ("n_threads", "2"),
+            ("n_threads_batch", "2"),
+            ("n_batch", "1024"),
+            ("n_ubatch", "512"),
+            ("flash_attn", "auto"),
+            ("flash_attn_resolved", "enabled"),
+            ("load_mode", "mmap"),
+            (
+                "cpu",
+                "SSE3 = 1 | SSSE3 = 1 | AVX = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | BMI2 = 1 | LLAMAFILE = 1"
+                " | OPENMP = 1 | REPACK = 1",
+            ),
+        ),
     )
 
 
@@ -64,7 +78,7 @@ def test_a_load_on_a_gpu() -> None:
 
 
 def test_nothing_in_a_log_is_nothing_known() -> None:
-    assert read_log("") == read_log("what is this?\n\x00") == LogFacts(None, None, None, None, None, None, ())
+    assert read_log("") == read_log("what is this?\n\x00") == LogFacts(None, None, None, None, None, None, (), ())
 
 
 @pytest.mark.parametrize(
