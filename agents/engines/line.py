@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from agents.clock import Clock
 from agents.engines.events import Ending, first_event_ns
-from agents.engines.http_stream import Ended, Limits
+from agents.engines.exchange import Ended, Limits
 
 LOOK_S = 0.1
 READ_BYTES = 65_536

@@ -15,7 +15,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from agents.engines.http_stream import Ended
+from agents.engines.exchange import Ended
 from agents.engines.line import Line, Stopped
 
 

@@ -18,7 +18,7 @@ from agents.contract.report import Cause, Refused, Report
 from agents.places import data_root
 from orchestrator.cli.home import ledger_path, run_named
 from orchestrator.cli.results import summary_of
-from orchestrator.cli.view import Opening, View, view_for
+from orchestrator.cli.view import JsonView, LinesView, Opening, View
 from orchestrator.cli.words import counted
 from orchestrator.dispatch.campaign import Campaign
 from orchestrator.dispatch.fleet import Fleet
@@ -50,6 +50,16 @@ class Work:
     def opening(self, devices: Sequence[Device]) -> Opening:
         waiting = {device: len(jobs) for device, jobs in self.waiting.items()}
         return Opening(self.run, self.matrix, tuple(devices), len(self.jobs), self.done, waiting, self.unplaced)
+
+
+def view_for(as_json: bool) -> View:
+    if as_json:
+        return JsonView()
+    if not sys.stdout.isatty():
+        return LinesView()
+    from orchestrator.cli.live import LiveView
+
+    return LiveView()
 
 
 def submit_matrix(file: Path, *, address: str | None, as_json: bool, yes: bool) -> None:

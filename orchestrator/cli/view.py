@@ -83,16 +83,6 @@ class View(Protocol):
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None: ...
 
 
-def view_for(as_json: bool) -> View:
-    if as_json:
-        return JsonView()
-    if not sys.stdout.isatty():
-        return LinesView()
-    from orchestrator.cli.live import LiveView
-
-    return LiveView()
-
-
 @dataclass
 class Pace:
     """How far a run is, and how long it will still take: mean seconds of a job so far, the busiest device decides."""

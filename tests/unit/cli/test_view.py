@@ -10,7 +10,8 @@ from rich.console import Console
 
 from agents.contract.device import Device
 from orchestrator.cli.live import LiveView
-from orchestrator.cli.view import JsonView, LinesView, Opening, Pace, Summary, View, view_for
+from orchestrator.cli.submit import view_for
+from orchestrator.cli.view import JsonView, LinesView, Opening, Pace, Summary, View
 from orchestrator.report.grid import Grid, GridCell
 from tests.unit.cli.happened import JOBS, MATRIX, OPENING, STORY, A, B, ended
 from tests.unit.results.attempts_made_up import FAILED, MEASURED
