@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -52,8 +53,7 @@ def summary_of(run: str, root: Path) -> Summary:
 def axes_to_come(run: str) -> tuple[str, ...]:
     """The axes that vary in the matrix of a run that is not complete: what is done yet may not show them."""
     with open_ledger() as ledger:
-        row = next((each for each in ledger.campaigns() if each.id == run), None) if ledger else None
-        if ledger is None or row is None or row.done == row.jobs:
+        if ledger is None or not jobs_left(ledger, run)[0]:
             return ()
         matrix = matrix_from_json(ledger.matrix(run))
     seen: dict[str, set[Value]] = {}
@@ -64,19 +64,21 @@ def axes_to_come(run: str) -> tuple[str, ...]:
     return tuple(axis_named(name) for name, values in seen.items() if len(values) > 1)
 
 
+def jobs_left(ledger: Ledger | None, run: str) -> tuple[int, int]:
+    """Jobs of ``run`` that are not done, and all of them; (0, 0) where the ledger does not know it."""
+    rows = ledger.campaigns() if ledger else []
+    return next(((row.jobs - row.done, row.jobs) for row in rows if row.id == run), (0, 0))
+
+
 def failures_of(rows: list[dict[str, Any]]) -> tuple[str, ...]:
     """A line for each distinct failure of a last attempt, with its count. PURE"""
-    last: dict[str, dict[str, Any]] = {}
+    last: dict[str, int] = {}
     for row in rows:
-        if row["status"] != "ok" and row["attempt"] >= last.get(row["job_id"], row)["attempt"]:
-            last[row["job_id"]] = row
-    final = {row["job_id"]: max(row["attempt"], 0) for row in rows if row["status"] == "ok"}
-    counts: dict[str, int] = {}
-    for job_id, row in last.items():
-        if row["attempt"] < final.get(job_id, 0):
-            continue  # a later attempt was measured
-        line = f"{_cell_words(row)}: {cause_words[Cause(row['cause'])]}: {first_line(row['detail'] or '')}"
-        counts[line] = counts.get(line, 0) + 1
+        last[row["job_id"]] = max(row["attempt"], last.get(row["job_id"], 0))
+    ends = [row for row in rows if row["status"] != "ok" and row["attempt"] == last[row["job_id"]]]
+    counts = Counter(
+        f"{_cell_words(row)}: {cause_words[Cause(row['cause'])]}: {first_line(row['detail'] or '')}" for row in ends
+    )
     lines = [f"{line}  (x{count})" if count > 1 else line for line, count in counts.items()]
     more = len(lines) - SHOWN_FAILURES
     return (*lines[:SHOWN_FAILURES], *([f"... and {more} more: orchestrate show"] if more > 0 else []))
@@ -127,11 +129,10 @@ def show_run(name: str, *, as_json: bool) -> None:
             sys.stdout.write(line)
         return
     with open_ledger() as ledger:
-        row = next((each for each in ledger.campaigns() if each.id == run), None) if ledger else None
-    left = row.jobs - row.done if row else 0
+        left, jobs = jobs_left(ledger, run)
     print(f"run {run}: {root / 'runs' / run}")
-    if row and left:
-        print(f"not complete: {left} of {counted(row.jobs, 'job')} left; go on with: orchestrate resume {run}")
+    if left:
+        print(f"not complete: {left} of {counted(jobs, 'job')} left; go on with: orchestrate resume {run}")
     print_grid(run_grid(table, axes_to_come(run)), sys.stdout)
     failures = failures_of(table.to_pylist())
     if failures:

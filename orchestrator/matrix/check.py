@@ -91,6 +91,7 @@ class Checked:
         rows = []
         for row, (spec, raw) in enumerate(zip(getattr(self._door.spec, section), raws, strict=True)):
             if self._door.is_broken(section, row):
+                self._known(section, spec.given(raw), row)  # only for what it reports
                 continue
             if not raw:
                 self.report((section, row), "the entry is empty; at least one axis belongs here")

@@ -89,7 +89,11 @@ class Door:
         else:
             section, key = self.raw.get(str(place[0])), place[1]
             if isinstance(section, list) and isinstance(key, int):
-                section[key] = {}
+                row = section[key]
+                if len(steps) > 2 and isinstance(row, dict) and steps[2] in row:
+                    del row[steps[2]]  # what else stands in the row is still checked
+                else:
+                    section[key] = {}
             elif isinstance(section, dict):
                 section.pop(key, None)
 

@@ -280,3 +280,9 @@ def test_a_message_names_the_file_as_it_was_given() -> None:
     with pytest.raises(MatrixErrors) as caught:
         parse_matrix("axes: {contxt: 1}", Path("some/quickstart.yaml"), lambda name: b"")
     assert str(caught.value).splitlines()[-1].startswith("some/quickstart.yaml:1: axes.contxt: unknown key")
+
+
+def test_an_unknown_key_in_an_entry_hides_nothing_else_of_it(tmp_path: Path) -> None:
+    text = "include: [{model: 'tiny:llama', contxt: 4K, threads: -3, workload: nope}]"
+    found = sorted(line.split(": ")[1] for line in errors(tmp_path, text))
+    assert found == ["include[0].contxt", "include[0].threads", "include[0].workload"]
