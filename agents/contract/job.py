@@ -91,9 +91,12 @@ TINY_NAMES = ("llama", "qwen3moe", "deepseek2", "qwen3vl", "llama-0.6b")
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model's files come from: at most one of ``path``, ``hf_repo``, ``tiny``; none: the engine knows the name.
+    """Where a model's files come from: at most one of ``path``, ``hf_repo``, ``url``, ``tiny``; none: the engine knows
+    the name.
 
     ``hf_file`` and ``mmproj`` are file names or globs; without ``hf_file`` the quantisation picks the file.
+    ``sha256`` is that of the file at ``url`` (of a split model: of its first part), 64 small hex digits. With ``url``,
+    ``mmproj`` is an address too, or the name of a file beside it. An address can hold a login or a token: no repr.
     ``engine_names`` holds what single engines call the model: (("ollama", "qwen3-vl:32b"), ...).
     """
 
@@ -102,8 +105,10 @@ class ModelSource:
     hf_revision: str | None = None
     hf_file: str | None = None
     tiny: str | None = None
-    mmproj: str | None = None
+    mmproj: str | None = field(default=None, repr=False)
     engine_names: tuple[tuple[str, str], ...] = ()
+    url: str | None = field(default=None, repr=False)
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -109,7 +109,7 @@ def sha256_of(path: Path, say: Say, notes: Path | None = None) -> str:
 
     ``notes`` is the directory of the side file; None: beside the file.
     """
-    kept = _kept_digest(_side_file(path, notes), path.stat())
+    kept = kept_digest(path, notes)
     if kept is not None:
         return kept
     sha256 = hashed(path, say)
@@ -117,8 +117,19 @@ def sha256_of(path: Path, say: Say, notes: Path | None = None) -> str:
     return sha256
 
 
-def hashed(path: Path, say: Say) -> str:
-    """SHA-256 of a file, hex, read from end to end."""
+def undamaged(path: Path, sha256: str | None, said_by: str, say: Say, notes: Path | None = None) -> str:
+    """``sha256_of``; raises LoadFailed(MODEL_FILE_INVALID) where that is not the one that ``said_by`` told."""
+    digest = sha256_of(path, say, notes)
+    if digest != (sha256 or digest):
+        raise LoadFailed(
+            Cause.MODEL_FILE_INVALID,
+            f"{path} has SHA-256 {digest}, but {said_by} says {sha256}: damaged, delete it to fetch it again",
+        )
+    return digest
+
+
+def hashed(path: Path, say: Say, between: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file, hex, read from end to end. ``between`` is told after each block how many bytes are read."""
     progress = Progress(say, f"checking {path.name}", path.stat().st_size)
     digest = hashlib.sha256()
     done_bytes = 0
@@ -127,6 +138,7 @@ def hashed(path: Path, say: Say) -> str:
             digest.update(block)
             done_bytes += len(block)
             progress.at(done_bytes)
+            between(done_bytes)
     return digest.hexdigest()
 
 
@@ -138,13 +150,23 @@ def keep_digest(path: Path, sha256: str, notes: Path | None = None) -> None:
         file.write(note.encode())
 
 
-def _kept_digest(side_file: Path, stat: os.stat_result) -> str | None:
+def kept_digest(path: Path, notes: Path | None = None) -> str | None:
+    """SHA-256 of a file from its side file; None where there is none, or the file is another since, or gone."""
     try:
-        note = json.loads(side_file.read_bytes())
+        stat = path.stat()
+        note = json.loads(_side_file(path, notes).read_bytes())
         holds = note["size"] == stat.st_size and note["mtime_ns"] == stat.st_mtime_ns
         return str(note["sha256"]) if holds else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _side_file(path: Path, notes: Path | None) -> Path:

@@ -20,3 +20,11 @@ class ModelFiles:
     mmproj: Path | None = None
     facts: GgufFacts | None = None
     sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingFile:
+    """A file that is not in the store yet, and what of it is still to come; None where that cannot be told."""
+
+    target: Path
+    size_bytes: int | None

@@ -11,13 +11,16 @@ Say = Callable[[str], None]
 
 
 class Progress:
-    """Says ``WHAT: 3.1 of 18.1 GiB`` while bytes go by; the first and the last are always said."""
+    """Says ``WHAT: 3.1 of 18.1 GiB`` while bytes go by; the first and the last are always said.
+
+    ``total_bytes`` None: not known, and not said.
+    """
 
     def __init__(
         self,
         say: Say,
         what: str,
-        total_bytes: int,
+        total_bytes: int | None,
         *,
         seconds: Callable[[], float] = time.monotonic,
         every_s: float = 1.0,
@@ -32,9 +35,10 @@ class Progress:
     def at(self, done_bytes: int) -> None:
         now = self._seconds()
         due = self._said_at is None or now - self._said_at >= self._every_s
-        if due or done_bytes >= self._total:
+        if due or (self._total is not None and done_bytes >= self._total):
             self._said_at = now
-            self._say(f"{self._what}: {in_words(done_bytes)} of {in_words(self._total)}")
+            of_all = "" if self._total is None else f" of {in_words(self._total)}"
+            self._say(f"{self._what}: {in_words(done_bytes)}{of_all}")
 
     def after(self, before_bytes: int) -> Callable[[int], None]:
         """``at`` for one of several files: ``before_bytes`` were in those before it."""

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-from agents.contract.job import LoadSettings, ModelSource
+from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.files import ModelFiles
-from agents.models.gguf_check import check_model, check_projector
+from agents.models.lan import fetch_path, kept_from_path
+from agents.models.local import files_at
+from agents.models.peers import Peers
 from agents.models.progress import Say
 
 __all__ = ["ModelFiles", "resolve"]
 
 
-def resolve(settings: LoadSettings, store: Path, say: Say) -> ModelFiles:
+def resolve(settings: LoadSettings, store: Path, say: Say, peers: Peers | None = None) -> ModelFiles:
     """The model's files on this device: made, found, or fetched into ``store``. ``say`` gets sentences on the way.
 
-    A path may begin with ``~``; a relative one counts from the directory in which the agent was started.
+    A path may begin with ``~``; a relative one counts from the directory in which the agent was started. What another
+    device of ``peers`` has comes from there, not from the internet.
     Raises LoadFailed: MODEL_FILE_MISSING (also for a name that only an engine knows), MODEL_FILE_INVALID, DISK_FULL.
     """
     source = settings.source
@@ -27,48 +29,44 @@ def resolve(settings: LoadSettings, store: Path, say: Say) -> ModelFiles:
 
         return make_tiny(source.tiny, settings.quantisation, store / "tiny", say)
     if source.path is not None:
-        return _at_path(source, source.path, settings.quantisation, say)
-    if source.hf_repo is not None:
-        from agents.models.hub import HubRequest, fetch
+        files = _at_path(source.path, source.mmproj, store, say, peers)
+        return _quantisation_said(files, settings.quantisation, say)
+    if source.url is not None:
+        from agents.models.url import fetch_url
 
-        request = HubRequest(source.hf_repo, source.hf_revision, source.hf_file, settings.quantisation, source.mmproj)
-        return fetch(request, store, say)
+        return _quantisation_said(fetch_url(source, store, say, peers), settings.quantisation, say)
+    if source.hf_repo is not None:
+        from agents.models.hub import fetch
+        from agents.models.hub_listing import request_of
+
+        return fetch(request_of(source, settings.quantisation), store, say, peers=peers)
     raise LoadFailed(
         Cause.MODEL_FILE_MISSING,
         f"{settings.engine} loads files, and {settings.model!r} names none: "
-        "give a path to a .gguf file, hf:OWNER/REPO, or tiny:ARCH",
+        "give a path or an address of a .gguf file, hf:OWNER/REPO, or tiny:ARCH",
     )
 
 
-def _at_path(source: ModelSource, path: str, quantisation: str | None, say: Say) -> ModelFiles:
-    model = _absolute(path)
-    facts = check_model(model)
-    if quantisation is not None and quantisation.upper() != facts.quantisation.upper():
-        say(f"{model.name} calls itself {facts.quantisation}; {quantisation} is asked for")
-    mmproj = None
-    if source.mmproj is not None:
-        mmproj = _projector(source.mmproj, model.parent)
-        check_projector(mmproj)
-    return ModelFiles(model, mmproj, facts)
-
-
-def _absolute(path: str) -> Path:
+def _at_path(path: str, mmproj: str | None, store: Path, say: Say, peers: Peers | None) -> ModelFiles:
+    """Where it lies on this device, else from another one, once."""
     try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError as error:  # ~nobody
-        raise LoadFailed(Cause.MODEL_FILE_MISSING, f"no such model file: {path} ({error})") from error
+        return files_at(path, mmproj)
+    except LoadFailed as error:
+        if error.cause is not Cause.MODEL_FILE_MISSING:
+            raise
+        files = kept_from_path(path, mmproj, store)
+        if files is None and peers is not None:
+            files = fetch_path(path, mmproj, store, peers, say)
+            if files is None:
+                others = len([peer for peer in peers.urls if peer.device_id != peers.own])
+                raise LoadFailed(error.cause, f"{error.detail}, nor at any of {others} other devices") from error
+        if files is None:
+            raise
+        return files
 
 
-def _projector(wanted: str, beside: Path) -> Path:
-    """A path as the model's own, or a bare name or glob of one file in the model's directory."""
-    if "/" in wanted or "\\" in wanted:
-        return _absolute(wanted)
-    names = sorted(file.name for file in beside.iterdir() if file.suffix.lower() == ".gguf")
-    found = [name for name in names if fnmatchcase(name.lower(), wanted.lower())]
-    if len(found) != 1:
-        shown = ", ".join(found or names)
-        raise LoadFailed(
-            Cause.MODEL_FILE_MISSING,
-            f"{len(found) or 'no'} files in {beside} match the vision projector {wanted!r}; there are {shown}",
-        )
-    return beside / found[0]
+def _quantisation_said(files: ModelFiles, asked: str | None, say: Say) -> ModelFiles:
+    """``files``; says so where the file calls itself another quantisation than is asked for."""
+    if asked is not None and files.facts is not None and asked.upper() != files.facts.quantisation.upper():
+        say(f"{files.path.name} calls itself {files.facts.quantisation}; {asked} is asked for")
+    return files

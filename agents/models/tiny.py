@@ -13,7 +13,7 @@ from pathlib import Path
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.disk import alone, keep_digest, need_room, os_errors_named, sha256_of, written_aside
-from agents.models.files import ModelFiles
+from agents.models.files import MissingFile, ModelFiles
 from agents.models.gguf_check import GgufFacts, check_gguf
 from agents.models.progress import Say
 from agents.models.sizes import in_words
@@ -79,6 +79,25 @@ def make_tiny(name: str, quantisation: str | None, directory: Path, say: Say = l
     return ModelFiles(path, mmproj, facts, sha256)
 
 
+def missing_files(name: str, quantisation: str | None, directory: Path) -> tuple[MissingFile, ...]:
+    """What ``make_tiny`` would make. Raises LoadFailed as it does."""
+    from agents.models.tiny_writer import file_bytes
+
+    model = _model(name)
+    wanted = [(f"tiny-{model.name}", model.plan, _quantisation(quantisation, model))]
+    if model.projector is not None:
+        wanted.append((f"tiny-{model.name}-mmproj", model.projector, PROJECTOR_TYPE))
+    return tuple(
+        MissingFile(path, file_bytes(plan(), file_name, kind, GENERATOR))
+        for file_name, plan, kind in wanted
+        if _facts_of_made(path := _path_of(directory, file_name, kind)) is None
+    )
+
+
+def _path_of(directory: Path, name: str, quantisation: str) -> Path:
+    return directory / f"{name}-{quantisation}.g{GENERATOR}.gguf"
+
+
 def _model(name: str) -> TinyModel:
     bare = name.lower().removeprefix("tiny:")
     for model in TINY_MODELS:
@@ -102,7 +121,7 @@ def _quantisation(asked: str | None, model: TinyModel) -> str:
 def _made(
     name: str, plan: Callable[[], ModelPlan], quantisation: str, directory: Path, say: Say
 ) -> tuple[Path, GgufFacts, str]:
-    path = directory / f"{name}-{quantisation}.g{GENERATOR}.gguf"
+    path = _path_of(directory, name, quantisation)
     with os_errors_named(f"cannot make {path}"):
         facts = _facts_of_made(path)
         if facts is None:

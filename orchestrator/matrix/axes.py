@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agents.contract.job import TINY_NAMES, Runtime
+from agents.contract.web_address import is_web
 from orchestrator.matrix import units
+from orchestrator.matrix.addresses import parse_literal_address
 from orchestrator.matrix.problems import BadValue, not_one_of, quoted
 
 Value = str | int | float | bool
@@ -87,7 +89,7 @@ def _parse_model(text: str) -> Value:
             f"{quoted(text)} is not a Hugging Face name. Allowed: hf:OWNER/REPO, hf:OWNER/REPO/FILE.gguf,"
             " either with @REVISION"
         )
-    return parse_name(text)
+    return parse_literal_address(text) if is_web(text) else parse_name(text)
 
 
 def _parse_quantisation(text: str) -> Value:
@@ -147,8 +149,9 @@ AXES: tuple[Axis, ...] = (
         columns=("model",),
         parse=_parse_model,
         schema=_NAME,
-        help="A name under models; else tiny:ARCH (made here), hf:OWNER/REPO (Hugging Face), a path (ends in .gguf, or"
-        " begins with / ./ ../ ~/ or a drive letter); anything else is the engine's own name",
+        help="A name under models; else tiny:ARCH (made here), hf:OWNER/REPO (Hugging Face), an address"
+        " (http:// or https://, ends in .gguf), a path (ends in .gguf, or begins with / ./ ../ ~/ or a drive letter);"
+        " anything else is the engine's own name",
     ),
     Axis(
         name="quantisation",

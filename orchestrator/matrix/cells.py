@@ -20,7 +20,7 @@ from typing import Any
 from agents.contract.job import LoadSettings, MachineState, ModelSource, Workload
 from orchestrator.matrix.axes import AXES, BY_NAME, Value
 from orchestrator.matrix.matrix import Dim, Grid, Matrix
-from orchestrator.matrix.models import fill_quantisation, literal_source
+from orchestrator.matrix.models import fill_quantisation, identity, literal_source
 
 Option = tuple[Value, ...]
 _SWAP = bytes((1, *bytes(255)))  # bytes.translate table: 0 becomes 1, all else 0
@@ -111,7 +111,8 @@ class World:
             if name == "workload":
                 content = [value, _content(self.matrix.workloads[str(value)])]
             elif name == "model":
-                content = [value, _content(self.matrix.models.get(str(value)) or literal_source(str(value)))]
+                source = self.matrix.models.get(str(value)) or literal_source(str(value))
+                content = [value, _content(identity(source))]
             self._fragments[key] = f"{name}={json.dumps(content, sort_keys=True)}".encode()
         return self._fragments[key]
 

@@ -174,10 +174,11 @@ class Checked:
             source = self.models.get(model) or literal_source(model)
             if engines == ("embedded",) and not has_files(source) and not self._may_hold("engine"):
                 near = nearest(model, named)
+                allowed = (*named, "tiny:ARCH, hf:OWNER/REPO, an address or a path of a .gguf file")
                 self.report(
                     self._where("model", model),
                     f"{quoted(model)} has no files, and the embedded engine knows no names of its own"
-                    f"{near or '.'} Allowed: {', '.join((*named, 'tiny:ARCH, hf:OWNER/REPO, a path to a .gguf file'))}",
+                    f"{near or '.'} Allowed: {', '.join(allowed)}",
                 )
             if needs_quantisation(source) and "quantisation" not in grid.names and not self._may_hold("quantisation"):
                 self.report(

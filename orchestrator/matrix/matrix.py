@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def _size(size_bytes: int) -> str:
     return f"{size_bytes / 1024**3:.1f}GiB"
 
 
+class Rounds(StrEnum):
+    """What a round of repeats goes through."""
+
+    LOADED = "loaded"  # the cells of one loaded engine: the fewest loads
+    STATE = "state"  # all cells of a machine state: a load for each, and drift over hours is spread over all of them
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
     """How often each cell is measured. ``seed`` is that of the order of the runs."""
@@ -73,6 +81,7 @@ class Measure:
     warmups: int = 1
     seed: int = 1
     keep_output: bool = False
+    rounds: Rounds = Rounds.LOADED
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from agents.contract.web_address import is_web, shown
 from orchestrator.errors import UsageError
 
 SHOWN = 100
@@ -42,7 +43,8 @@ class MatrixErrors(UsageError):
 
 
 def quoted(text: str, most: int = 60) -> str:
-    """``text`` in double quotes on one line, cut after ``most`` characters."""
+    """``text`` in double quotes on one line, cut after ``most`` characters. An address comes without its login."""
+    text = shown(text) if is_web(text) else text
     flat = text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
     return f'"{flat[:most]}..."' if len(flat) > most else f'"{flat}"'
 

@@ -120,7 +120,7 @@ def _matrix(spec: MatrixSpec, checked: Checked, text: str, path: Path, files: tu
         devices=_selector(spec),
         models=checked.models,
         workloads=checked.workloads,
-        measure=Measure(measure.repeats, measure.warmups, measure.seed, measure.keep_output),
+        measure=Measure(measure.repeats, measure.warmups, measure.seed, measure.keep_output, measure.rounds),
         timeouts=Timeouts(timeouts.load, timeouts.first_token, timeouts.trial),
         product=checked.product,
         includes=checked.includes,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -115,6 +115,7 @@ WORD: Schema = {"type": ["string", "number"], "minLength": 1}
 
 TEXT = Reads(str, {"type": ["string", "number", "boolean"]})
 NAME = Reads(parse_name, WORD)
+MaybeName = Annotated[str | None, NAME]
 PROMPT = Reads(parse_text, SOME_TEXT)
 SWITCH = Reads(units.parse_switch, {"type": ["boolean", "string"], "pattern": units.SWITCH_PATTERN})
 SIZE = Reads(units.parse_bytes, {"type": ["integer", "string"], "pattern": units.BYTES_PATTERN, "maximum": 0})

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Discriminator, Field, Tag, create_model, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
-from agents.contract.job import TINY_NAMES, Sampling, Stop, Timeouts
-from orchestrator.matrix.axes import AXES, ENGINES, HF
+from agents.contract.job import Sampling, Stop, Timeouts
+from orchestrator.matrix.axes import AXES
 from orchestrator.matrix.axis_sections import AxesSpec, DefaultsSpec, Door, range_keys
+from orchestrator.matrix.matrix import Rounds
+from orchestrator.matrix.model_spec import EngineNamesSpec, ModelSpec
 from orchestrator.matrix.problems import BadValue, not_one_of, quoted
 from orchestrator.matrix.reading import (
     ANY_TEXT,
@@ -22,6 +24,7 @@ from orchestrator.matrix.reading import (
     SIZE,
     SWITCH,
     TEXT,
+    MaybeName,
     Reads,
     Several,
     decimal,
@@ -40,22 +43,17 @@ def _parse_title(text: str) -> str:
     return text
 
 
-def _parse_tiny(text: str) -> str:
-    if text not in TINY_NAMES:
-        raise not_one_of(text, "a tiny model", TINY_NAMES)
-    return text
-
-
-def _parse_repo(text: str) -> str:
-    if text.count("/") != 1 or not HF.fullmatch(f"hf:{text}"):
-        raise BadValue(f"{quoted(text)} is not a Hugging Face repository. Allowed: OWNER/REPO")
-    return text
-
-
 def _parse_stop(text: str) -> Stop:
     if text not in STOPS:
         raise not_one_of(text, "a way to stop", STOPS)
     return Stop(text)
+
+
+def _parse_rounds(text: str) -> Rounds:
+    allowed = tuple(each.value for each in Rounds)
+    if text not in allowed:
+        raise not_one_of(text, "what a round goes through", allowed)
+    return Rounds(text)
 
 
 def _parse_vendor(text: str) -> str:
@@ -66,11 +64,9 @@ def _parse_vendor(text: str) -> str:
 
 
 TITLE = Reads(_parse_title, {"type": ["string", "number"], "pattern": "^[A-Za-z0-9._-]{1,80}$"})
-REPO = Reads(_parse_repo, {"type": "string", "pattern": r"^[\w.-]+/[\w.-]+$"})
+ROUNDS = Reads(_parse_rounds, {"enum": [each.value for each in Rounds]})
 STOP = Reads(_parse_stop, {"enum": list(STOPS)})
-TINY = Reads(_parse_tiny, {"enum": list(TINY_NAMES)})
 VENDOR = Reads(_parse_vendor, ANY_TEXT)
-MaybeName = Annotated[str | None, NAME]
 Labels = dict[str, Annotated[str, TEXT]]
 Names = Annotated[tuple[str, ...], Several(NAME)]
 Vendors = Annotated[tuple[str, ...], Several(VENDOR)]
@@ -89,37 +85,6 @@ class DevicesSpec(Door):
     gpu_vendor: Vendors = Field(
         default_factory=tuple, description="amd, nvidia, intel, apple or a PCI vendor id; any of them"
     )
-
-
-_called: dict[str, Any] = {name: (MaybeName, Field(default=None, description=f"Name in {name}")) for name in ENGINES}
-EngineNamesSpec: Any = create_model("EngineNamesSpec", __base__=Door, **_called)
-
-
-class ModelSpec(Door):
-    hf: Annotated[str | None, REPO] = Field(default=None, description="Hugging Face repository, OWNER/REPO")
-    revision: MaybeName = Field(default=None, description="Branch, tag or commit of the repository")
-    file: MaybeName = Field(
-        default=None, description="File in the repository, or a glob; {quantisation} stands for the cell's"
-    )
-    path: MaybeName = Field(default=None, description="File on the device; {quantisation} stands for the cell's")
-    tiny: Annotated[str | None, TINY] = Field(default=None, description="Tiny model that the device makes")
-    mmproj: MaybeName = Field(default=None, description="Vision projector: a file or glob in the repository, or a path")
-    names: EngineNamesSpec = Field(default_factory=EngineNamesSpec, description="What single engines call the model")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [key for key in ("hf", "path", "tiny") if getattr(self, key) is not None]
-        if len(given) > 1:
-            raise BadValue(f"{' and '.join(given)} each say where the model comes from. Allowed: one of hf, path, tiny")
-        if not given and not self.engine_names():
-            raise BadValue("nothing says where the model comes from. Allowed: hf, path, tiny, or names of engines")
-        if "hf" not in given and (self.file or self.revision):
-            raise BadValue("file and revision belong to hf, which is not given")
-        return self
-
-    def engine_names(self) -> tuple[tuple[str, str], ...]:
-        pairs = ((name, getattr(self.names, name)) for name in self.names.model_fields_set)
-        return tuple(sorted(pairs))
 
 
 class SamplingSpec(Door):
@@ -190,6 +155,11 @@ class MeasureSpec(Door):
     seed: Annotated[int, whole(0, 2**32 - 1)] = Field(default=1, description="Seed of the order of the runs")
     keep_output: Annotated[bool, SWITCH] = Field(
         default=False, description="Keep the generated text, not only its hash"
+    )
+    rounds: Annotated[Rounds, ROUNDS] = Field(
+        default=Rounds.LOADED,
+        description="A round of repeats goes through the cells of one loaded engine (loaded: fewest loads), or through"
+        " all cells of a machine state (state: more loads, a drift over hours is spread over all cells)",
     )
 
 

@@ -1,4 +1,6 @@
-"""A small Hugging Face hub on the loopback: the listing of a repository, its files with ranges, and what goes wrong."""
+"""A small Hugging Face hub on the loopback: the listing of a repository, its files with ranges, and what goes wrong.
+
+It is any web server too: ``hub.address(NAME)`` is that of a file."""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+REPO = "someone/Tiny-GGUF"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -22,6 +25,7 @@ class Asked:
     path: str
     range: str | None
     authorization: str | None
+    if_range: str | None = None
     sent_bytes: int = 0
 
 
@@ -43,6 +47,9 @@ class FakeHub:
     refusal: tuple[int, dict[str, str]] | None = None  # status and headers of every answer
     cuts: list[int] = field(default_factory=list)  # the next answers with a file end after so many bytes
     knows_ranges: bool = True
+    knows_head: bool = True
+    tells_size: bool = True  # else the end of the connection is that of the file
+    stops_at: tuple[int, threading.Event] | None = None  # bytes of each file, then the event is waited for
     sends_files_from: str | None = None  # another endpoint, to which requests for files are redirected
     revisions: tuple[str, ...] = ("main", COMMIT)
     asked: list[Asked] = field(default_factory=list)
@@ -68,6 +75,13 @@ class FakeHub:
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def address(self, name: str) -> str:
+        return f"{self.endpoint}/{self.repo}/resolve/main/{name}"
+
+    def sent_bytes(self) -> int:
+        """Of all files together."""
+        return sum(one.sent_bytes for one in self.file_requests())
 
     def file_requests(self) -> list[Asked]:
         return [one for one in self.asked if "/resolve/" in one.path and one.method == "GET"]
@@ -96,10 +110,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        asked = Asked(self.command, path, self.headers.get("Range"), self.headers.get("Authorization"))
+        said = self.headers
+        asked = Asked(self.command, path, said.get("Range"), said.get("Authorization"), said.get("If-Range"))
         self.hub.asked.append(asked)
         api, resolve = f"/api/models/{self.hub.repo}", f"/{self.hub.repo}/resolve/"
-        if self.hub.refusal is not None:
+        if not self.hub.knows_head and self.command == "HEAD":
+            self._send(405, {}, b"", asked)
+        elif self.hub.refusal is not None:
             self._send(self.hub.refusal[0], self.hub.refusal[1], b"{}", asked)
         elif path == api or path in [f"{api}/revision/{revision}" for revision in self.hub.revisions]:
             self._send(200, {"Content-Type": "application/json"}, json.dumps(self.hub.listing()).encode(), asked)
@@ -120,20 +137,31 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
         status, start = 200, 0
-        if asked.range is not None and self.hub.knows_ranges:
-            start = int(asked.range.removeprefix("bytes=").partition("-")[0])
+        same = asked.if_range in (None, headers["ETag"])
+        end = len(data)
+        if asked.range is not None and self.hub.knows_ranges and same:
+            first, _, last = asked.range.removeprefix("bytes=").partition("-")
+            start = int(first)
+            end = int(last) + 1 if last else end
             status = 206
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
         cut = self.hub.cuts.pop(0) if self.hub.cuts and asked.method == "GET" else None
-        self._send(status, headers, data[start:], asked, cut)
+        self._send(status, headers, data[start:end], asked, cut)
 
     def _send(self, status: int, headers: dict[str, str], body: bytes, asked: Asked, cut: int | None = None) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if self.hub.tells_size:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if asked.method == "GET":
             part = body[:cut]
+            if self.hub.stops_at is not None and "/resolve/" in asked.path:
+                first, go_on = self.hub.stops_at
+                self.wfile.write(part[:first])
+                go_on.wait(60)
+                part = part[first:]
+                asked.sent_bytes = min(first, len(body))
             self.wfile.write(part)
-            asked.sent_bytes = len(part)
+            asked.sent_bytes += len(part)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -15,44 +14,13 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models import hub_download
 from agents.models.files import ModelFiles
-from agents.models.hub import LISTING_HOLDS_S, HubRequest, fetch
-from agents.models.tiny import make_tiny
-from tests.unit.models.fake_hub import COMMIT, Asked, FakeHub
+from agents.models.hub import fetch
+from agents.models.hub_listing import LISTING_HOLDS_S, HubRequest
+from tests.unit.models.fake_hub import COMMIT, REPO, Asked, FakeHub
 
-REPO = "someone/Tiny-GGUF"
+pytestmark = pytest.mark.usefixtures("on_this_machine_alone")
+
 TOKEN = "hf_secretsecretsecret"
-
-
-@pytest.fixture(autouse=True)
-def _on_this_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty Hugging Face cache, no login, no proxy, no waiting between attempts."""
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_download, "RECONNECT_WAIT_S", 0.0)
-    huggingface_hub.close_session()
-    yield
-    huggingface_hub.close_session()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return make_tiny("llama", "Q4_0", tmp_path_factory.mktemp("tiny")).path.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def projector(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    files = make_tiny("qwen3vl", "Q4_0", tmp_path_factory.mktemp("tiny"))
-    assert files.mmproj is not None
-    return files.mmproj.read_bytes()
-
-
-@pytest.fixture
-def hub(model: bytes) -> Iterator[FakeHub]:
-    with FakeHub(REPO, {"README.md": b"# Tiny", "tiny-Q4_0.gguf": model}) as hub:
-        yield hub
 
 
 def get(hub: FakeHub, store: Path, said: list[str] | None = None, **wanted: str) -> ModelFiles:

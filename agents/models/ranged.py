@@ -1,0 +1,116 @@
+"""Bytes of one file from any HTTP server to the disk: taken up where they stopped, counted, verified."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from agents.contract.report import Cause
+from agents.errors import LoadFailed
+from agents.models.disk import hashed
+from agents.models.progress import Say
+
+if TYPE_CHECKING:
+    import httpx2
+
+RECONNECT_WAIT_S = 1.0
+
+
+class Stopped(Exception):
+    """The server sends no more, for now; the text says why. What has come stays on the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A server that sends the file from a byte on.
+
+    ``ask`` opens its answer, and raises for one that is not the file. ``reconnects``: how often in a row it may break
+    off without having sent a byte.
+    """
+
+    ask: Callable[[int], AbstractContextManager[httpx2.Response]]
+    reconnects: int = 4
+
+
+def partial_of(target: Path) -> Path:
+    """Where the bytes stand until they are all there."""
+    return target.with_name(f"{target.name}.partial")
+
+
+def receive(sender: Sender, partial: Path, size_bytes: int | None, at: Callable[[int], None]) -> None:
+    """Appends to ``partial`` until it has ``size_bytes``; None: until an answer ends by itself.
+
+    ``at`` is told how many bytes are there. Raises Stopped, and what ``sender.ask`` raises.
+    """
+    import httpx2
+
+    with partial.open("ab") as sink:
+        if size_bytes is not None and sink.tell() > size_bytes:
+            _empty(sink)
+        at(sink.tell())
+        failures = 0
+        while size_bytes is None or sink.tell() < size_bytes:
+            before = sink.tell()
+            why = "it ended too early"
+            try:
+                _one_answer(sender, sink, size_bytes, at)
+                if size_bytes is None:
+                    return
+            except httpx2.TransportError as error:
+                why = type(error).__name__
+            except Stopped as stopped:
+                why = str(stopped)
+            if size_bytes is None or sink.tell() < size_bytes:
+                failures = 1 if sink.tell() > before else failures + 1
+                if failures > sender.reconnects:
+                    raise Stopped(why)
+                time.sleep(RECONNECT_WAIT_S)
+
+
+def _one_answer(sender: Sender, sink: BinaryIO, size_bytes: int | None, at: Callable[[int], None]) -> None:
+    """One request, from where ``sink`` ends; appends what comes. A server that knows no ranges makes it begin anew."""
+    with sender.ask(sink.tell()) as response:
+        begins = _begins_at(response)
+        if begins not in (0, sink.tell()):
+            raise Stopped("it answers with other bytes than asked for")
+        if begins != sink.tell():
+            _empty(sink)
+        for block in response.iter_bytes():  # as they come: with a size, what is gathered is lost when the line breaks
+            sink.write(block)
+            if size_bytes is not None and sink.tell() > size_bytes:
+                break
+            at(sink.tell())
+    sink.flush()
+
+
+def _empty(sink: BinaryIO) -> None:
+    sink.seek(0)
+    sink.truncate()
+
+
+def _begins_at(response: httpx2.Response) -> int:
+    """Place in the file of the answer's first byte: ``Content-Range: bytes 1000-1999/2000`` -> 1000."""
+    stated = str(response.headers.get("Content-Range", ""))
+    return int(stated.removeprefix("bytes ").partition("-")[0]) if response.status_code == 206 else 0
+
+
+def verified(partial: Path, size_bytes: int | None, sha256: str | None, what: str, say: Say) -> str:
+    """SHA-256 of ``partial``, which is deleted where size or hash (None: not known) are not those expected.
+
+    Raises LoadFailed(MODEL_FILE_INVALID).
+    """
+    has_bytes = partial.stat().st_size
+    has_sha256 = hashed(partial, say)
+    if has_bytes == (has_bytes if size_bytes is None else size_bytes) and has_sha256 == (sha256 or has_sha256):
+        return has_sha256
+    partial.unlink()
+    by_size = size_bytes is not None and has_bytes != size_bytes
+    stated = f"{size_bytes:,} bytes" if by_size else f"SHA-256 {sha256}"
+    has = f"{has_bytes:,} bytes" if by_size else f"SHA-256 {has_sha256}"
+    raise LoadFailed(
+        Cause.MODEL_FILE_INVALID, f"{what} should have {stated} but came with {has}; it was deleted, try again"
+    )

@@ -1,0 +1,142 @@
+"""Models from an address on the web: the file, all parts of a split model, and the projector beside it.
+
+In the store: ``url/<16 digits>/<file>``, by the SHA-256 that the matrix gives, else by that of the address without its
+login. What was fetched is used without asking again: an address is taken to mean one file for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from agents.contract.job import ModelSource
+from agents.contract.report import Cause
+from agents.contract.web_address import beside, file_name, is_web, key_of, names_one_file, shown
+from agents.errors import LoadFailed
+from agents.models.disk import alone, os_errors_named, sha256_of, size_of, undamaged
+from agents.models.files import MissingFile, ModelFiles
+from agents.models.gguf_check import SPLIT_NAME, GgufFacts, check_model, check_projector
+from agents.models.offers import keep_origin, offer
+from agents.models.peer_fetch import Wanted, fetch_once
+from agents.models.peers import Peers
+from agents.models.progress import Say
+from agents.models.ranged import partial_of
+from agents.models.share_protocol import SharedFile
+from agents.models.url_download import download_from, size_at
+
+_MOST_PARTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _WebModel:
+    """Files that belong side by side: a model's parts, or its projector. ``sha256`` is that of the first."""
+
+    urls: tuple[str, ...]
+    sha256: str | None
+    directory: Path
+    check: Callable[[Path], GgufFacts]
+
+    @property
+    def name(self) -> str:
+        return f"url:{shown(self.urls[0])}"
+
+    def target(self, url: str) -> Path:
+        return self.directory / file_name(url)
+
+    def sha256_of(self, url: str) -> str | None:
+        return self.sha256 if url == self.urls[0] else None
+
+    def missing(self) -> tuple[str, ...]:
+        return tuple(url for url in self.urls if not self.target(url).is_file())
+
+
+def fetch_url(source: ModelSource, store: Path, say: Say, peers: Peers | None = None) -> ModelFiles:
+    """The files on this device, checked; a file that another device of ``peers`` has comes from there.
+
+    Raises LoadFailed: MODEL_FILE_MISSING, MODEL_FILE_INVALID (then what was fetched is deleted), DISK_FULL.
+    """
+    model, *projectors = _wanted(source, store)
+    for each in (model, *projectors):
+        with os_errors_named(f"{each.name} cannot be stored in {each.directory}"):
+            _on_this_device(each, store, say, peers)
+    path = model.target(model.urls[0])
+    facts = check_model(path)
+    mmproj = projectors[0].target(projectors[0].urls[0]) if projectors else None
+    if mmproj is not None:
+        check_projector(mmproj)
+    return ModelFiles(path, mmproj, facts, sha256_of(path, say))
+
+
+def missing_files(source: ModelSource, store: Path, timeout_s: float) -> tuple[MissingFile, ...]:
+    """What ``fetch_url`` would fetch; asks the server for sizes. Raises LoadFailed."""
+    return tuple(
+        MissingFile(each.target(url), _still_to_come(size_at(url, timeout_s), each.target(url)))
+        for each in _wanted(source, store)
+        for url in each.missing()
+    )
+
+
+def _still_to_come(size_bytes: int | None, target: Path) -> int | None:
+    return None if size_bytes is None else max(0, size_bytes - size_of(partial_of(target)))
+
+
+def _wanted(source: ModelSource, store: Path) -> tuple[_WebModel, ...]:
+    """The model, and the projector where one is asked for. Raises LoadFailed."""
+    url, mmproj = str(source.url), source.mmproj
+    try:
+        home = store / "url"
+        directory = home / (source.sha256 or key_of(url))[:16]
+        wanted = [_WebModel(_parts_of(url), source.sha256, directory, check_model)]
+        if mmproj is not None:
+            address = mmproj if is_web(mmproj) else beside(url, mmproj)
+            wanted.append(_WebModel((address,), None, home / key_of(address)[:16], check_projector))
+    except ValueError:
+        raise LoadFailed(Cause.MODEL_FILE_MISSING, f"{shown(url)} is not an address") from None
+    for each in wanted:  # the door lets no other through; a job may come past it
+        if not names_one_file(file_name(each.urls[0])):
+            raise LoadFailed(Cause.MODEL_FILE_MISSING, f"{each.name} does not name a .gguf file")
+    return tuple(wanted)
+
+
+def _parts_of(url: str) -> tuple[str, ...]:
+    split = SPLIT_NAME.fullmatch(file_name(url))
+    if split is None:
+        return (url,)
+    number, count = int(split["part"]), int(split["count"])
+    if number != 1 or not 1 <= count <= _MOST_PARTS:
+        raise LoadFailed(
+            Cause.MODEL_FILE_INVALID, f"url:{shown(url)} is part {number} of {count}: name the first, of at most 1,000"
+        )
+    suffix = file_name(url)[-len(".gguf") :]
+    names = (f"{split['stem']}-{part:05}-of-{count:05}{suffix}" for part in range(2, count + 1))
+    return (url, *(beside(url, name) for name in names))
+
+
+def _on_this_device(model: _WebModel, store: Path, say: Say, peers: Peers | None) -> None:
+    """Fetches what is missing; all of it is then verified, and may be fetched by others."""
+    if model.missing():
+        with alone(model.directory, say):
+            _fetch_missing(model, store, say, peers)
+    for url in model.urls:
+        path = model.target(url)
+        digest = undamaged(path, model.sha256_of(url), "the matrix", say)
+        offer(store, path, digest)
+        keep_origin(store, key_of(url), (SharedFile(path.name, size_of(path), digest),))
+
+
+def _fetch_missing(model: _WebModel, store: Path, say: Say, peers: Peers | None) -> None:
+    """What turns out to be no model, a page of a login say, is deleted again."""
+    model.directory.mkdir(parents=True, exist_ok=True)
+    missing = model.missing()
+    for url in missing:
+        sha256, target = model.sha256_of(url), model.target(url)
+        wanted = Wanted(target.name, target, sha256 or key_of(url), sha256)
+        fetch_once(wanted, store, peers, say, partial(download_from, url, sha256, target))
+    try:
+        model.check(model.target(model.urls[0]))
+    except LoadFailed as error:
+        for url in missing:
+            model.target(url).unlink(missing_ok=True)
+        raise LoadFailed(error.cause, f"{model.name}: {error.detail}; it was deleted") from error

@@ -1,0 +1,120 @@
+"""Devices on the loopback: each with a store, a real model server, and the job process's side of a fetch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from agents.contract.job import LoadSettings, ModelSource
+from agents.models import hub, peer_fetch, ranged
+from agents.models.files import ModelFiles
+from agents.models.hub_listing import HubRequest
+from agents.models.peers import Peer, Peers
+from agents.models.resolve import resolve
+from agents.models.share import ModelServer
+from tests.unit.models.fake_hub import REPO
+
+REQUEST = HubRequest(REPO, quantisation="Q4_0")
+"""The one file of ``FakeHub`` as the fixture ``hub`` makes it."""
+
+TOKEN = "the-cluster's-token"
+DEADLINE_S = 60.0
+
+
+def soon(monkeypatch: pytest.MonkeyPatch, **pace: float) -> None:
+    """Waits of milliseconds, so that a test waits for what it tests alone."""
+    quick = {"poll_s": 0.005, "measuring_poll_s": 0.005, "settle_s": 0.002, "serving_s": 0.02} | pace
+    monkeypatch.setattr(peer_fetch, "PACE", peer_fetch.Pace(**quick))  # type: ignore[arg-type]
+    monkeypatch.setattr(ranged, "RECONNECT_WAIT_S", 0.0)
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Waits until ``true()``; fails the test after DEADLINE_S."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not true():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
+        time.sleep(0.002)
+
+
+@dataclass
+class ADevice:
+    """``measuring`` is what its agent would say of a benchmark; ``said`` what the job process said."""
+
+    device_id: str
+    store: Path
+    token: str = TOKEN
+    measuring: bool = False
+    said: list[str] = field(default_factory=list)
+    knows: list[ADevice] = field(default_factory=list)
+    other_urls: list[Peer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store.mkdir(parents=True, exist_ok=True)
+        self.server = ModelServer(self.store, self.token, lambda: self.measuring, host="127.0.0.1")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}"
+
+    @property
+    def peers(self) -> Peers:
+        known = [Peer(one.device_id, one.url, one.device_id.upper()) for one in self.knows]
+        return Peers(TOKEN, self.device_id, (*known, *self.other_urls))
+
+    def from_hub(self, endpoint: str, request: HubRequest) -> ModelFiles:
+        return hub.fetch(request, self.store, self.said.append, endpoint=endpoint, peers=self.peers)
+
+    def resolve(self, source: ModelSource, quantisation: str | None = None) -> ModelFiles:
+        settings = LoadSettings("embedded", "m", quantisation, source=source)
+        return resolve(settings, self.store, self.said.append, self.peers)
+
+    def partial_bytes(self) -> int:
+        """What has come of files that are not whole yet."""
+        return sum(path.stat().st_size for path in self.store.rglob("*.partial"))
+
+    def has_said(self, words: str) -> bool:
+        return any(words in one for one in self.said)
+
+
+@contextmanager
+def cluster(folder: Path, *device_ids: str) -> Iterator[list[ADevice]]:
+    """Devices that all know each other."""
+    devices = [ADevice(device_id, folder / device_id) for device_id in device_ids]
+    for device in devices:
+        device.knows = [other for other in devices if other is not device]
+    try:
+        yield devices
+    finally:
+        for device in devices:
+            device.server.close()
+
+
+class Aside:
+    """Something that runs in a thread; ``result`` waits for it, and raises what it raised."""
+
+    def __init__(self, do: Callable[[], ModelFiles]) -> None:
+        self._do = do
+        self._files: ModelFiles | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._files = self._do()
+        except BaseException as error:  # handed to the one who asks
+            self._error = error
+
+    def result(self) -> ModelFiles:
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "still at it"
+        if self._error is not None:
+            raise self._error
+        assert self._files is not None
+        return self._files
