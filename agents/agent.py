@@ -8,31 +8,67 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from agents.contract.device import Device
-from agents.contract.job import Job
-from agents.contract.report import Cause, Failed, Report
+from agents.contract.job import Job, LoadSettings
+from agents.contract.report import Attempt, Cause, Failed, Report
 from agents.contract.wire_json import from_json, to_json
+from agents.device_file import Stated, keep_stated, read_device_file
+from agents.errors import Unsupported
+from agents.inventory import boot_id
+from agents.lease import Lease
+from agents.memory.carveout import choose
+from agents.models.needs import ModelNeed, free_bytes, needs
+from agents.models.peers import Peers
+from agents.models.share import ModelServer
 from agents.places import data_root, device_root
 from agents.spool import Spool
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the agent is at. ``reads_per_s`` is the live rate of the stream, None when nothing streams."""
+    """What the agent is at. ``reads_per_s`` is the live rate of the stream, None when nothing streams.
 
-    job_id: str | None
+    ``reports`` are all that the coordinator has neither collected nor left, those of an earlier agent's jobs too.
+    """
+
+    job: Attempt | None
     phase: str
     reads: int
     reads_per_s: float | None
     reports: tuple[Report, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a device says when it is greeted."""
+
+    device: Device
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave to run one job. ``term`` counts coordinators of one ledger; an agent hears none older than the latest.
+
+    Each call of the coordinator renews the lease; when none comes for ``lease_s`` the agent ends the job. ``peers``
+    are devices that model files can be fetched from; what it holds of secrets stands in no row and no log.
+    """
+
+    term: int = 0
+    lease_s: float = 90.0
+    peers: Peers | None = None
+
+
+CLOSE_S = 5.0
+REBOOT_S = 60.0
+MEASURING = ("warm-up", "measuring")  # how the phases begin in which nothing else may use this machine
+PORT_VARIABLE = "ORCHESTRATE_MODELS_PORT"
 START_S = 120.0  # imports on a cold disk, and the drivers of a GPU waking up
 
 
@@ -44,7 +80,11 @@ class Agent:
     """All calls are short but ``poll``, which waits up to its ``wait_s``. Safe to call from several threads."""
 
     def __init__(
-        self, folder: Path | None = None, now: Callable[[], float] = time.time, start_s: float = START_S
+        self,
+        folder: Path | None = None,
+        now: Callable[[], float] = time.time,
+        start_s: float = START_S,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``folder``: where this device keeps its things; by default as ``agents.places`` says *on this machine*.
 
@@ -59,84 +99,205 @@ class Agent:
         self._job: Job | None = None
         self._phase = "idle"
         self._live: dict[str, Any] | None = None
-        self._reports: list[Report] = []
+        self._reports: dict[Attempt, Report] = {}
         self._closing = False
         self._said_before = 0  # size of the job process's log when the present one was started
         self._start_s = start_s
         self._error: str | None = None
+        self._lease = Lease(monotonic)
+        self._end_as: tuple[Cause, str] | None = None  # why the job process is being killed
+        self._going: subprocess.Popen[bytes] | None = None  # a job process that ends: no job is handed to it
+        self._models: ModelServer | None = None
+
+    def hello(self, term: int = 0) -> Hello:
+        """This machine, what it runs, and every report on its disk. Starts the job process if there is none.
+
+        Raises JobProcessFailed; Fenced where a newer coordinator has spoken.
+        """
+        with self._changed:
+            self._lease.heard(term)
+            device = self._up()
+            running = self._job and (self._job.job_id, self._job.attempt)
+            for report in self._spool.reports():
+                if (report.job_id, report.attempt) != running:
+                    self._reports.setdefault((report.job_id, report.attempt), report)
+            return Hello(device, self._status())
 
     def device(self) -> Device:
         """This machine; starts the job process if there is none. Raises JobProcessFailed."""
-        with self._changed:
-            return self._up()
+        return self.hello().device
 
-    def start(self, job: Job) -> Status:
-        """Hands ``job`` to the job process; one that is already running is not started twice.
+    def start(self, job: Job, grant: Grant | None = None, *stored: Attempt) -> Status:
+        """Hands ``job`` to the job process; one that is running, or whose report waits here, is not started again.
 
-        Raises JobProcessFailed, also where another job runs.
+        ``stored``: reports that are ``collected`` with this call.
+
+        Raises JobProcessFailed, also where another job runs; Fenced where a newer coordinator has spoken.
         """
+        grant = grant or Grant()
+        self.collected(*stored)
         with self._changed:
-            if self._job is not None:
-                if (self._job.job_id, self._job.attempt) == (job.job_id, job.attempt):
-                    return self._status()
-                raise JobProcessFailed(f"busy with {self._job.job_id}")
+            self._lease.heard(grant.term)
+            if (job.job_id, job.attempt) in self._reports or self._is_running(job):
+                return self._status()
             self._up()
-            if self._job is not None:  # started by another thread meanwhile
-                raise JobProcessFailed(f"busy with {self._job.job_id}")
+            self._lease.heard(grant.term)  # a newer coordinator may have spoken meanwhile
+            if self._is_running(job):  # started by another thread meanwhile
+                return self._status()
             self._job, self._phase, self._live = job, "starting", None
-            self._send(b'{"run": ' + to_json(job) + b"}")
+            self._lease.begin(grant.lease_s)
+            threading.Thread(target=self._watch_lease, args=(job,), name="lease", daemon=True).start()
+            peers = to_json(grant.peers) if grant.peers else b"null"
+            self._send(b'{"run": ' + to_json(job) + b', "peers": ' + peers + b"}")
             return self._status()
 
-    def poll(self, wait_s: float = 0.0) -> Status:
+    def _is_running(self, job: Job) -> bool:
+        if self._job is None:
+            return False
+        if (self._job.job_id, self._job.attempt) == (job.job_id, job.attempt):
+            return True
+        raise JobProcessFailed(f"busy with {self._job.job_id}")
+
+    def _watch_lease(self, job: Job) -> None:
+        """Ends ``job`` where the coordinator is not heard in time: it may have given the job to a later attempt."""
+        with self._changed:
+            while self._job is job and not self._closing:
+                left_s = self._lease.left_s()
+                if left_s <= 0:
+                    words = f"the coordinator was not heard for {self._lease.length_s:g} s: the job was ended"
+                    self._end_child(Cause.DEVICE_LOST, words)
+                    return
+                self._changed.wait(left_s)
+
+    def poll(self, wait_s: float = 0.0, term: int = 0) -> Status:
         """Returns at once if there are reports or the phase is new, else after ``wait_s`` with a live view."""
         with self._changed:
+            self._lease.heard(term)
             if not self._reports and self._job is not None:
                 before = self._phase
                 self._send(b'{"live": true}')
                 self._changed.wait_for(lambda: self._reports or self._phase != before, timeout=wait_s)
+            self._lease.heard(term)
             return self._status()
+
+    def ping(self) -> str:
+        """The boot id. Short whatever the agent is at."""
+        return boot_id(Path("/"))
 
     def _status(self) -> Status:
         live = self._live or {}
         return Status(
-            job_id=self._job.job_id if self._job else None,
+            job=(self._job.job_id, self._job.attempt) if self._job else None,
             phase=self._phase,
             reads=int(live.get("reads", 0)),
             reads_per_s=live.get("reads_per_s"),
-            reports=tuple(self._reports),
+            reports=tuple(self._reports.values()),
         )
 
-    def uncollected(self, campaign_id: str) -> tuple[Report, ...]:
-        """Reports of an earlier coordinator's jobs that nobody has stored."""
-        return tuple(self._spool.reports(campaign_id))
+    def collected(self, *attempts: Attempt) -> None:
+        """The coordinator has stored these reports, or knows better ones: they need not be kept here."""
+        for job_id, attempt in attempts:
+            self._spool.drop(job_id, attempt)
+        self.left(*attempts)
 
-    def collected(self, job_id: str, attempt: int) -> None:
-        """The coordinator has stored this report: it need not be kept here."""
-        self._spool.drop(job_id, attempt)
+    def left(self, *attempts: Attempt) -> None:
+        """Reports that are another coordinator's to collect: they stay on the disk and are not told again."""
         with self._changed:
-            self._reports = [each for each in self._reports if (each.job_id, each.attempt) != (job_id, attempt)]
+            for each in attempts:
+                self._reports.pop(each, None)
 
     def cancel(self) -> None:
         """Ends the running job; its report says cancelled."""
         with self._changed:
             self._send(b'{"cancel": true}')
 
+    def rest(self) -> None:
+        """Nothing more to do for now: the engine and its model leave the memory. A running job is not disturbed."""
+        with self._changed:
+            if self._job is None:
+                self._let_go()
+
+    def state(self, said: Stated) -> Device:
+        """The operator's word on a state that nothing here can tell; the device as it is then.
+
+        Raises JobProcessFailed, also while a job runs, and OSError.
+        """
+        with self._changed:
+            if self._job is not None:
+                raise JobProcessFailed(f"busy with {self._job.job_id}")
+            keep_stated(self._folder, said)
+            self._let_go()
+            return self._up()
+
+    def set_split(self, wanted_bytes: int) -> None:
+        """Has the firmware give this much to the GPU, and reboots. Raises JobProcessFailed with the reason."""
+        with self._changed:
+            if self._job is not None:
+                raise JobProcessFailed(f"busy with {self._job.job_id}")
+            try:
+                allow = read_device_file(self._folder).allow
+                if not allow.set_dedicated_vram:
+                    raise JobProcessFailed("device.yaml does not allow to set the dedicated VRAM")
+                choose(wanted_bytes, Path("/"))
+                subprocess.run(allow.reboot, check=True, capture_output=True, timeout=REBOOT_S)
+            except Unsupported as error:
+                raise JobProcessFailed(error.detail) from error
+            except (ValueError, OSError, subprocess.SubprocessError) as error:
+                raise JobProcessFailed(f"cannot set the split and reboot: {_words_of(error)}") from error
+
+    def needs(self, loads: Sequence[LoadSettings]) -> tuple[int, tuple[ModelNeed, ...]]:
+        """Free bytes of this device's model store, and what is missing there for ``loads``."""
+        store = self._folder / "models"
+        return free_bytes(store), needs(loads, store)
+
+    def serve_models(self, token: str) -> int:
+        """Begins to serve this device's model files to others that know ``token``; the port. Raises OSError."""
+        with self._changed:
+            if self._models is None:
+                store, port = self._folder / "models", int(os.environ.get(PORT_VARIABLE, "0"))
+                try:
+                    self._models = ModelServer(store, token, self._measures, port=port)
+                except OSError:  # another agent of this machine has the port
+                    self._models = ModelServer(store, token, self._measures)
+            return self._models.port
+
+    def _measures(self) -> bool:
+        """A benchmark is being timed: nothing else may use this machine."""
+        return self._job is not None and self._phase.startswith(MEASURING)
+
     def close(self) -> None:
         """Ends the job process and with it the engine."""
         with self._changed:
             self._closing = True
-            child = self._child
+            child, models, self._models = self._child, self._models, None
+            self._changed.notify_all()
+        if models is not None:
+            models.close()
         if child is not None:
-            with suppress(OSError):  # what could not be written to a job process that has ended
-                _pipe(child.stdin).close()
-            try:
-                child.wait(timeout=5.0)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            _end(child)
+
+    def _let_go(self) -> None:
+        """The present job process ends; who needs one waits for that, so that the next one sees the machine anew."""
+        if self._child is not None:
+            self._going = self._child
+            _close(self._child)
+
+    def _wait_for_its_end(self) -> None:
+        child = self._going
+        if child is not None and not self._changed.wait_for(lambda: self._child is not child, timeout=CLOSE_S):
+            child.kill()
+            self._changed.wait_for(lambda: self._child is not child, timeout=CLOSE_S)
+
+    def _end_child(self, cause: Cause, words: str) -> None:
+        """Ends the running job the hard way; its report will say why."""
+        self._end_as = (cause, words)
+        if self._child is not None:
+            self._going = self._child
+            self._child.kill()
 
     def _up(self) -> Device:
         """The device, as the job process that runs now tells it. Raises JobProcessFailed within START_S."""
+        self._wait_for_its_end()
         if self._closing:
             raise JobProcessFailed("this agent has been closed")
         if self._child is None:
@@ -192,7 +353,7 @@ class Agent:
                 self._changed.notify_all()
         code = child.wait()
         with self._changed:
-            self._child = None
+            self._child = self._going = None
             if self._error is None:
                 self._error = self._last_words(code)
             for pipe in (child.stdin, child.stdout):
@@ -200,8 +361,8 @@ class Agent:
                     _pipe(pipe).close()
             if self._job is not None and not self._closing:
                 spooled = self._spool.get(self._job.job_id, self._job.attempt)  # it may have died just before it told
-                self._reports.append(spooled or self._lost(self._job, code))
-            self._job, self._phase, self._live = None, "idle", None
+                self._reports[self._job.job_id, self._job.attempt] = spooled or self._lost(self._job, code)
+            self._job, self._phase, self._live, self._end_as = None, "idle", None, None
             self._changed.notify_all()
 
     def _last_words(self, code: int) -> str:
@@ -217,6 +378,8 @@ class Agent:
 
     def _take(self, line: bytes) -> None:
         message: dict[str, Any] = json.loads(line)
+        if not isinstance(message, dict):  # what somebody's library printed
+            return
         if "phase" in message:
             self._phase, self._live = message["phase"], None
         elif "live" in message:
@@ -226,12 +389,17 @@ class Agent:
         elif "device" in message:
             self._device = from_json(Device, json.dumps(message["device"]))
         elif "report" in message:
-            self._reports.append(from_json(Report, json.dumps(message["report"])))
+            report = from_json(Report, json.dumps(message["report"]))
+            self._reports[report.job_id, report.attempt] = report
             self._job, self._phase = None, "idle"
 
     def _lost(self, job: Job, code: int) -> Report:
         device = self._device
         now = self._now()
+        cause, words = self._end_as or (
+            Cause.ENGINE_LOST,
+            self._error or f"the job process ended with exit code {code}",
+        )
         return Report(
             job_id=job.job_id,
             attempt=job.attempt,
@@ -241,7 +409,7 @@ class Agent:
             boot_id=device.boot_id if device else "",
             started_unix_s=now,
             ended_unix_s=now,
-            outcome=Failed(Cause.ENGINE_LOST, self._error or f"the job process ended with exit code {code}"),
+            outcome=Failed(cause, words),
         )
 
 
@@ -251,6 +419,27 @@ def _environment() -> dict[str, str]:
     keep = {name: value for name, value in os.environ.items() if not (name in hidden and value == "")}
     keep.pop("OMP_NUM_THREADS", None)
     return keep
+
+
+def _close(child: subprocess.Popen[bytes]) -> None:
+    """A job process ends when its stdin does."""
+    with suppress(OSError):  # what could not be written to a job process that has ended
+        _pipe(child.stdin).close()
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    _close(child)
+    try:
+        child.wait(timeout=CLOSE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _words_of(error: Exception) -> str:
+    """Of a command that failed, what it said too."""
+    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else b""
+    return " ".join([str(error), *said.decode("utf-8", "replace").split()])
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -10,16 +10,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agents.clock import Clock, SystemClock
-from agents.contract.device import Device, same_split
+from agents.contract.device import Device, StateSource, same_power, same_split, why_no_split
 from agents.contract.job import Job, LoadSettings, Workload
 from agents.contract.measure import Trial
-from agents.contract.report import Cause, Failed, Loaded, Measured, Outcome, Refused, Report
+from agents.contract.report import Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
 from agents.engines import ENGINES
 from agents.engines.base import Engine, LoadPlace, Session, refuse_what_it_cannot
 from agents.engines.http_stream import Progress
 from agents.errors import AgentError, LoadFailed, Unsupported
 from agents.inventory import inventory
 from agents.measure import measure
+from agents.models.peers import Peers
+from agents.power import METHODS
+from agents.power.holding import PowerHold
 
 LOG_LIMIT = 256 * 1024  # characters of an engine's log that travel with a report
 
@@ -38,6 +41,8 @@ class Host:
     folder: Path  # device root: models/, logs/
     engines: tuple[Engine, ...]
     clock: Clock = field(default_factory=SystemClock)
+    power: PowerHold = field(default_factory=lambda: PowerHold((), Path("unused")))
+    peers: Peers | None = None  # devices that model files can be fetched from
     _failed: tuple[LoadSettings, LoadFailed] | None = None  # the last load, if it failed: repeats come one by one
     _session: Session | None = None
     _settings: LoadSettings | None = None
@@ -48,12 +53,16 @@ class Host:
     def of_this_machine(cls, folder: Path) -> Host:
         found = [engine.find() for engine in ENGINES]
         device = inventory(folder, [each for each in found if each is not None])
-        return cls(device, folder, ENGINES)
+        methods = [method for method in METHODS if method.name in device.power_methods]
+        power = PowerHold(methods, folder / "power-journal.json")
+        power.restore_left()
+        return cls(device, folder, ENGINES, power=power)
 
     def run(self, job: Job, cancelled: threading.Event, say: Say) -> Report:
         """One attempt at ``job``. The engine stays loaded for a next job with equal settings."""
         started = self.clock.unix_s()
         outcome = self._outcome(job, cancelled, say)
+        machine = self._machine()
         log = self._engine_log(outcome)
         if not isinstance(outcome, Measured):
             self.unload()  # what failed is not trusted with the next cell
@@ -68,13 +77,14 @@ class Host:
             ended_unix_s=self.clock.unix_s(),
             outcome=outcome,
             log=log,
+            machine=machine,
         )
 
     def _outcome(self, job: Job, cancelled: threading.Event, say: Say) -> Outcome:
         loaded: Loaded | None = None
         trials: list[Trial] = []
         try:
-            self._check_state(job)
+            self._enter_state(job)
             session, reused = self._loaded(job, cancelled, say)
             loaded = replace(session.loaded, reused=reused)
             warmups = 0 if job.workload in self._warmed else job.warmups
@@ -90,21 +100,32 @@ class Host:
             cause = Cause.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Cause.AGENT_FAULT
             return Failed(cause, f"{type(error).__name__}: {error}", loaded, tuple(trials))
 
-    def _check_state(self, job: Job) -> None:
-        """Raises Unsupported if the device is not in the state that the job asks for."""
-        wanted, seen = job.state.dedicated_vram_bytes, self.device.dedicated_vram_bytes
-        if wanted is not None and not same_split(wanted, seen):
-            now = "cannot be seen here" if seen is None else f"is {seen / 2**20:.0f} MiB now"
+    def _enter_state(self, job: Job) -> None:
+        """Raises Unsupported if the device is not in the state that the job asks for, and cannot be brought there."""
+        device, wanted = self.device, job.state.dedicated_vram_bytes
+        if wanted is not None and not same_split(wanted, device.dedicated_vram_bytes):
+            raise Unsupported(why_no_split(wanted, device) or _set_it(wanted, device), Cause.WRONG_STATE)
+        limit_w = job.state.power_limit_w
+        if limit_w is None:
+            self.power.release()
+        elif self.power.methods:
+            self.power.at(limit_w)
+        elif not same_power(limit_w, device.power_limit_w):
+            stated = "none is stated" if device.power_limit_w is None else f"{device.power_limit_w:g} W is stated"
             raise Unsupported(
-                f"dedicated VRAM of {self.device.name} {now}; the cell asks for {wanted / 2**20:.0f} MiB:"
-                " set it in the firmware and reboot",
+                f"no method is allowed to hold {device.name} at {limit_w:g} W, and {stated}:"
+                f" set it and say so with: orchestrate state {device.name} --power-limit {limit_w:g}W",
                 Cause.WRONG_STATE,
             )
-        if job.state.power_limit_w is not None:
-            raise Unsupported(
-                f"this agent has no method to hold {self.device.name} at {job.state.power_limit_w:g} W",
-                Cause.WRONG_STATE,
-            )
+
+    def _machine(self) -> MachineSeen:
+        device, held_w = self.device, self.power.limit_w
+        return MachineSeen(
+            dedicated_vram_seen_bytes=device.dedicated_vram_bytes,
+            dedicated_vram_source=device.split_source,
+            power_limit_seen_w=device.power_limit_w if held_w is None else held_w,
+            power_limit_source=device.power_source if held_w is None else StateSource.HELD,
+        )
 
     def _loaded(self, job: Job, cancelled: threading.Event, say: Say) -> tuple[Session, bool]:
         if self._session is not None and self._settings == job.load:
@@ -132,6 +153,7 @@ class Host:
             clock=self.clock,
             cancelled=cancelled,
             say=tell,
+            peers=self.peers,
         )
         self._failed = None
         try:
@@ -170,3 +192,12 @@ class Host:
                 self._log.parent.rmdir()
         self._session = self._settings = self._log = None
         self._warmed.clear()
+
+
+def _set_it(wanted_bytes: int, device: Device) -> str:
+    seen = device.dedicated_vram_bytes
+    now = "cannot be seen here" if seen is None else f"is {seen / 2**20:.0f} MiB now"
+    return (
+        f"dedicated VRAM of {device.name} {now}; the cell asks for {wanted_bytes / 2**20:.0f} MiB:"
+        " set it in the firmware and reboot"
+    )

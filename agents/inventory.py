@@ -13,20 +13,13 @@ from pathlib import Path
 
 import psutil
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agents.contract.device import Device, EngineFound, Gpu, MemoryKind
+from agents.contract.device import Device, EngineFound, Gpu, MemoryKind, StateSource
+from agents.device_file import DeviceFile, Stated, read_device_file, read_stated
+from agents.memory.carveout import options_of
+from agents.power import METHODS
 
 VENDORS = {"0x1002": "amd", "0x10de": "nvidia", "0x8086": "intel"}
-
-
-class DeviceFile(BaseModel):
-    """``device.yaml`` beside the device's id: what only its owner knows. All keys are optional."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str | None = None
-    labels: dict[str, str] = {}
 
 
 def device_id_of(folder: Path) -> str:
@@ -45,25 +38,16 @@ def device_id_of(folder: Path) -> str:
         raise ValueError(f"{path} should hold a UUID and holds {text[:60]!a}: delete it for a new one") from error
 
 
-def read_device_file(folder: Path) -> DeviceFile:
-    """Raises ValueError, with the file's name and what is allowed, where ``device.yaml`` is not as it should be."""
-    path = folder / "device.yaml"
-    if not path.exists():
-        return DeviceFile()
-    import yaml
-
-    try:
-        return DeviceFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-        allowed = ", ".join(DeviceFile.model_fields)
-        raise ValueError(f"{path}: {error}\nAllowed keys: {allowed}") from error
-
-
 def inventory(folder: Path, engines: Iterable[EngineFound], sys_root: Path = Path("/")) -> Device:
     """This machine as a Device; ``sys_root`` stands for ``/`` so that recorded trees can be read."""
     own = read_device_file(folder)
+    stated = read_stated(folder, own)
     gpus = drm_gpus(sys_root)
-    kind = memory_kind(gpus, sys_root)
+    kind = own.memory or memory_kind(gpus, sys_root)
+    if kind is MemoryKind.NONE and stated.dedicated_vram_bytes is not None:
+        kind = MemoryKind.CARVE_OUT  # Linux under Windows, say: the operator knows what nothing here shows
+    split, split_source = _split(gpus, stated)
+    options = tuple(option.size_bytes for option in options_of(sys_root))
     device = Device(
         device_id=device_id_of(folder),
         name=own.name or socket.gethostname(),
@@ -77,7 +61,13 @@ def inventory(folder: Path, engines: Iterable[EngineFound], sys_root: Path = Pat
         ram_bytes=psutil.virtual_memory().total,
         memory_kind=kind,
         gpus=gpus,
-        dedicated_vram_bytes=next((gpu.vram_bytes for gpu in gpus if gpu.vram_bytes), None),
+        dedicated_vram_bytes=split,
+        split_source=split_source,
+        power_limit_w=stated.power_limit_w,
+        power_source=None if stated.power_limit_w is None else StateSource.STATED,
+        carveout_options_bytes=options,
+        sets_split=bool(options) and own.allow.set_dedicated_vram,
+        power_methods=allowed_methods(own),
         labels=tuple(sorted(own.labels.items())),
         engines=tuple(engines),
         python=platform.python_version(),
@@ -86,9 +76,28 @@ def inventory(folder: Path, engines: Iterable[EngineFound], sys_root: Path = Pat
     return replace(device, fingerprint=fingerprint_of(device))
 
 
+def _split(gpus: tuple[Gpu, ...], stated: Stated) -> tuple[int | None, StateSource | None]:
+    """What the machine shows counts more than what somebody said."""
+    seen = next((gpu.vram_bytes for gpu in gpus if gpu.vram_bytes), None)
+    if seen is not None:
+        return seen, StateSource.SEEN
+    said = stated.dedicated_vram_bytes
+    return said, None if said is None else StateSource.STATED
+
+
+def allowed_methods(own: DeviceFile) -> tuple[str, ...]:
+    """Power methods that this version has and the owner allows. Raises ValueError for a name that is none."""
+    known = [method.name for method in METHODS]
+    for name in own.allow.power:
+        if name not in known:
+            have = ", ".join(known) or "none yet"
+            raise ValueError(f"device.yaml: allow.power: {name!r} is no method to hold a power limit; there is {have}")
+    return tuple(name for name in known if name in own.allow.power)
+
+
 def fingerprint_of(device: Device) -> str:
     """Hash of all that can change a figure: the same machine after a driver update is another fingerprint. PURE"""
-    facts = asdict(replace(device, fingerprint="", boot_id="", name="", labels=()))
+    facts = asdict(replace(device, fingerprint="", boot_id="", name="", labels=(), sets_split=False, power_methods=()))
     return hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]
 
 

@@ -1,8 +1,9 @@
 """The job process: ``python -m agents.runner FOLDER``. Runs jobs one after the other, away from Ray's threads.
 
-JSON lines on stdin: ``{"run": Job}``, ``{"live": true}`` (asks for a live view), ``{"cancel": true}``. JSON lines on
-stdout: ``{"device": Device}`` or ``{"error": ...}`` once, then ``{"phase": ...}``, ``{"live": ...}`` and
-``{"report": Report}``. The process ends when stdin does, whatever it is doing, and its engine with it.
+JSON lines on stdin: ``{"run": Job, "peers": Peers or null}``, ``{"live": true}`` (asks for a live view),
+``{"cancel": true}``. JSON lines on stdout: ``{"device": Device}`` or ``{"error": ...}`` once, then ``{"phase": ...}``,
+``{"live": ...}`` and ``{"report": Report}``. The process ends when stdin does, whatever it is doing, and its engine
+with it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from agents.contract.wire_json import from_json, to_json
 from agents.engines.http_stream import Progress
 from agents.errors import AgentError
 from agents.host import Host
+from agents.models.peers import Peers
 from agents.spool import Spool
 
 BUSY_WAIT_S = 5.0  # an earlier job process may be on its way out
@@ -35,7 +37,8 @@ class Runner:
     """Jobs run on the main thread: on Linux an engine dies with the *thread* that started it."""
 
     def __init__(self, folder: Path) -> None:
-        self._jobs: queue.Queue[Job] = queue.Queue()
+        self._jobs: queue.Queue[tuple[Job, Peers | None]] = queue.Queue()
+        self._host: Host | None = None
         self._cancelled = threading.Event()
         self._live: Progress | None = None
         self._writing = threading.Lock()
@@ -49,7 +52,7 @@ class Runner:
         busy = FileLock(self._folder / "busy.lock", timeout=BUSY_WAIT_S)
         try:
             busy.acquire()  # held until this process ends: one benchmark at a time on a device
-            host = Host.of_this_machine(self._folder)
+            self._host = host = Host.of_this_machine(self._folder)
         except Timeout:
             return self._fail("this device is busy with another coordinator's benchmark")
         except (ValueError, OSError, AgentError) as error:
@@ -58,7 +61,7 @@ class Runner:
             return self._fail(f"a fault of the agent itself, please report it: {type(error).__name__}: {error}")
         self._write(b'{"device": ' + to_json(host.device) + b"}")
         while True:
-            job = self._jobs.get()
+            job, host.peers = self._jobs.get()
             report = self._run(host, job)
             self._write(b'{"report": ' + to_json(self._kept(report)) + b"}")
 
@@ -111,12 +114,17 @@ class Runner:
         except BaseException:  # deaf, it could not be ended either
             traceback.print_exc()
             os._exit(1)
+        if self._host is not None:
+            with suppress(AgentError):  # the journal stays then, and the next start restores
+                self._host.power.release()
         os._exit(0)  # the agent is gone; the engine follows: its stdin ends, and the kernel kills it
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "run" in message:
             self._cancelled.clear()  # a cancel that came too late was not meant for this job
-            self._jobs.put(from_json(Job, json.dumps(message["run"])))
+            peers = message.get("peers")
+            job = from_json(Job, json.dumps(message["run"]))
+            self._jobs.put((job, from_json(Peers, json.dumps(peers)) if peers else None))
         elif "cancel" in message:
             self._cancelled.set()
         elif "live" in message:

@@ -39,10 +39,10 @@ class Spool:
         """None where nothing lies here, or what another version wrote."""
         return _read(self._path(job_id, attempt))
 
-    def reports(self, campaign_id: str) -> list[Report]:
-        """What lies here for one campaign. A file that cannot be read is left alone: another version wrote it."""
+    def reports(self) -> list[Report]:
+        """All that lies here. A file that cannot be read is left alone: another version wrote it."""
         found = (_read(path) for path in sorted(self._folder.glob("*.json")))
-        return [report for report in found if report is not None and report.campaign_id == campaign_id]
+        return [report for report in found if report is not None]
 
     def drop(self, job_id: str, attempt: int) -> None:
         self._path(job_id, attempt).unlink(missing_ok=True)

@@ -15,6 +15,14 @@ class MemoryKind(StrEnum):
     NONE = "none"  # no GPU that an engine could use
 
 
+class StateSource(StrEnum):
+    """Who says in which state a machine is."""
+
+    SEEN = "seen"  # read from the machine
+    STATED = "stated"  # the operator said so; nothing on the machine can tell
+    HELD = "held"  # set by the agent, read back, restored afterwards
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     name: str
@@ -50,6 +58,12 @@ class Device:
     memory_kind: MemoryKind
     gpus: tuple[Gpu, ...] = ()
     dedicated_vram_bytes: int | None = None
+    split_source: StateSource | None = None  # of dedicated_vram_bytes
+    power_limit_w: float | None = None
+    power_source: StateSource | None = None  # of power_limit_w
+    carveout_options_bytes: tuple[int, ...] = ()  # sizes that the firmware lets the system choose, if any
+    sets_split: bool = False  # the owner allows the agent to choose one of them and to reboot
+    power_methods: tuple[str, ...] = ()  # by which the owner allows the agent to hold a power limit
     labels: tuple[tuple[str, str], ...] = ()
     engines: tuple[EngineFound, ...] = ()
     python: str = ""
@@ -57,6 +71,30 @@ class Device:
     fingerprint: str = ""  # hash of all that can change a figure: hardware, memory, kernel, driver, engine versions
 
 
+def same_power(wanted_w: float, seen_w: float | None) -> bool:
+    """Whether two limits are one: half a watt is what tools round to. PURE"""
+    return seen_w is not None and abs(wanted_w - seen_w) <= 0.5
+
+
 def same_split(wanted_bytes: int, seen_bytes: int | None) -> bool:
     """Whether two sizes are one choice in a firmware's menu: it keeps up to 3 % or 64 MiB for itself. PURE"""
     return seen_bytes is not None and abs(wanted_bytes - seen_bytes) <= max(0.03 * wanted_bytes, 64 * 2**20)
+
+
+def why_no_split(wanted_bytes: int, device: Device) -> str | None:
+    """Why this split can never be had on ``device``; None where the firmware's setting may bring it. PURE"""
+    if same_split(wanted_bytes, device.dedicated_vram_bytes):
+        return None
+    asked = f"asked for: {wanted_bytes / 2**20:.0f} MiB"
+    if device.memory_kind is not MemoryKind.CARVE_OUT:
+        kind = {
+            MemoryKind.NONE: "has no GPU that shares its memory, as far as it can be seen",
+            MemoryKind.DISCRETE: "has a card with memory of its own",
+            MemoryKind.UNIFIED: "has one pool of memory, without a split",
+        }[device.memory_kind]
+        return f"dedicated VRAM of {device.name} cannot be chosen: it {kind}; {asked}"
+    options = device.carveout_options_bytes
+    if options and not any(same_split(wanted_bytes, option) for option in options):
+        offered = ", ".join(f"{option / 2**20:.0f}" for option in options)
+        return f"the firmware of {device.name} offers dedicated VRAM of {offered} MiB; {asked}"
+    return None

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from agents.contract.columns import column
+from agents.contract.device import StateSource
 from agents.contract.measure import Reading, Trial
 
 
@@ -68,6 +69,9 @@ cause_words: dict[Cause, str] = {
 
 RETRIED: frozenset[Cause] = frozenset({Cause.ENGINE_LOST, Cause.DEVICE_LOST, Cause.STREAM_BROKEN})
 """Causes that say nothing of the cell itself: the job is sent again, a bounded number of times."""
+
+Attempt = tuple[str, int]
+"""(job_id, attempt): what a report, a lease and a row are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,22 @@ Outcome = Annotated[Measured | Refused | Failed, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, slots=True)
+class MachineSeen:
+    """The state that the machine was in while the job ran, and who says so. None: nothing tells."""
+
+    dedicated_vram_seen_bytes: int | None = column(
+        "Part of the RAM that the firmware gave to the GPU while the job ran", unit="bytes", default=None
+    )
+    dedicated_vram_source: StateSource | None = column(
+        "Who says so: seen (read from the machine) or stated (by the operator)", default=None
+    )
+    power_limit_seen_w: float | None = column("Power limit while the job ran", unit="W", default=None)
+    power_limit_source: StateSource | None = column(
+        "Who says so: held (set and read back by the agent), seen or stated", default=None
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One attempt at a job, ended. Times are the device's wall clock, for ordering by eye only."""
 
@@ -144,4 +164,5 @@ class Report:
     ended_unix_s: float
     outcome: Outcome
     log: str = ""  # the engine's log, bounded, where this attempt loaded the engine or failed
+    machine: MachineSeen = MachineSeen()
     readings: tuple[Reading, ...] = ()  # telemetry taken while the job ran

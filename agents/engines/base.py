@@ -19,6 +19,7 @@ from agents.contract.report import Loaded
 from agents.engines.http_stream import Exchange, Limits, Progress
 from agents.engines.wire import Chunk, Event
 from agents.errors import Unsupported
+from agents.models.peers import Peers
 
 DYING_S = 3.0  # between the end of an engine's connections and that of its process
 
@@ -44,6 +45,7 @@ class LoadPlace:
     clock: Clock
     cancelled: threading.Event
     say: Callable[[str], None]
+    peers: Peers | None = None
 
 
 @dataclass(frozen=True, slots=True)

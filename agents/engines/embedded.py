@@ -60,7 +60,7 @@ class Embedded:
     def load(self, settings: LoadSettings, place: LoadPlace) -> EmbeddedSession:
         self._refuse(settings)
         place.say("preparing model")
-        files = resolve(settings, place.models, place.say)
+        files = resolve(settings, place.models, place.say, place.peers)
         refuse_what_no_memory_holds(settings, files, machine_bytes())
         place.say("loading")
         return EmbeddedSession(settings, files, place)

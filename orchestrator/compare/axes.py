@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.types as kinds
 
 from agents.contract.job import Runtime
+from agents.contract.report import MachineSeen
 from orchestrator.errors import UsageError
 from orchestrator.matrix import axes as matrix_axes
 from orchestrator.matrix.problems import BadValue, nearest, quoted
@@ -32,10 +33,13 @@ _OWN = (
     "image_height_px",
 )
 WORKLOAD_AXES = tuple(each.name for each in schema.WORKLOAD if each.name not in _OWN)
+_SEEN = tuple(each.name for each in schema.contract_columns(MachineSeen))
 _SETTINGS = tuple(
-    KV_TYPE if each.name == "kv_type_k" else each.name for each in schema.SETTINGS if each.name != "kv_type_v"
+    KV_TYPE if each.name == "kv_type_k" else each.name
+    for each in schema.SETTINGS
+    if each.name not in ("kv_type_v", *_SEEN)
 )
-FOUND = ("engine_version", "model_sha256", "fingerprint", "origin")
+FOUND = ("engine_version", "model_sha256", "fingerprint", "origin", *_SEEN)
 """What was found, not asked for: a null says nothing, and it need not be the same between columns."""
 
 AXES = ("run", "device", *_SETTINGS, *WORKLOAD_AXES, *FOUND)

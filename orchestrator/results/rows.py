@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
@@ -16,9 +17,19 @@ from agents.contract.job import Chat, Job, ModelSource, Stop, Synthetic
 from agents.contract.measure import Arrival, Reading, Trial
 from agents.contract.rates import decode_tps, prompt_tps, ttft_s
 from agents.contract.report import Failed, Loaded, Measured, Refused, Report
+from agents.contract.web_address import shown
 from orchestrator.results import schema
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An attempt to keep: what was asked for, what came of it, and on which device (None: no inventory is known)."""
+
+    job: Job
+    report: Report
+    device: Device | None
 
 
 def rows_of(job: Job, report: Report, device: Device | None, orchestrate_version: str = "") -> pa.Table:
@@ -26,17 +37,36 @@ def rows_of(job: Job, report: Report, device: Device | None, orchestrate_version
 
     ``device`` is None where no inventory of it is known; its name is then null.
     """
-    outcome = report.outcome
+    return rows_of_many([Kept(job, report, device)], orchestrate_version)
+
+
+def rows_of_many(attempts: Sequence[Kept], orchestrate_version: str = "") -> pa.Table:
+    """As ``rows_of``, of several attempts: a column is made once for all of them, which is what costs."""
+    rows: list[Row] = []
+    arrivals: list[Sequence[Arrival]] = []
+    readings: list[Sequence[Reading]] = []
+    for attempt in attempts:
+        before = len(rows)
+        rows += _attempt_rows(attempt, orchestrate_version)
+        outcome = attempt.report.outcome
+        trials: Sequence[Trial] = () if isinstance(outcome, Refused) else outcome.trials
+        added = len(rows) - before
+        arrivals += [*(trial.arrivals for trial in trials), *[()] * (added - len(trials))]
+        readings += [attempt.report.readings, *[()] * (added - 1)]
+    columns: list[Any] = [pa.array([row.get(each.name) for row in rows], each.type) for each in schema.TRIALS]
+    columns.append(_nested(arrivals, schema.ARRIVAL))
+    columns.append(_nested(readings, schema.READING))
+    return pa.Table.from_arrays(columns, schema=schema.attempt_schema())
+
+
+def _attempt_rows(attempt: Kept, orchestrate_version: str) -> list[Row]:
+    outcome = attempt.report.outcome
     trials: Sequence[Trial] = () if isinstance(outcome, Refused) else outcome.trials
-    same = _attempt(job, report, device) | {"orchestrate_version": orchestrate_version}
+    same = _attempt(attempt.job, attempt.report, attempt.device) | {"orchestrate_version": orchestrate_version}
     rows = [same | {"status": "ok"} | _trial(trial) for trial in trials]
     if not isinstance(outcome, Measured) or not rows:
         rows.append(same | _ending(outcome))
-    arrivals = [trial.arrivals for trial in trials] + [()] * (len(rows) - len(trials))
-    columns: list[Any] = [pa.array([row.get(each.name) for row in rows], each.type) for each in schema.TRIALS]
-    columns.append(_nested(arrivals, schema.ARRIVAL))
-    columns.append(_nested([report.readings] + [()] * (len(rows) - 1), schema.READING))
-    return pa.Table.from_arrays(columns, schema=schema.attempt_schema())
+    return rows
 
 
 def devices_of(run: str, devices: Iterable[Device]) -> pa.Table:
@@ -83,6 +113,7 @@ def _attempt(job: Job, report: Report, device: Device | None) -> Row:
         **_workload(job.workload),
         **_columns_of(job.load),
         **_columns_of(job.state),
+        **_columns_of(report.machine),
         **_loaded(loaded),
     }
 
@@ -93,6 +124,8 @@ def _source(source: ModelSource) -> str | None:
     if source.hf_repo is not None:
         revision = f"@{source.hf_revision}" if source.hf_revision else ""
         return f"hf:{source.hf_repo}{revision}" + (f"/{source.hf_file}" if source.hf_file else "")
+    if source.url is not None:
+        return f"url:{shown(source.url)}"
     return f"tiny:{source.tiny}" if source.tiny is not None else None
 
 

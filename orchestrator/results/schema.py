@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from agents.contract.job import LoadSettings, MachineState
 from agents.contract.measure import EngineTimings
-from agents.contract.report import Loaded
+from agents.contract.report import Loaded, MachineSeen
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import nearest, quoted
 
@@ -121,8 +121,9 @@ WORKLOAD = (
 
 SETTINGS = (
     *contract_columns(LoadSettings),
-    Column("model_source", pa.string(), "Where the model's files come from: path:, hf:REPO@REVISION/FILE, tiny:"),
+    Column("model_source", pa.string(), "Where the model's files come from: path:, hf:REPO@REVISION/FILE, url:, tiny:"),
     *contract_columns(MachineState),
+    *contract_columns(MachineSeen),
 )
 
 LOADED = (
@@ -190,6 +191,9 @@ DEVICES = (
     Column("ram_bytes", pa.int64(), "RAM that the operating system sees", "bytes"),
     Column("memory_kind", pa.string(), "How the GPU gets its memory: discrete, carve-out, unified, none"),
     Column("dedicated_vram_bytes", pa.int64(), "Part of the RAM that the firmware gives to the GPU, as seen", "bytes"),
+    Column("split_source", pa.string(), "Who says so: seen or stated"),
+    Column("power_limit_w", pa.float64(), "Power limit, where one is known", "W"),
+    Column("power_source", pa.string(), "Who says so: seen or stated"),
     Column("gpu", pa.string(), "Name of the first GPU"),
     Column("gpu_vram_bytes", pa.int64(), "Memory of the first GPU", "bytes"),
     Column("gpus", pa.list_(_GPU), "All GPUs: name, vendor, driver, vram_bytes"),

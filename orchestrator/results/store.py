@@ -3,7 +3,7 @@
 ::
 
     ROOT/runs/RUN/trials/JOB-ATTEMPT.parquet    one attempt: trials with tokens and readings nested
-                  trials/compact-HASH.parquet   many attempts, merged by ``compact``
+                  trials/compact-HASH.parquet   many attempts: that came together, or were merged by ``compact``
                   devices/FINGERPRINT-ID.parquet
                   logs/JOB-ATTEMPT.log          the engine's log
 
@@ -33,7 +33,7 @@ from orchestrator.results import schema
 from orchestrator.results.attempt_files import Read, Unreadable, can_merge, read_all, read_parquet
 from orchestrator.results.durable import StoreError, clean, flush_folder, remove, written_aside
 from orchestrator.results.flat import flat, needed
-from orchestrator.results.rows import devices_of, rows_of
+from orchestrator.results.rows import Kept, devices_of, rows_of_many
 
 Key = tuple[str, int]
 """(job_id, attempt)"""
@@ -89,17 +89,44 @@ class Store:
 
         Raises StoreFull, StoreNotWritable or StoreError and leaves no half file.
         """
-        folder = self.run_folder(job.campaign_id)
-        self._clean_once(job.campaign_id)
-        name = f"{_checked(job.job_id, 'job id')}-{report.attempt}"
-        if report.log and not isinstance(report.outcome, Refused):
-            with written_aside(folder / "logs" / f"{name}.log", flush=False) as file:
-                file.write(report.log.encode("utf-8", "replace"))
-            report = replace(report, outcome=replace(report.outcome, log_path=f"logs/{name}.log"))
-        if device is not None:
-            self._keep_device(folder, job.campaign_id, device)
-        path = folder / "trials" / f"{name}.parquet"
-        _write(path, rows_of(job, report, device, _version()))
+        name = self._name(report)
+        rows = rows_of_many([self._beside(Kept(job, report, device))], _version())
+        path = self.run_folder(job.campaign_id) / "trials" / f"{name}.parquet"
+        _write(path, rows)
+        return path
+
+    def append_many(self, attempts: Sequence[Kept]) -> None:
+        """As ``append`` for each; those of one run that come together go into one file, so that it costs one flush."""
+        runs: dict[str, dict[Key, Kept]] = {}
+        for each in attempts:  # one that is there twice is kept once
+            runs.setdefault(each.job.campaign_id, {})[each.report.job_id, each.report.attempt] = each
+        for run, several in runs.items():
+            if len(several) == 1:
+                (one,) = several.values()
+                self.append(one.job, one.report, one.device)
+                continue
+            rows = rows_of_many([self._beside(each) for each in several.values()], _version())
+            _write(self.run_folder(run) / "trials" / _merged_name(sorted(several)), rows)
+
+    def _name(self, report: Report) -> str:
+        return f"{_checked(report.job_id, 'job id')}-{report.attempt}"
+
+    def _beside(self, attempt: Kept) -> Kept:
+        """Keeps what lies beside the rows, the log and the device; the attempt as its rows then say it."""
+        run, report = attempt.job.campaign_id, attempt.report
+        self._name(report)  # checked before anything is written
+        self._clean_once(run)
+        if attempt.device is not None:
+            self._keep_device(self.run_folder(run), run, attempt.device)
+        if not report.log or isinstance(report.outcome, Refused):
+            return attempt
+        return replace(attempt, report=replace(report, outcome=replace(report.outcome, log_path=self.keep_log(report))))
+
+    def keep_log(self, report: Report) -> str:
+        """The engine's log of one attempt; its path, relative to the run's folder."""
+        path = f"logs/{self._name(report)}.log"
+        with written_aside(self.run_folder(report.campaign_id) / path, flush=False) as file:
+            file.write(report.log.encode("utf-8", "replace"))
         return path
 
     def has(self, run: str, job_id: str, attempt: int) -> bool:
@@ -151,7 +178,7 @@ class Store:
             return None
         takes = list(self._takes(files))
         keys = sorted(set[Key]().union(*(self._keys(path) for path in files)))
-        target = self.run_folder(run) / "trials" / f"{_COMPACT}{sha256(repr(keys).encode()).hexdigest()[:16]}.parquet"
+        target = self.run_folder(run) / "trials" / _merged_name(keys)
         with (
             written_aside(target) as file,
             pq.ParquetWriter(file, schema.attempt_schema(), compression="snappy") as out,
@@ -222,6 +249,10 @@ def _read_flat(takes: Mapping[Path, frozenset[Key]], table: str, names: Sequence
         return flat(_without(read_parquet(path, names), takes[path]), table)
 
     return read_all(list(takes), prepare, schema.schema(table))
+
+
+def _merged_name(keys: Sequence[Key]) -> str:
+    return f"{_COMPACT}{sha256(repr(list(keys)).encode()).hexdigest()[:16]}.parquet"
 
 
 def _is_merged(path: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from agents.agent import Agent
 from tests.contract.waiting import until
 
 
@@ -24,6 +25,13 @@ def folder(tmp_path: Path, models: Path) -> Path:
     device.mkdir()
     (device / "models").symlink_to(models)
     return device
+
+
+@pytest.fixture
+def agent(folder: Path) -> Iterator[Agent]:
+    one = Agent(folder)
+    yield one
+    one.close()
 
 
 @pytest.fixture(autouse=True)

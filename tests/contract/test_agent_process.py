@@ -7,73 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from agents.agent import Agent, JobProcessFailed, Status
-from agents.contract.job import Job, LoadSettings, ModelSource, Synthetic, Timeouts, Workload
+from agents.agent import Agent, JobProcessFailed
 from agents.contract.report import Cause, Failed, Measured, Refused, Report
 from agents.contract.wire_json import from_json, to_json
+from tests.contract.an_agent import a_job, engine_of, long_job, report_of, runner, shadow, until_streaming
 from tests.contract.waiting import ended, until
-
-SHORT = Synthetic("pp16+tg8", prompt_tokens=16, generate_tokens=8)
-LONG = Synthetic("tg60000", generate_tokens=60_000)  # 20 s and more
-
-
-def a_job(workload: Workload = SHORT, context: int = 1024, **changes: Any) -> Job:
-    load = LoadSettings(
-        "embedded",
-        "tiny:llama",
-        quantisation="Q8_0",
-        context_tokens=context,
-        threads=1,
-        source=ModelSource(tiny="llama"),
-    )
-    job = Job("j", 1, "c", "cell", "d", 0, load, workload, warmups=0, timeouts=Timeouts(60.0, 60.0, 60.0))
-    return replace(job, **changes)
-
-
-LONG_JOB = a_job(LONG, context=65_536)
-
-
-@pytest.fixture
-def agent(folder: Path) -> Iterator[Agent]:
-    one = Agent(folder)
-    yield one
-    one.close()
-
-
-def runner() -> psutil.Process:
-    (process,) = (child for child in psutil.Process().children() if "agents.runner" in child.cmdline())
-    return process
-
-
-def engine_of(process: psutil.Process) -> psutil.Process:
-    (engine,) = (child for child in process.children() if "agents.engines.embedded_child" in child.cmdline())
-    return engine
-
-
-def report_of(agent: Agent) -> Report:
-    """The report of the job that runs, when it has come."""
-    until(lambda: bool(agent.poll(1.0).reports), "a report")
-    (report,) = agent.poll().reports
-    return report
-
-
-def until_streaming(agent: Agent) -> Status:
-    until(lambda: (agent.poll(0.05).reads_per_s or 0) > 0, "tokens")
-    return agent.poll()
 
 
 def test_a_job_from_start_to_collected(agent: Agent, folder: Path) -> None:
     assert agent.device().engines[0].name == "embedded"
     status = agent.start(a_job())
-    assert (status.job_id, status.reports) == ("j", ())
-    assert agent.start(a_job()) is not None  # the same again is not a second one
+    assert (status.job, status.reports) == (("j", 1), ())
     with pytest.raises(JobProcessFailed, match="busy with j"):
         agent.start(a_job(job_id="other"))
     report = report_of(agent)
@@ -82,23 +31,21 @@ def test_a_job_from_start_to_collected(agent: Agent, folder: Path) -> None:
     assert report.fingerprint == agent.device().fingerprint
     kept = folder / "spool" / "j-1.json"
     assert from_json(Report, kept.read_bytes()) == report  # on the disk before it is told
-    assert agent.poll().job_id is None
-    assert Agent(folder).uncollected("c") == (report,)  # a coordinator that comes later finds it
-    assert Agent(folder).uncollected("another") == ()
-    agent.collected("j", 1)
+    assert agent.poll().job is None
+    agent.collected(("j", 1))
     assert not kept.exists()
     assert agent.poll().reports == ()
 
 
 def test_the_live_view_of_a_stream_and_cancel(agent: Agent) -> None:
-    agent.start(LONG_JOB)
+    agent.start(long_job())
     status = until_streaming(agent)
     assert status.phase == "measuring" and status.reads > 1
     agent.cancel()
     outcome = report_of(agent).outcome
     assert isinstance(outcome, Failed)
     assert outcome.cause is Cause.CANCELLED
-    agent.collected("j", 1)
+    agent.collected(("j", 1))
     agent.cancel()  # too late for that job, and not meant for the next
     agent.start(a_job(job_id="j2"))
     assert isinstance(report_of(agent).outcome, Measured)
@@ -106,14 +53,14 @@ def test_the_live_view_of_a_stream_and_cancel(agent: Agent) -> None:
 
 def test_close_in_mid_stream_leaves_nothing(folder: Path) -> None:
     agent = Agent(folder)
-    agent.start(LONG_JOB)
+    agent.start(long_job())
     until_streaming(agent)
     process = runner()
     engine = engine_of(process)
     agent.close()
     agent.close()
     until(lambda: ended(process) and ended(engine), "their end")
-    until(lambda: agent.poll().job_id is None, "the agent to notice")
+    until(lambda: agent.poll().job is None, "the agent to notice")
     assert agent.poll().reports == ()
     with pytest.raises(JobProcessFailed, match="closed"):
         agent.start(a_job(job_id="j2"))
@@ -124,7 +71,7 @@ def test_close_of_an_agent_that_did_nothing(folder: Path) -> None:
 
 
 def test_a_job_process_that_is_killed_is_reported_and_the_next_job_works(agent: Agent) -> None:
-    agent.start(LONG_JOB)
+    agent.start(long_job())
     until_streaming(agent)
     process = runner()
     engine = engine_of(process)
@@ -135,19 +82,19 @@ def test_a_job_process_that_is_killed_is_reported_and_the_next_job_works(agent: 
     assert "exit code -9" in report.outcome.detail
     assert report.fingerprint
     until(lambda: ended(engine), "the engine's end")
-    agent.collected("j", 1)
+    agent.collected(("j", 1))
     agent.start(a_job(attempt=2))
     assert isinstance(report_of(agent).outcome, Measured)
 
 
 def test_an_engine_that_is_killed_is_reported_and_the_next_job_works(agent: Agent) -> None:
-    agent.start(LONG_JOB)
+    agent.start(long_job())
     until_streaming(agent)
     engine_of(runner()).kill()
     report = report_of(agent)
     assert isinstance(report.outcome, Failed)
     assert report.outcome.cause is Cause.ENGINE_CRASHED
-    agent.collected("j", 1)
+    agent.collected(("j", 1))
     agent.start(a_job(attempt=2))
     assert isinstance(report_of(agent).outcome, Measured)
 
@@ -174,7 +121,7 @@ def test_an_agent_that_is_killed_takes_everything_with_it(folder: Path) -> None:
     ) as owner:
         assert owner.stdin is not None and owner.stdout is not None
         try:
-            owner.stdin.write(to_json(LONG_JOB))
+            owner.stdin.write(to_json(long_job()))
             owner.stdin.close()
             assert owner.stdout.readline() == b"streaming\n"
             (process,) = psutil.Process(owner.pid).children()
@@ -199,7 +146,7 @@ def test_a_second_agent_on_the_same_device_is_refused(agent: Agent, folder: Path
             second.device()
     finally:
         second.close()
-    assert agent.start(a_job()).job_id == "j"
+    assert agent.start(a_job()).job == ("j", 1)
     assert isinstance(report_of(agent).outcome, Measured)
 
 
@@ -209,17 +156,9 @@ def test_a_broken_device_file_is_told_and_can_be_mended(agent: Agent, folder: Pa
         with pytest.raises(JobProcessFailed, match="Allowed keys: name, labels") as caught:
             call()
         assert str(folder / "device.yaml") in str(caught.value)
-    assert agent.poll().job_id is None
+    assert agent.poll().job is None
     (folder / "device.yaml").write_text("name: mended\n")
     assert agent.device().name == "mended"
-
-
-def shadow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, text: str) -> None:
-    """Has every Python that is started from here import ``text`` as ``module``."""
-    place = tmp_path / "shadow"
-    place.mkdir()
-    (place / f"{module}.py").write_text(text)
-    monkeypatch.setenv("PYTHONPATH", str(place))
 
 
 def test_a_job_process_that_cannot_be_imported_is_told_in_its_last_words(
@@ -296,6 +235,16 @@ def test_modules_in_the_directory_of_the_user_are_not_taken_for_ours(
     assert isinstance(report_of(agent).outcome, Measured)
 
 
+def test_what_others_print_between_the_lines_does_not_stop_the_agent(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prints = "import sys\nif 'agents.runner' in sys.orig_argv: print('words\\n7\\n[]\\nnull\\n{}', flush=True)"
+    shadow(tmp_path, monkeypatch, "sitecustomize", prints)
+    assert agent.device().device_id
+    agent.start(a_job())
+    assert isinstance(report_of(agent).outcome, Measured)
+
+
 def test_a_line_cut_off_by_a_kill_does_not_stop_the_agent(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,7 +300,7 @@ def test_a_full_disk_fails_the_job_in_words_and_the_report_arrives(small_disk: P
         assert "No space left" in report.outcome.detail
         assert "disk_full: this report could not be kept on the device's disk" in report.log
         filler.unlink()
-        agent.collected("j", 1)
+        agent.collected(("j", 1))
         agent.start(a_job(attempt=2))
         report = report_of(agent)
         assert isinstance(report.outcome, Measured)
@@ -365,7 +314,7 @@ def test_a_disk_that_fills_up_later_costs_no_measurement(small_disk: Path) -> No
     try:
         agent.start(a_job())
         assert isinstance(report_of(agent).outcome, Measured)
-        agent.collected("j", 1)
+        agent.collected(("j", 1))
         fill(small_disk)
         agent.start(a_job(job_id="j2"))
         report = report_of(agent)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agents.contract import device, job, measure, report
-from agents.contract.device import Device, same_split
+from agents.contract.device import Device, MemoryKind, StateSource, same_power, same_split, why_no_split
 from agents.contract.job import Chat, Job, LoadSettings, Synthetic
-from agents.contract.report import Cause, Failed, Measured, Refused, Report, cause_words
+from agents.contract.report import RETRIED, Cause, Failed, MachineSeen, Measured, Refused, Report, cause_words
 from agents.contract.wire_json import from_json, to_json
+from agents.models.peers import Peer, Peers
 
 TYPES = tuple(
     kind
@@ -35,6 +36,7 @@ def any_of(kind: type) -> st.SearchStrategy[Any]:
 def test_the_types_are_found() -> None:
     names = {kind.__name__ for kind in TYPES}
     assert {"Device", "Gpu", "Job", "LoadSettings", "Chat", "Synthetic", "Trial", "Reading", "Report"} <= names
+    assert "MachineSeen" in names
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
@@ -110,10 +112,22 @@ def test_every_cause_has_words_of_its_own() -> None:
     assert len(set(cause_words.values())) == len(Cause)
 
 
-def test_settings_that_are_columns_have_definitions() -> None:
-    for each in fields(LoadSettings):
+@pytest.mark.parametrize("kind", [LoadSettings, MachineSeen])
+def test_fields_that_are_columns_have_definitions(kind: type) -> None:
+    for each in fields(kind):
         if each.name != "source":
             assert each.metadata["definition"], each.name
+
+
+def test_what_ends_a_job_from_outside_of_it_is_tried_again() -> None:
+    assert {Cause.DEVICE_LOST, Cause.ENGINE_LOST} <= RETRIED
+    assert not {Cause.WRONG_STATE, Cause.CANCELLED, Cause.AGENT_FAULT} & RETRIED
+
+
+def test_peers_go_to_the_job_process_whole_and_no_repr_tells_their_token() -> None:
+    peers = Peers("s3cret", "own", (Peer("d2", "http://host:1", "laptop"),))
+    assert from_json(Peers, to_json(peers)) == peers
+    assert "s3cret" not in repr(peers)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +145,60 @@ def test_settings_that_are_columns_have_definitions() -> None:
 def test_sizes_that_are_one_choice_in_a_firmware(wanted_mib: int, seen_mib: float | None, same: bool) -> None:
     seen = None if seen_mib is None else int(seen_mib * 2**20)
     assert same_split(wanted_mib * 2**20, seen) is same
+
+
+@pytest.mark.parametrize(
+    ("wanted_w", "seen_w", "same"),
+    [(80.0, 80.0, True), (80.0, 80.5, True), (80.0, 79.5, True), (80.0, 80.6, False), (80.0, None, False)],
+)
+def test_limits_that_are_one(wanted_w: float, seen_w: float | None, same: bool) -> None:
+    assert same_power(wanted_w, seen_w) is same
+
+
+GIB = 2**30
+
+
+def a_device(kind: MemoryKind, split_gib: float | None = None, options_gib: tuple[float, ...] = ()) -> Device:
+    return Device(
+        device_id="id",
+        name="bosgame",
+        boot_id="b",
+        os="Linux",
+        kernel="6",
+        arch="x86_64",
+        cpu="a CPU",
+        physical_cores=8,
+        logical_cores=16,
+        ram_bytes=128 * GIB,
+        memory_kind=kind,
+        dedicated_vram_bytes=None if split_gib is None else int(split_gib * GIB),
+        split_source=None if split_gib is None else StateSource.SEEN,
+        carveout_options_bytes=tuple(int(size * GIB) for size in options_gib),
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "why"),
+    [
+        (a_device(MemoryKind.CARVE_OUT), None),  # the operator may bring it
+        (a_device(MemoryKind.CARVE_OUT, 32), None),
+        (a_device(MemoryKind.CARVE_OUT, 32, (0.5, 15.9, 32)), None),
+        (a_device(MemoryKind.CARVE_OUT, 15.9, (0.5, 32)), None),  # there already, whatever the menu says
+        (
+            a_device(MemoryKind.CARVE_OUT, 32, (0.5, 8, 32)),
+            "the firmware of bosgame offers dedicated VRAM of 512, 8192, 32768 MiB; asked for: 16384 MiB",
+        ),
+        (a_device(MemoryKind.DISCRETE, 24), "it has a card with memory of its own; asked for: 16384 MiB"),
+        (a_device(MemoryKind.UNIFIED), "it has one pool of memory, without a split; asked for: 16384 MiB"),
+        (a_device(MemoryKind.NONE), "it has no GPU that shares its memory, as far as it can be seen; asked for: 16384"),
+    ],
+)
+def test_why_a_split_can_never_be_had(device: Device, why: str | None) -> None:
+    found = why_no_split(16 * GIB, device)
+    if why is None:
+        assert found is None
+    else:
+        assert found is not None and why in found and "bosgame" in found
 
 
 def test_a_device_needs_what_identifies_it() -> None:

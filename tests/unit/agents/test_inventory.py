@@ -7,57 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from agents.contract.device import Device, EngineFound, Gpu, MemoryKind
-from agents.inventory import (
-    boot_id,
-    cpu_name,
-    device_id_of,
-    drm_gpus,
-    fingerprint_of,
-    inventory,
-    memory_kind,
-    read_device_file,
+from agents.contract.device import Device, EngineFound, Gpu, MemoryKind, StateSource
+from agents.device_file import Stated, keep_stated
+from agents.inventory import boot_id, cpu_name, device_id_of, drm_gpus, fingerprint_of, inventory, memory_kind
+from tests.fakes.power_method import FakePower
+from tests.fakes.sys_tree import (
+    AMD_APU,
+    AMD_CARD,
+    INTEL_CARD,
+    INTEL_CPU,
+    NVIDIA_CARD,
+    OLD_CARD,
+    Card,
+    firmware,
+    machine,
+    write,
 )
 
-AMD_APU = "AMD RYZEN AI MAX+ 395 w/ Radeon 8060S"
-INTEL_CPU = "Intel(R) Core(TM) Ultra 7 258V"
 GIB = 2**30
 ENGINE = EngineFound("embedded", "xllamacpp 1", ("cpu",), "PyPI package in this environment")
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def machine(
-    root: Path, cpu: str, *cards: tuple[str, str, str, int | None], carve_out: bool = False, boot: str = "b-1"
-) -> Path:
-    """A tree as Linux has it. ``cards``: PCI vendor, PCI device, driver, bytes of VRAM where the driver tells."""
-    write(root / "proc/cpuinfo", f"processor\t: 0\nvendor_id\t: x\nmodel name\t: {cpu}\nprocessor\t: 1\n")
-    write(root / "proc/sys/kernel/random/boot_id", f"{boot}\n")
-    drm = root / "sys/class/drm"
-    drm.mkdir(parents=True, exist_ok=True)
-    write(drm / "version", "drm 1.1.0 20060810\n")
-    for index, (vendor, device, driver, vram) in enumerate(cards):
-        device_dir = drm / f"card{index}/device"
-        write(device_dir / "vendor", f"{vendor}\n")
-        write(device_dir / "device", f"{device}\n")
-        write(drm / f"card{index}-eDP-1/status", "connected\n")  # an output of the card, not a card
-        write(drm / f"renderD{128 + index}/dev", "226:128\n")
-        (root / f"sys/bus/pci/drivers/{driver}").mkdir(parents=True)
-        (device_dir / "driver").symlink_to(root / f"sys/bus/pci/drivers/{driver}")
-        if vram is not None:
-            write(device_dir / "mem_info_vram_total", f"{vram}\n")
-        if carve_out:
-            write(device_dir / "uma/carveout", "3\n")
-    return root
-
-
-AMD_CARD = ("0x1002", "0x1586", "amdgpu", 32 * GIB)
-NVIDIA_CARD = ("0x10de", "0x2820", "nvidia", None)
-INTEL_CARD = ("0x8086", "0x64a0", "xe", None)
-OLD_CARD = ("0x1a03", "0x2000", "ast", None)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +49,7 @@ OLD_CARD = ("0x1a03", "0x2000", "ast", None)
 def test_gpus_and_how_they_get_their_memory(
     tmp_path: Path,
     cpu: str,
-    cards: tuple[tuple[str, str, str, int | None], ...],
+    cards: tuple[Card, ...],
     carve_out: bool,
     gpus: tuple[Gpu, ...],
     kind: MemoryKind,
@@ -140,6 +108,7 @@ def test_what_can_change_a_figure_changes_the_fingerprint(device: Device) -> Non
         replace(device, gpus=(replace(gpu, driver="other"),)),
         replace(device, gpus=(replace(gpu, vram_bytes=GIB),)),
         replace(device, dedicated_vram_bytes=GIB),
+        replace(device, power_limit_w=45.0),
         replace(device, ram_bytes=GIB),
         replace(device, cpu="other"),
         replace(device, engines=(replace(ENGINE, version="xllamacpp 2"),)),
@@ -151,47 +120,95 @@ def test_what_can_change_a_figure_changes_the_fingerprint(device: Device) -> Non
     assert len({device.fingerprint, *prints}) == len(changed) + 1
 
 
-def test_a_name_a_label_and_a_reboot_do_not(device: Device) -> None:
+def test_a_name_a_label_a_reboot_and_what_the_owner_allows_do_not(device: Device) -> None:
     for same in (
         replace(device, name="other"),
         replace(device, boot_id="b-2"),
         replace(device, labels=(("a", "b"),)),
+        replace(device, sets_split=True),
+        replace(device, power_methods=("fake",)),
         replace(device, fingerprint="x"),
     ):
         assert fingerprint_of(same) == device.fingerprint
 
 
+def at(root: Path, *cards: Card, own: str = "", said: Stated | None = None) -> Device:
+    """The device that a machine with these cards is, with this ``device.yaml`` and this word of the operator."""
+    folder = root / "device"
+    write(folder / "device.yaml", own)
+    if said is not None:
+        keep_stated(folder, said)
+    return inventory(folder, [], machine(root / "at", AMD_APU if AMD_CARD in cards else INTEL_CPU, *cards))
+
+
+OWN = "dedicated_vram: 8GiB\npower_limit: 45W\n"
+SEEN, STATED = StateSource.SEEN, StateSource.STATED
+
+
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("card", "own", "said", "split", "kind"),
     [
-        ("nam: x\n", "nam"),
-        ("name: [a]\n", "name"),
-        ("labels: {desk: [1]}\n", "labels.desk"),
-        ("- a\n", "device.yaml"),
-        ("just words\n", "device.yaml"),
-        ("a: b: c\n", "device.yaml"),
-        ("name: 'open\n", "device.yaml"),
-        ("\x00", "device.yaml"),
+        (None, "", None, (None, None), MemoryKind.NONE),
+        (None, OWN, None, (8 * GIB, STATED), MemoryKind.CARVE_OUT),
+        (None, "", Stated(16 * GIB), (16 * GIB, STATED), MemoryKind.CARVE_OUT),
+        (None, OWN, Stated(16 * GIB), (16 * GIB, STATED), MemoryKind.CARVE_OUT),
+        (AMD_CARD, "", None, (32 * GIB, SEEN), MemoryKind.CARVE_OUT),
+        (AMD_CARD, OWN, Stated(16 * GIB), (32 * GIB, SEEN), MemoryKind.CARVE_OUT),
+        (INTEL_CARD, OWN, None, (8 * GIB, STATED), MemoryKind.UNIFIED),
+        (INTEL_CARD, "memory: carve-out\n", None, (None, None), MemoryKind.CARVE_OUT),
+        (NVIDIA_CARD, "", Stated(power_limit_w=80.0), (None, None), MemoryKind.DISCRETE),
     ],
 )
-def test_a_bad_device_file_is_told_with_its_name_and_what_is_allowed(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "device.yaml").write_text(text)
-    with pytest.raises(ValueError, match="Allowed keys: name, labels") as caught:
-        read_device_file(tmp_path)
-    assert str(tmp_path / "device.yaml") in str(caught.value)
-    assert words in str(caught.value)
+def test_what_is_seen_counts_more_than_what_was_said_and_the_latest_word_more_than_the_file(
+    tmp_path: Path,
+    card: Card | None,
+    own: str,
+    said: Stated | None,
+    split: tuple[int | None, StateSource | None],
+    kind: MemoryKind,
+) -> None:
+    device = at(tmp_path, *filter(None, [card]), own=own, said=said)
+    assert (device.dedicated_vram_bytes, device.split_source) == split
+    assert device.memory_kind is kind
 
 
-def test_a_device_file_that_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "device.yaml").write_bytes(b"name: \xff\xfe\n")
-    with pytest.raises(ValueError, match="Allowed keys"):
-        read_device_file(tmp_path)
+@pytest.mark.parametrize(
+    ("own", "said", "power"),
+    [
+        ("", None, (None, None)),
+        (OWN, None, (45.0, STATED)),
+        (OWN, Stated(power_limit_w=80.0), (80.0, STATED)),
+        ("", Stated(dedicated_vram_bytes=GIB), (None, None)),
+    ],
+)
+def test_a_power_limit_is_what_was_said(
+    tmp_path: Path, own: str, said: Stated | None, power: tuple[float | None, StateSource | None]
+) -> None:
+    device = at(tmp_path, own=own, said=said)
+    assert (device.power_limit_w, device.power_source) == power
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n"])
-def test_an_empty_device_file_says_nothing(tmp_path: Path, text: str) -> None:
-    (tmp_path / "device.yaml").write_text(text)
-    assert read_device_file(tmp_path).name is None
+@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize("offered", [False, True])
+def test_the_split_is_set_where_the_firmware_offers_it_and_the_owner_allows_it(
+    tmp_path: Path, offered: bool, allowed: bool
+) -> None:
+    if offered:
+        firmware(tmp_path / "at", "0: Minimum (512 MB)\n9: High (32 GB)\n")
+    device = at(tmp_path, AMD_CARD, own=f"allow: {{set_dedicated_vram: {str(allowed).lower()}}}\n")
+    assert device.carveout_options_bytes == ((GIB // 2, 32 * GIB) if offered else ())
+    assert device.sets_split is (offered and allowed)
+
+
+def test_power_methods_are_those_that_the_owner_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert at(tmp_path).power_methods == ()
+    with pytest.raises(ValueError, match=r"device\.yaml: allow\.power: 'one' is no method .* there is none yet"):
+        at(tmp_path, own="allow: {power: [one]}\n")
+    monkeypatch.setattr("agents.inventory.METHODS", (FakePower("one"), FakePower("two"), FakePower("three")))
+    assert at(tmp_path).power_methods == ()
+    assert at(tmp_path, own="allow: {power: [three, one]}\n").power_methods == ("one", "three")
+    with pytest.raises(ValueError, match=r"allow\.power: 'four' is no method .* there is one, two, three"):
+        at(tmp_path, own="allow: {power: [one, four]}\n")
 
 
 def test_the_devices_id_is_made_once(tmp_path: Path) -> None:

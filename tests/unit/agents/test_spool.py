@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,14 @@ def report(job_id: str = "j1", attempt: int = 1, campaign: str = "c1", log: str 
 
 def test_what_is_put_comes_back_until_it_is_dropped(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
-    assert spool.reports("c1") == []
+    assert spool.reports() == []
     for each in (report(), report(attempt=2), report("j2")):
         spool.put(each)
-    assert spool.reports("c1") == [report(), report(attempt=2), report("j2")]
+    assert spool.reports() == [report(), report(attempt=2), report("j2")]
     spool.drop("j1", 1)
     spool.drop("j1", 1)  # dropping again is nothing
     spool.drop("never", 7)
-    assert Spool(tmp_path / "spool").reports("c1") == [report(attempt=2), report("j2")]
+    assert Spool(tmp_path / "spool").reports() == [report(attempt=2), report("j2")]
 
 
 def test_one_report_by_its_job_and_attempt(tmp_path: Path) -> None:
@@ -34,18 +35,27 @@ def test_one_report_by_its_job_and_attempt(tmp_path: Path) -> None:
     assert spool.get("j1", 3) is None
 
 
-def test_only_the_campaign_that_is_asked_for(tmp_path: Path) -> None:
+def test_reports_of_all_campaigns_are_told(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put(report("j1", campaign="c1"))
     spool.put(report("j2", campaign="c2"))
-    assert [each.job_id for each in spool.reports("c2")] == ["j2"]
+    assert [(each.job_id, each.campaign_id) for each in spool.reports()] == [("j1", "c1"), ("j2", "c2")]
+
+
+def test_a_report_of_an_older_version_that_knew_nothing_of_the_machines_state_is_read(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put(report())
+    told = json.loads((tmp_path / "j1-1.json").read_bytes())
+    del told["machine"]
+    (tmp_path / "j1-1.json").write_text(json.dumps(told))
+    assert spool.reports() == [report()]
 
 
 def test_the_same_attempt_again_replaces(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put(report(log="old"))
     spool.put(report(log="new"))
-    assert [each.log for each in spool.reports("c1")] == ["new"]
+    assert [each.log for each in spool.reports()] == ["new"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"job_id": "j0"}', b"\xff\xfe"])
@@ -54,7 +64,7 @@ def test_a_file_that_is_no_report_is_passed_over_and_left(tmp_path: Path, conten
     (tmp_path / "a-1.json").write_bytes(content)
     (tmp_path / "half-1.tmp").write_bytes(b"{")
     spool.put(report())
-    assert spool.reports("c1") == [report()]
+    assert spool.reports() == [report()]
     assert (tmp_path / "a-1.json").read_bytes() == content
 
 
@@ -71,4 +81,4 @@ def test_a_put_that_fails_leaves_the_earlier_file_and_no_half_one(
     with pytest.raises(OSError, match="No space left"):
         spool.put(report(log="new"))
     assert [path.name for path in tmp_path.iterdir()] == ["j1-1.json"]
-    assert spool.reports("c1") == [report(log="old")]
+    assert spool.reports() == [report(log="old")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from agents.contract.device import Device, EngineFound, Gpu, MemoryKind
+from agents.contract.device import Device, EngineFound, Gpu, MemoryKind, StateSource
 from agents.contract.job import Chat, Image, Job, LoadSettings, MachineState, Runtime, Sampling, Synthetic
 from agents.contract.measure import Arrival, EngineTimings, Flag, Reading, StopReason, Trial
 from agents.contract.report import Cause, Failed, Loaded, Measured, Outcome, Refused, Report
@@ -84,6 +84,8 @@ DEVICE = Device(
     ram_bytes=2**36,
     memory_kind=MemoryKind.CARVE_OUT,
     gpus=(Gpu("a GPU", "amd", "26.1", 2**35),),
+    dedicated_vram_bytes=2**35,
+    split_source=StateSource.STATED,
     labels=(("room", "3"),),
     engines=(EngineFound("embedded", "b1234", ("cpu", "vulkan"), "here"),),
     fingerprint="f00d",

@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agents.contract.job import Chat, ModelSource
+from agents.contract.device import StateSource
+from agents.contract.job import Chat, MachineState, ModelSource
 from agents.contract.measure import Flag
-from agents.contract.report import Measured, Outcome
+from agents.contract.report import MachineSeen, Measured, Outcome
 from orchestrator.results import schema
 from orchestrator.results.flat import flat
 from orchestrator.results.rows import devices_of, rows_of
-from tests.unit.results.attempts_made_up import CHAT, DEVICE, FAILED, LOADED, REFUSED, job, report, trial
+from tests.unit.results.attempts_made_up import CHAT, DEVICE, FAILED, LOADED, MEASURED, REFUSED, job, report, trial
 
 
 def test_a_measured_job_is_a_row_a_trial_with_all_that_was_asked_and_found() -> None:
@@ -73,6 +74,22 @@ def test_an_attempt_without_a_figure_is_a_row_too(
     assert last["detail"] and last["model"] == "tiny:llama"
 
 
+@pytest.mark.parametrize("outcome", [MEASURED, FAILED, REFUSED])
+def test_each_row_tells_the_state_that_was_asked_for_and_the_one_that_was_and_who_says_so(outcome: Outcome) -> None:
+    asked = job(state=MachineState(2**35, 80.0))
+    seen = MachineSeen(2**35 - 2**20, StateSource.SEEN, 79.8, StateSource.HELD)
+    for row in rows_of(asked, report(asked, outcome, machine=seen), DEVICE).to_pylist():
+        assert (row["dedicated_vram_bytes"], row["power_limit_w"]) == (2**35, 80.0)
+        assert (row["dedicated_vram_seen_bytes"], row["dedicated_vram_source"]) == (2**35 - 2**20, "seen")
+        assert (row["power_limit_seen_w"], row["power_limit_source"]) == (79.8, "held")
+
+
+def test_a_state_that_nothing_tells_is_null() -> None:
+    (_, row) = rows_of(job(), report(job()), DEVICE).to_pylist()
+    names = ("dedicated_vram_seen_bytes", "dedicated_vram_source", "power_limit_seen_w", "power_limit_source")
+    assert [row[name] for name in names] == [None] * 4
+
+
 def test_tokens_and_readings_are_flat_tables() -> None:
     table = rows_of(job(), report(job(), FAILED), DEVICE)
     tokens = flat(table, "tokens")
@@ -117,6 +134,7 @@ def test_a_chat_tells_its_image_and_equal_prompts_by_their_hash() -> None:
         (ModelSource(path="/models/a.gguf"), "path:/models/a.gguf"),
         (ModelSource(hf_repo="o/r", hf_revision="main", hf_file="*Q4*"), "hf:o/r@main/*Q4*"),
         (ModelSource(tiny="llama"), "tiny:llama"),
+        (ModelSource(url="https://annie:pa55@host/a/m.gguf?token=s3cr3t"), "url:https://host/a/m.gguf?..."),
     ],
 )
 def test_where_a_model_came_from(source: ModelSource, said: str | None) -> None:
@@ -138,4 +156,5 @@ def test_a_device_is_a_row() -> None:
         "carve-out",
     )
     assert row["labels"] == [("room", "3")]
+    assert (row["dedicated_vram_bytes"], row["split_source"], row["power_limit_w"]) == (2**35, "stated", None)
     assert row["engines"][0]["runtimes"] == ["cpu", "vulkan"]

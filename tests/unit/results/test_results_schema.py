@@ -9,7 +9,7 @@ import pytest
 from agents.contract.columns import column
 from agents.contract.job import LoadSettings, MachineState, Runtime
 from agents.contract.measure import EngineTimings
-from agents.contract.report import Loaded
+from agents.contract.report import Loaded, MachineSeen
 from orchestrator.errors import UsageError
 from orchestrator.report.results_page import results_page
 from orchestrator.results import schema
@@ -30,7 +30,8 @@ def test_a_contract_field_becomes_a_column_with_its_unit_and_definition() -> Non
 
 
 @pytest.mark.parametrize(
-    ("kind", "prefix"), [(LoadSettings, ""), (MachineState, ""), (Loaded, ""), (EngineTimings, "engine_")]
+    ("kind", "prefix"),
+    [(LoadSettings, ""), (MachineState, ""), (MachineSeen, ""), (Loaded, ""), (EngineTimings, "engine_")],
 )
 def test_trials_hold_every_declared_field_of_the_contract(kind: type, prefix: str) -> None:
     names = set(schema.schema("trials").names)

@@ -1,0 +1,115 @@
+"""``device.yaml`` and ``stated.json`` beside the device's id: what only the owner and the operator know."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from agents.contract.device import MemoryKind
+
+_NUMBER = r"(\d{1,15}(?:\.\d{1,9})?)"  # as in a matrix: never infinite
+_BYTES = re.compile(_NUMBER + r"\s*(MiB|GiB|M|G|MB|GB)", re.IGNORECASE)
+_UNITS = {"mib": 2**20, "gib": 2**30, "m": 2**20, "g": 2**30, "mb": 10**6, "gb": 10**9}
+_WATTS = re.compile(_NUMBER + r"\s*W?", re.IGNORECASE)
+
+
+def parse_size(value: Any) -> int:
+    """``512MiB``, ``32G`` -> bytes, as in a matrix. Raises ValueError."""
+    found = _BYTES.fullmatch(str(value).strip())
+    if not found:
+        raise ValueError(f"{value!r} is no size; allowed: a number with a unit, such as 512MiB or 32GiB")
+    return round(float(found[1]) * _UNITS[found[2].lower()])
+
+
+def parse_watts(value: Any) -> float:
+    """``80W`` or ``80`` -> W. Raises ValueError."""
+    found = _WATTS.fullmatch(str(value).strip())
+    if not found or float(found[1]) <= 0:
+        raise ValueError(f"{value!r} is no power; allowed: watts, such as 80W")
+    return float(found[1])
+
+
+def _given(parse: Callable[[Any], Any]) -> BeforeValidator:
+    return BeforeValidator(lambda value: None if value is None else parse(value))
+
+
+class Allow(BaseModel):
+    """What the owner lets the agent change. Nothing, where nothing is said."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    set_dedicated_vram: bool = False  # through uma/carveout, with a reboot
+    reboot: list[str] = Field(default=["systemctl", "reboot"], min_length=1)  # the command, as a list of words
+    power: list[str] = []  # names of methods that may hold a power limit
+
+
+class DeviceFile(BaseModel):
+    """``device.yaml``. All keys are optional."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
+    labels: dict[str, str] = {}
+    memory: MemoryKind | None = None  # where the machine cannot tell, or tells it wrongly
+    dedicated_vram: Annotated[int | None, _given(parse_size)] = None  # stated; what is seen counts more
+    power_limit: Annotated[float | None, _given(parse_watts)] = None  # stated
+    allow: Allow = Allow()
+
+
+def read_device_file(folder: Path) -> DeviceFile:
+    """Raises ValueError, with the file's name, the key and what is allowed, where ``device.yaml`` is not right."""
+    path = folder / "device.yaml"
+    if not path.exists():
+        return DeviceFile()
+    import yaml
+
+    allowed = ", ".join(DeviceFile.model_fields)
+    try:
+        return DeviceFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        if key.startswith("allow."):
+            allowed = ", ".join(Allow.model_fields)
+        raise ValueError(f"{path}: {key}: {first['msg']}. Allowed keys: {allowed}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}. Allowed keys: {allowed}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the operator says of the machine's state, where nothing on it can tell. None: nothing is said."""
+
+    dedicated_vram_bytes: int | None = None
+    power_limit_w: float | None = None
+
+
+def read_stated(folder: Path, own: DeviceFile) -> Stated:
+    """The operator's latest word (``orchestrate state``); where there is none, that of ``device.yaml``."""
+    said = Stated(**_said(folder))
+    split, power = said.dedicated_vram_bytes, said.power_limit_w
+    return Stated(own.dedicated_vram if split is None else split, own.power_limit if power is None else power)
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    """What stands in ``stated.json`` of the fields of Stated; nothing where it cannot be read."""
+    try:
+        said = json.loads((folder / "stated.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    known = {each.name for each in fields(Stated)}
+    return {key: value for key, value in said.items() if key in known} if isinstance(said, dict) else {}
+
+
+def keep_stated(folder: Path, said: Stated) -> None:
+    """Adds to what was stated before. Raises OSError."""
+    now = _said(folder) | {key: value for key, value in asdict(said).items() if value is not None}
+    aside = folder / "stated.json.tmp"
+    aside.write_text(json.dumps(now), encoding="utf-8")
+    aside.replace(folder / "stated.json")

@@ -1,0 +1,38 @@
+"""A job runs on a lease: who holds it must have heard of the coordinator lately. Monotonic time, one device's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Fenced(Exception):
+    """The call came from a coordinator that a newer one has replaced."""
+
+
+class Lease:
+    """Not thread-safe: its agent's lock guards it."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._term = 0
+        self._heard_s = monotonic()
+        self.length_s = 0.0
+
+    def heard(self, term: int) -> None:
+        """The coordinator of ``term`` spoke: the lease is new again. Raises Fenced for one older than the latest.
+
+        Term 0 is a caller outside of terms: it renews nothing.
+        """
+        if term == 0:
+            return
+        if term < self._term:
+            raise Fenced(f"a newer coordinator (term {self._term}) has spoken to this device; this is term {term}")
+        self._term = term
+        self._heard_s = self._monotonic()
+
+    def begin(self, length_s: float) -> None:
+        self.length_s = length_s
+        self._heard_s = self._monotonic()
+
+    def left_s(self) -> float:
+        return self._heard_s + self.length_s - self._monotonic()
