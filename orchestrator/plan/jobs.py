@@ -1,21 +1,27 @@
 """Cells x devices x repeats -> jobs in an order that changes the machine as seldom as can be. PURE
 
-Order on one device: memory split, power limit, engine and runtime, model file, load settings, each in the order of
-first appearance in the matrix; so reboots, power changes, engine starts and loads happen once for each. Within one
-loaded engine the repeats are rounds, and each round is a seeded shuffle, so that a drift of the device over minutes
-does not line up with an axis.
+On one device: memory split, power limit, engine and runtime, model file, load settings, from dear to cheap; each is
+changed once for each value, and the value that holds already comes first: so reboots are the fewest possible, and
+within them power changes (where all splits have the same limits), engine starts and loads. Splits and power limits
+come in the order of the file; below them groups and repeats are shuffled (seeded), so that a drift of the device does
+not line up with an axis.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from agents.contract.device import Device
+from agents.contract.device import Device, same_power, same_split
 from agents.contract.job import Job, LoadSettings, MachineState
 from orchestrator.matrix import Cell, Matrix
+from orchestrator.matrix.matrix import Measure, Rounds
+
+Key = TypeVar("Key", bound=Hashable)
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +57,8 @@ def plan_jobs(matrix: Matrix, cells: Iterable[Cell], devices: Sequence[Device]) 
         if not targets:
             unplaced.append((cell, why_unplaced(cell, matrix, devices)))
     queues = {
-        device_id: tuple(_ordered(listed, device_id, matrix.measure.repeats, matrix.measure.seed))
-        for device_id, listed in wanted.items()
+        device.device_id: tuple(_ordered(wanted[device.device_id], device.device_id, matrix.measure, state_of(device)))
+        for device in selected
     }
     return Plan(queues, tuple(unplaced))
 
@@ -66,9 +72,13 @@ def jobs_for_unknown(matrix: Matrix, cells: Iterable[Cell]) -> dict[str | None, 
     for cell in cells:
         wanted.setdefault(cell.device, []).append(cell)
     return {
-        name: tuple(_ordered(listed, name or "", matrix.measure.repeats, matrix.measure.seed))
-        for name, listed in wanted.items()
+        name: tuple(_ordered(listed, name or "", matrix.measure, MachineState())) for name, listed in wanted.items()
     }
+
+
+def state_of(device: Device) -> MachineState:
+    """How the device stands."""
+    return MachineState(device.dedicated_vram_bytes, device.power_limit_w)
 
 
 def is_named(device: Device, name: str) -> bool:
@@ -86,36 +96,68 @@ def why_unplaced(cell: Cell, matrix: Matrix, devices: Sequence[Device]) -> str:
     return f"device {cell.device} does not fit the matrix's devices: section: {matrix.devices.why_not(named)}"
 
 
-def _ordered(cells: Sequence[Cell], device_id: str, repeats: int, seed: int) -> Iterable[PlannedJob]:
-    groups: dict[tuple[MachineState, LoadSettings], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.state, cell.load), []).append(cell)
-    ranks = _Ranks()
-    dearest_first = sorted((ranks.of(state, load), members) for (state, load), members in groups.items())
-    shuffle = random.Random(f"{seed}:{device_id}")
-    for _, members in dearest_first:
-        for repeat in range(repeats):
-            order = list(members)
+def _ordered(cells: Sequence[Cell], device_id: str, measure: Measure, now: MachineState) -> Iterator[PlannedJob]:
+    shuffle = random.Random(f"{measure.seed}:{device_id}")
+    for members in _states(cells, now):
+        groups = _shuffled_tree(members, shuffle)
+        if measure.rounds is Rounds.LOADED:
+            for group in groups:
+                yield from _rounds([group], device_id, measure.repeats, shuffle)
+        else:
+            yield from _rounds(groups, device_id, measure.repeats, shuffle)
+
+
+def _rounds(groups: list[list[Cell]], device_id: str, repeats: int, shuffle: random.Random) -> Iterator[PlannedJob]:
+    """Each round goes once through all cells, load by load."""
+    for repeat in range(repeats):
+        shuffle.shuffle(groups)
+        for group in groups:
+            order = list(group)
             shuffle.shuffle(order)
             for cell in order:
                 yield PlannedJob(cell, device_id, repeat)
 
 
-class _Ranks:
-    """Order of first appearance, level by level: what is dearest to change comes first."""
+def _states(cells: Sequence[Cell], now: MachineState) -> Iterator[list[Cell]]:
+    """The cells of each machine state; what holds already first, and what asks for nothing with it."""
+    splits = _grouped(cells, lambda cell: cell.state.dedicated_vram_bytes)
+    power = now.power_limit_w
+    for split in _held_first(splits, lambda wanted: same_split(wanted, now.dedicated_vram_bytes)):
+        limits = _grouped(splits[split], lambda cell: cell.state.power_limit_w)
+        held = power
+        for limit in _held_first(limits, lambda wanted: same_power(wanted, held)):  # noqa: B023  used at once
+            power = power if limit is None else limit
+            yield limits[limit]
 
-    def __init__(self) -> None:
-        self._seen: list[dict[Hashable, int]] = [{} for _ in range(5)]
 
-    def of(self, state: MachineState, load: LoadSettings) -> tuple[int, ...]:
-        levels: tuple[Hashable, ...] = (
-            state.dedicated_vram_bytes,
-            state.power_limit_w,
-            (load.engine, load.runtime),
-            (load.model, load.quantisation),
-            load,
-        )
-        return tuple(seen.setdefault(level, len(seen)) for seen, level in zip(self._seen, levels, strict=True))
+def _held_first(wanted: Iterable[Number | None], holds: Callable[[Number], bool]) -> list[Number | None]:
+    """None (as it stands), then the value that holds, then the others in their order."""
+    return sorted(wanted, key=lambda value: 0 if value is None else 1 if holds(value) else 2)
+
+
+def _shuffled_tree(cells: Sequence[Cell], shuffle: random.Random) -> list[list[Cell]]:
+    """The cells of each load, in an order in which engine, runtime, model and settings change once for each value."""
+    groups = _grouped(cells, lambda cell: cell.load)
+    levels: tuple[Callable[[LoadSettings], Hashable], ...] = (
+        lambda load: (load.engine, load.runtime),
+        lambda load: (load.model, load.quantisation),
+        lambda load: load,
+    )
+    ranks = []
+    for level in levels:
+        seen = list(dict.fromkeys(map(level, groups)))
+        shuffle.shuffle(seen)
+        ranks.append({value: rank for rank, value in enumerate(seen)})
+    places = {load: tuple(rank[level(load)] for level, rank in zip(levels, ranks, strict=True)) for load in groups}
+    return [groups[load] for load in sorted(groups, key=lambda load: places[load])]
+
+
+def _grouped(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> dict[Key, list[Cell]]:
+    """In the order of first appearance."""
+    groups: dict[Key, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return groups
 
 
 def job_id_of(campaign_id: str, cell_id: str, device_id: str, repeat: int) -> str:

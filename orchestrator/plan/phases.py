@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
-from agents.contract.device import same_split
+from agents.contract.device import Device, same_power, same_split, why_no_split
 from agents.contract.job import MachineState
-from orchestrator.plan.jobs import PlannedJob
+from orchestrator.plan.jobs import PlannedJob, state_of
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Jobs in a row that want one machine state. ``reboots`` and ``new_power`` say what must change before them."""
+    """Jobs in a row that want one machine state. ``reboots`` and ``new_power`` say what must change before them.
+
+    ``by_hand``: an operator changes it, not the agent.
+    """
 
     state: MachineState
     jobs: tuple[PlannedJob, ...]
     reboots: bool
     new_power: bool
+    by_hand: bool
 
 
-def phases_of(queue: Sequence[PlannedJob], now: MachineState) -> tuple[Phase, ...]:
-    """``now``: how the device stands, None where that is not known: the first value asked for then changes nothing.
+def phases_of(queue: Sequence[PlannedJob], device: Device | None) -> tuple[Phase, ...]:
+    """``device`` None, or one that does not tell: the first value asked for then changes nothing.
 
-    A value that a job does not ask for stays as it stands. A change of the memory split needs a reboot.
+    A value that a job does not ask for stays as it stands. A change of the memory split needs a reboot; a split that
+    the device can never have changes nothing, for its jobs are refused.
     """
     found = []
-    split, power = now.dedicated_vram_bytes, now.power_limit_w
+    now = MachineState() if device is None else state_of(device)
     for state, jobs in groupby(queue, key=lambda planned: planned.cell.state):
         wanted, limit = state.dedicated_vram_bytes, state.power_limit_w
-        reboots = wanted is not None and split is not None and not same_split(wanted, split)
-        new_power = limit is not None and power is not None and limit != power
-        found.append(Phase(state, tuple(jobs), reboots, new_power))
-        split = split if wanted is None else wanted
-        power = power if limit is None else limit
+        can = device is None or wanted is None or why_no_split(wanted, device) is None
+        known = now.dedicated_vram_bytes is not None
+        reboots = can and wanted is not None and known and not same_split(wanted, now.dedicated_vram_bytes)
+        new_power = limit is not None and now.power_limit_w is not None and not same_power(limit, now.power_limit_w)
+        sets = device is not None and (device.sets_split if reboots else bool(device.power_methods))
+        found.append(Phase(state, tuple(jobs), reboots, new_power, (reboots or new_power) and not sets))
+        now = replace(
+            now,
+            dedicated_vram_bytes=wanted if can and wanted is not None else now.dedicated_vram_bytes,
+            power_limit_w=now.power_limit_w if limit is None else limit,
+        )
     return tuple(found)

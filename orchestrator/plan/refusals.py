@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.contract.device import Device, same_split
+from agents.contract.device import Device, why_no_split
 from agents.contract.job import LoadSettings, MachineState
 
 
@@ -14,10 +14,4 @@ def why_refused(load: LoadSettings, state: MachineState, device: Device) -> str 
     runtimes = found[load.engine].runtimes if load.engine in found else ()
     if load.runtime is not None and runtimes and load.runtime not in runtimes:
         return f"{load.engine} on {device.name} has no runtime {load.runtime} (it has {', '.join(runtimes)})"
-    if state.power_limit_w is not None:
-        return f"no method on {device.name} to hold a power limit of {state.power_limit_w:g} W"
-    wanted, seen = state.dedicated_vram_bytes, device.dedicated_vram_bytes
-    if wanted is not None and not same_split(wanted, seen):
-        now = "cannot be seen" if seen is None else f"is {seen / 2**20:.0f} MiB"
-        return f"dedicated VRAM of {device.name} {now}; asked for: {wanted / 2**20:.0f} MiB"
-    return None
+    return None if state.dedicated_vram_bytes is None else why_no_split(state.dedicated_vram_bytes, device)

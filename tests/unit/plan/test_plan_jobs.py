@@ -10,7 +10,7 @@ from orchestrator.plan.jobs import PlannedJob, job_id_of, job_of, jobs_for_unkno
 from tests.fakes.matrix_texts import world_of
 from tests.unit.results.attempts_made_up import DEVICE
 
-A = replace(DEVICE, device_id="id-a", name="alpha")
+A = replace(DEVICE, device_id="id-a", name="alpha", dedicated_vram_bytes=None)
 B = replace(DEVICE, device_id="id-b", name="beta", gpus=(), ram_bytes=8 * 2**30)
 
 EVERY_LEVEL = """
@@ -59,10 +59,55 @@ def test_what_is_dear_to_change_changes_once(depth: int, changes: int) -> None:
     assert len([key for key, _ in groupby(jobs, key=lambda job: state_of(job, depth))]) == changes
 
 
-def test_values_come_in_the_order_of_the_file() -> None:
-    jobs = queue(EVERY_LEVEL)
-    assert [key[0] for key, _ in groupby(jobs, key=lambda job: state_of(job, 1))] == [32 * 2**30, 512 * 2**20]
-    assert [key[1] for key, _ in groupby(jobs, key=lambda job: state_of(job, 2))] == [80, 55, 80, 55]
+GIB = 2**30
+STATES = """
+axes: {model: tiny:llama, workload: pp8, dedicated_vram: [32GiB, 512MiB, 16GiB], power_limit: [80W, 55W, 70W]}
+measure: {repeats: 1}
+"""
+BIG, SMALL, MIDDLE = 32 * GIB, GIB // 2, 16 * GIB
+
+
+@pytest.mark.parametrize(
+    ("split", "watts", "states"),
+    [
+        (  # unknown: the order of the file, and each split goes on with the limit that holds by then
+            None,
+            None,
+            [(BIG, 80), (BIG, 55), (BIG, 70), (SMALL, 70), (SMALL, 80), (SMALL, 55), (MIDDLE, 55), (MIDDLE, 80)],
+        ),
+        (  # what holds comes first: the firmware keeps a little for itself, that is no other split
+            MIDDLE - 60 * 2**20,
+            55.4,
+            [(MIDDLE, 55), (MIDDLE, 80), (MIDDLE, 70), (BIG, 70), (BIG, 80), (BIG, 55), (SMALL, 55), (SMALL, 80)],
+        ),
+        (  # what holds is not wanted
+            8 * GIB,
+            100.0,
+            [(BIG, 80), (BIG, 55), (BIG, 70), (SMALL, 70), (SMALL, 80), (SMALL, 55), (MIDDLE, 55), (MIDDLE, 80)],
+        ),
+    ],
+)
+def test_what_holds_comes_first_then_the_order_of_the_file(
+    split: int | None, watts: float | None, states: list[tuple[int, float]]
+) -> None:
+    jobs = queue(STATES, replace(A, dedicated_vram_bytes=split, power_limit_w=watts))
+    assert [state_of(job, 2) for job in jobs][: len(states)] == states
+
+
+def test_what_asks_for_no_state_comes_before_all_changes() -> None:
+    jobs = queue(
+        "axes: {model: tiny:llama, workload: pp8, dedicated_vram: [32GiB, 512MiB]}\nmeasure: {repeats: 1}\n"
+        "include: [{model: tiny:llama, workload: tg8}, {model: tiny:llama, workload: tg8, power_limit: 80W},"
+        " {model: tiny:llama, workload: tg8, dedicated_vram: 512MiB, power_limit: 80W}]\n",
+        replace(A, dedicated_vram_bytes=SMALL),
+    )
+    assert [state_of(job, 2) for job in jobs] == [
+        (None, None),
+        (None, 80),
+        (SMALL, None),
+        (SMALL, 80),
+        (BIG, None),
+    ]
 
 
 def test_repeats_are_rounds_within_one_load() -> None:
@@ -71,6 +116,37 @@ def test_repeats_are_rounds_within_one_load() -> None:
         assert [job.repeat for job in members] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
         rounds = [{job.cell.cell_id for job in members[at : at + 3]} for at in (0, 3, 6)]
         assert rounds[0] == rounds[1] == rounds[2]
+
+
+def test_a_round_of_a_state_goes_through_all_its_cells_load_by_load() -> None:
+    jobs = queue(EVERY_LEVEL.replace("seed: 7", "seed: 7, rounds: state"))
+    assert len({(job.cell.cell_id, job.repeat) for job in jobs}) == len(jobs) == 96 * 3
+    orders = []
+    for _, members in groupby(jobs, key=lambda job: state_of(job, 2)):
+        cells: list[list[str]] = []
+        for repeat, a_round in groupby(members, key=lambda job: job.repeat):
+            assert repeat == len(cells)
+            cells.append([job.cell.cell_id for job in a_round])
+        assert [len(each) for each in cells] == [24, 24, 24]
+        assert sorted(cells[0]) == sorted(cells[1]) == sorted(cells[2])
+    for _, a_round in groupby(jobs, key=lambda job: (*state_of(job, 2), job.repeat)):
+        loads = [key for key, _ in groupby(a_round, key=lambda job: job.cell.load)]
+        assert len(loads) == len(set(loads)) == 8, "a load for each, once a round"
+        orders.append(tuple(loads))
+    assert len(set(orders)) > 1, "the loads take turns in being first"
+
+
+def test_groups_are_shuffled_and_still_change_once() -> None:
+    """A drift of the device must not line up with an axis: not with the engine's, nor the model's, nor a load's."""
+
+    def firsts(depth: int, text: str, device: Device = A) -> list[object]:
+        return [key[-1] for key, _ in groupby(queue(text, device), key=lambda job: state_of(job, depth))]
+
+    for depth in (3, 4, 5):  # runtimes, models, loads
+        seen = {tuple(firsts(depth, EVERY_LEVEL.replace("seed: 7", f"seed: {seed}"))) for seed in range(12)}
+        assert len(seen) > 1, f"depth {depth} follows the file"
+        devices = {tuple(firsts(depth, EVERY_LEVEL, replace(A, device_id=f"id-{n}"))) for n in range(12)}
+        assert len(devices) > 1, f"depth {depth} is the same on all devices"
 
 
 def test_rounds_are_shuffled_by_the_seed_and_the_device() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agents.contract.device import Device, EngineFound
+from agents.contract.device import Device, EngineFound, MemoryKind
 from agents.contract.job import LoadSettings, MachineState, Runtime
 from orchestrator.plan.refusals import why_refused
 from tests.unit.results.attempts_made_up import DEVICE
@@ -29,23 +29,26 @@ NAMELESS = replace(DEVICE, engines=(EngineFound("embedded", "b1", (), "here"),))
             "embedded on laptop has no runtime cuda (it has cpu, vulkan)",
         ),
         (LoadSettings("embedded", "m", runtime=Runtime.CUDA), MachineState(), NAMELESS, None),  # it does not tell
+        (LoadSettings("embedded", "m"), MachineState(power_limit_w=80.0), DEVICE, None),  # an operator can set it
+        (LoadSettings("embedded", "m"), MachineState(dedicated_vram_bytes=GIB), BARE, None),
+        (LoadSettings("embedded", "m"), MachineState(dedicated_vram_bytes=GIB), SPLIT, None),
         (
             LoadSettings("embedded", "m"),
-            MachineState(power_limit_w=80.0),
-            DEVICE,
-            "no method on laptop to hold a power limit of 80 W",
+            MachineState(dedicated_vram_bytes=GIB),
+            replace(SPLIT, memory_kind=MemoryKind.DISCRETE),
+            "dedicated VRAM of laptop cannot be chosen: it has a card with memory of its own; asked for: 1024 MiB",
         ),
         (
             LoadSettings("embedded", "m"),
             MachineState(dedicated_vram_bytes=GIB),
-            BARE,
-            "dedicated VRAM of laptop cannot be seen; asked for: 1024 MiB",
+            replace(SPLIT, carveout_options_bytes=(32 * GIB, 64 * GIB)),
+            "the firmware of laptop offers dedicated VRAM of 32768, 65536 MiB; asked for: 1024 MiB",
         ),
-        (
-            LoadSettings("embedded", "m"),
+        (  # the first thing that speaks against it
+            LoadSettings("ollama", "m"),
             MachineState(dedicated_vram_bytes=GIB),
-            SPLIT,
-            "dedicated VRAM of laptop is 32768 MiB; asked for: 1024 MiB",
+            replace(SPLIT, memory_kind=MemoryKind.DISCRETE),
+            "engine ollama is not on laptop (found: embedded)",
         ),
         (LoadSettings("embedded", "m"), MachineState(dedicated_vram_bytes=32 * GIB), SPLIT, None),
         (LoadSettings("embedded", "m"), MachineState(dedicated_vram_bytes=32 * GIB + 5 * 2**20), SPLIT, None),
