@@ -3,6 +3,7 @@
 ::
 
     OrchestrateError            exit code 1: one line (or several) for a person, never a traceback
+    ├── NoCluster               exit code 1: no Ray cluster runs here and none was named
     └── UsageError              exit code 2: bad input; names the file, the key and what is allowed
 """
 
@@ -17,3 +18,7 @@ class OrchestrateError(Exception):
 
 class UsageError(OrchestrateError):
     exit_code = 2
+
+
+class NoCluster(OrchestrateError):
+    pass

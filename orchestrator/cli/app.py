@@ -22,6 +22,10 @@ app = typer.Typer(
 MatrixFile = Annotated[Path, typer.Argument(metavar="FILE", help="Matrix file (YAML).", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", help="Go on with more than 100,000 jobs.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster, HOST:PORT. Default: RAY_ADDRESS, or the one on this machine.")
+]
+DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Name or id, as `orchestrate devices` lists it.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run, as `orchestrate results` lists it; or `latest`.")]
 
 
@@ -41,29 +45,129 @@ def plan(
 @app.command()
 def submit(
     file: MatrixFile,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster to join; `local` starts one. Default: RAY_ADDRESS, or a running one."),
-    ] = None,
+    address: Address = None,
     as_json: Json = False,
     yes: Yes = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Hand it to the coordinator, and do not watch.")] = False,
+    priority: Annotated[int, typer.Option(help="Higher goes first on a device; equal ones by age.")] = 0,
+    absent: Annotated[bool, typer.Option("--absent", help="Also for known devices that are not there now.")] = False,
 ) -> None:
     """Run a matrix on the Ray cluster, or on a one-node cluster of its own; then show the table."""
     from orchestrator.cli.submit import submit_matrix
 
-    submit_matrix(file, address=address, as_json=as_json, yes=yes)
+    submit_matrix(file, address=address, as_json=as_json, yes=yes, detach=detach, priority=priority, absent=absent)
+
+
+@app.command()
+def watch(run: Run = "latest", address: Address = None, as_json: Json = False) -> None:
+    """Watch a run on the cluster until it is over; Ctrl-C ends the watching, not the run."""
+    from orchestrator.cli.submit import watch_run
+
+    watch_run(run, address=address, as_json=as_json)
 
 
 @app.command()
 def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run to go on with.")] = "latest",
-    address: Annotated[str | None, typer.Option(help="As for submit.")] = None,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Go on with a run where it stopped: what is done is not done again."""
+    """Go on with a run that was stopped, paused or cancelled: what is done is not done again."""
     from orchestrator.cli.submit import resume_run
 
     resume_run(run, address=address, as_json=as_json)
+
+
+@app.command()
+def status(address: Address = None, as_json: Json = False) -> None:
+    """Show what runs, what is left, and what operators have to do."""
+    from orchestrator.cli.fleet import show_status
+
+    show_status(address, as_json=as_json)
+
+
+@app.command()
+def devices(address: Address = None, as_json: Json = False) -> None:
+    """List the devices: what they are, the state that they are in, what they do, when they were last seen."""
+    from orchestrator.cli.fleet import show_devices
+
+    show_devices(address, as_json=as_json)
+
+
+@app.command()
+def pause(run: Run = "latest", address: Address = None) -> None:
+    """Send nothing more of a run; what is being measured ends well. `resume` goes on."""
+    from orchestrator.cli.fleet import set_run
+
+    set_run(run, "paused", address=address)
+
+
+@app.command()
+def cancel(run: Run = "latest", address: Address = None) -> None:
+    """End a run, with what is being measured. What is measured is kept."""
+    from orchestrator.cli.fleet import set_run
+
+    set_run(run, "cancelled", address=address)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # -1 is a number here
+def priority(
+    run: Run,
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="Higher goes first; 0 is usual.")],
+    address: Address = None,
+) -> None:
+    """Give a run another priority."""
+    from orchestrator.cli.fleet import set_priority
+
+    set_priority(run, number, address=address)
+
+
+@app.command()
+def retry(
+    run: Run = "latest",
+    causes: Annotated[
+        list[str] | None, typer.Option("--cause", help="Only jobs that failed so; may be given more than once.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Run again what failed for reasons that may have passed: a full disk, a lost device or engine, a time-out."""
+    from orchestrator.cli.fleet import retry_run
+
+    retry_run(run, causes, address=address)
+
+
+@app.command()
+def state(
+    device: DeviceArgument,
+    dedicated_vram: Annotated[str | None, typer.Option(help="Size, as in 32GiB.")] = None,
+    power_limit: Annotated[str | None, typer.Option(help="Watts, as in 80W.")] = None,
+    address: Address = None,
+) -> None:
+    """Say in which state a device is, where nothing on it can tell; rows say that it was stated."""
+    from orchestrator.cli.fleet import state_device
+
+    state_device(device, dedicated_vram, power_limit, address=address)
+
+
+@app.command()
+def skip(
+    device: DeviceArgument,
+    dedicated_vram: Annotated[str | None, typer.Option(help="Size, as in 48GiB.")] = None,
+    power_limit: Annotated[str | None, typer.Option(help="Watts, as in 80W.")] = None,
+    address: Address = None,
+) -> None:
+    """Say that a device cannot be brought into a state: what waits for it becomes rows that say so."""
+    from orchestrator.cli.fleet import skip_state
+
+    skip_state(device, dedicated_vram, power_limit, address=address)
+
+
+@app.command(hidden=True)
+def wake(address: Address = None) -> None:
+    """Have the cluster's coordinator begin, or go on, with what its ledger holds."""
+    from orchestrator.cli.fleet import wake_coordinator
+
+    wake_coordinator(address)
 
 
 @app.command()

@@ -28,7 +28,11 @@ def runs_of_ledger() -> list[str]:
 
 def run_named(name: str) -> str:
     """A run's full name: as given, `latest`, or a beginning that only one run has. Raises UsageError."""
-    runs = runs_of_ledger()
+    return run_among(name, runs_of_ledger())
+
+
+def run_among(name: str, runs: list[str]) -> str:
+    """As ``run_named``, of ``runs``, the newest first."""
     if name == "latest" and runs:
         return runs[0]
     if name in runs:

@@ -13,13 +13,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from agents.agent import Status
-from agents.contract.device import Device
-from agents.contract.report import Measured
-from orchestrator.cli.view import STOPPING, Opening, Pace, Summary, close
-from orchestrator.cli.words import cell_words, first_line, hms, outcome_words
-from orchestrator.dispatch.loop import DeviceSilent, Happening, JobEnded, JobProgress, JobSent, Stopping
-from orchestrator.plan.jobs import PlannedJob
+from orchestrator.cli.view import Pace, Summary, close, news_line, opening_lines, pace_of
+from orchestrator.cli.words import cell_words, counted, hms, outcome_words
+from orchestrator.dispatch.happenings import (
+    DeviceName,
+    DeviceSilent,
+    Happening,
+    JobEnded,
+    JobName,
+    JobProgress,
+    JobSent,
+)
+from orchestrator.dispatch.pages import Opening
+
+MOST_SHOWN = 20  # devices, those that work first
 
 
 class LiveView:
@@ -29,17 +36,19 @@ class LiveView:
         self._console = console or Console(file=sys.stdout, highlight=False)
         self._out = self._console.file
         self._pace = Pace()
-        self._running: dict[str, tuple[Device, PlannedJob | None, Status | None]] = {}
+        self._running: dict[str, tuple[DeviceName, JobName | None, JobProgress | None]] = {}
         self._live: Any = None
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def begin(self, opening: Opening) -> None:
-        self._pace = opening.pace()
-        self._running = {device.device_id: (device, None, None) for device in opening.devices}
-        for line in opening.lines():
+        self._pace = pace_of(opening)
+        self._running = {key: (DeviceName(key, name), None, None) for key, name in opening.devices}
+        for line in opening_lines(opening):
             self.say(line)
+        for sent in opening.running:
+            self._running[sent.device.device_id] = (sent.device, sent.job, None)
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
@@ -52,22 +61,22 @@ class LiveView:
 
     def tell(self, happening: Happening) -> None:
         match happening:
-            case JobSent(planned, device, _):
-                self._running[device.device_id] = (device, planned, None)
-            case JobProgress(device, status):
-                _, job, _ = self._running.get(device.device_id, (device, None, None))
-                self._running[device.device_id] = (device, job, status)
-            case JobEnded(planned, device, report, final):
+            case JobSent(job, device, _):
+                self._running[device.device_id] = (device, job, None)
+            case JobProgress(device):
+                _, known, _ = self._running.get(device.device_id, (device, None, None))
+                self._running[device.device_id] = (device, known, happening)
+            case JobEnded(job, device, final=final):
                 self._pace.ended(happening)
-                if not isinstance(report.outcome, Measured):
+                if happening.cause is not None:
                     again = "" if final else " (again)"
-                    self.say(f"{device.name}  {cell_words(planned)}  {outcome_words(report)}{again}")
+                    self.say(f"{device.name}  {cell_words(job)}  {outcome_words(happening)}{again}")
                 self._running[device.device_id] = (device, None, None)
-            case DeviceSilent(device, detail):
-                self.say(f"lost: {device.name}: {first_line(detail)}")
-                self._running.pop(device.device_id, None)
-            case Stopping():
-                self.say(STOPPING)
+            case _:
+                if isinstance(happening, DeviceSilent):
+                    self._running.pop(happening.device.device_id, None)
+                if line := news_line(happening):
+                    self.say(line)
         if self._live is not None:
             self._live.update(self._draw(), refresh=True)
 
@@ -77,11 +86,14 @@ class LiveView:
             right = heading in ("tok/s", "left")
             widest = {"device": 24, "phase": 32}.get(heading)
             table.add_column(heading, justify="right" if right else "left", no_wrap=True, max_width=widest)
-        for device, job, status in self._running.values():
+        shown = sorted(self._running.values(), key=lambda each: (each[1] is None, each[0].name))
+        for device, job, status in shown[:MOST_SHOWN]:
             rate = f"{status.reads_per_s:.1f}" if job and status and status.reads_per_s else ""
             phase = status.phase if status else ("sent" if job else "idle")
             left = hms(self._pace.eta_s(device.device_id))
             table.add_row(device.name, cell_words(job) if job else "", phase, rate, left)
+        if len(shown) > MOST_SHOWN:
+            table.add_row("...", f"and {counted(len(shown) - MOST_SHOWN, 'more device')}", "", "", "")
         pace = self._pace
         spent = hms(time.monotonic() - pace.started)
         words = f"{pace.done} of {pace.total} jobs, {pace.failed} failed"

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.contract.device import Device
-from agents.contract.job import MachineState
 from orchestrator.cli.words import counted, hms
+from orchestrator.dispatch.operator_words import state_words
 from orchestrator.matrix import Cells, Matrix
-from orchestrator.matrix.units import format_bytes
 from orchestrator.plan.jobs import Plan, PlannedJob
 from orchestrator.plan.phases import Phase, phases_of
 from orchestrator.plan.refusals import why_refused
@@ -77,8 +76,7 @@ class PlanPage:
 
 def plan_lines(queue: Sequence[PlannedJob], device: Device | None, earlier: Seconds) -> tuple[PhaseLines, ...]:
     """The cells of each phase, in the order in which each first runs."""
-    now = MachineState(dedicated_vram_bytes=device.dedicated_vram_bytes if device else None)
-    return tuple(PhaseLines(phase, _cell_lines(phase.jobs, device, earlier)) for phase in phases_of(queue, now))
+    return tuple(PhaseLines(phase, _cell_lines(phase.jobs, device, earlier)) for phase in phases_of(queue, device))
 
 
 def _cell_lines(jobs: Sequence[PlannedJob], device: Device | None, earlier: Seconds) -> tuple[CellLine, ...]:
@@ -179,18 +177,10 @@ def _time(line: CellLine, device: Device | None) -> str:
 def _before(phase: Phase) -> str:
     """What happens before a phase begins."""
     if phase.reboots:
-        return "set and reboot: "
-    return "set: " if phase.new_power else ""
-
-
-def state_words(state: MachineState) -> str:
-    """``dedicated VRAM 32GiB, power limit 80 W``; empty where nothing is asked for."""
-    words = []
-    if state.dedicated_vram_bytes is not None:
-        words.append(f"dedicated VRAM {format_bytes(state.dedicated_vram_bytes)}")
-    if state.power_limit_w is not None:
-        words.append(f"power limit {state.power_limit_w:g} W")
-    return ", ".join(words)
+        return "set and reboot: " if phase.by_hand else "set by the agent, with a reboot: "
+    if phase.new_power:
+        return "set by hand: " if phase.by_hand else "set: "
+    return ""
 
 
 def _refused(listed: Sequence[CellLine]) -> Iterator[str]:

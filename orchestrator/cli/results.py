@@ -6,11 +6,11 @@ import json
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.contract.report import Cause, cause_words
 from agents.places import data_root
@@ -33,6 +33,9 @@ from orchestrator.results.export import export, json_lines
 from orchestrator.results.reference import PREFIX
 from orchestrator.results.store import Store
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 SHOWN_FAILURES = 20
 
 
@@ -43,7 +46,11 @@ def summary_of(run: str, root: Path) -> Summary:
         return Summary((), ())
     with damage_told():
         table = store.load(run)
-    also = axes_to_come(run)
+    return summary_of_table(table, axes_to_come(run))
+
+
+def summary_of_table(table: pa.Table, also: Sequence[str] = ()) -> Summary:
+    """``also``: axes that are to come."""
     pivots = default_pivot(table)
     side_by_side = any(each.col_axes for each in pivots) and not also
     grids = tuple(pivot_grid(each) for each in pivots) if side_by_side else (run_grid(table, also),)

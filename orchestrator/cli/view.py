@@ -6,59 +6,53 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from agents.contract.device import Device
-from agents.contract.rates import decode_tps, prompt_tps, ttft_s
-from agents.contract.report import Failed, Measured, Refused, Report
 from orchestrator.cli.words import cell_words, counted, first_line, outcome_words
-from orchestrator.dispatch.loop import DeviceSilent, Happening, JobEnded, JobProgress, JobSent, Stopping
-from orchestrator.matrix import Matrix
-from orchestrator.plan.jobs import PlannedJob
+from orchestrator.dispatch.happenings import (
+    AskAnswered,
+    Asked,
+    DeviceSilent,
+    DeviceThere,
+    Ended,
+    Happening,
+    JobEnded,
+    JobName,
+    JobProgress,
+    JobSent,
+    Stopping,
+    Troubled,
+)
+from orchestrator.dispatch.pages import Opening
 from orchestrator.report.grid import Grid
 from orchestrator.report.terminal import print_grid
 
 STOPPING = "stopping: what is measured is kept (Ctrl-C again ends at once)"
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What is known when the work begins. ``waiting`` counts the jobs of each device that is here, by its id.
+def absent(opening: Opening) -> int:
+    """Jobs that wait for devices that are not here."""
+    return sum(count for device_id, count in opening.waiting.items() if device_id not in opening.present)
 
-    ``total`` jobs has the run, ``done`` of them were done before; ``unplaced`` says for each cell why it fits none.
-    """
 
-    run: str
-    matrix: Matrix
-    devices: tuple[Device, ...]
-    total: int
-    done: int
-    waiting: Mapping[str, int]
-    unplaced: tuple[str, ...] = ()
-
-    @property
-    def absent(self) -> int:
-        """Jobs that wait for devices that are not here."""
-        return self.total - self.done - sum(self.waiting.values())
-
-    def pace(self) -> Pace:
-        return Pace(total=self.total, done=self.done, waiting=dict(self.waiting))
-
-    def lines(self) -> Iterator[str]:
-        names = ", ".join(device.name for device in self.devices)
-        begun = f", {self.done} of them done before" if self.done else ""
-        yield f"run {self.run}: {counted(self.total, 'job')}{begun} on {counted(len(self.devices), 'device')} ({names})"
-        if self.matrix.question:
-            yield f"question: {first_line(self.matrix.question)}"
-        if self.unplaced:
-            fit = "fits" if len(self.unplaced) == 1 else "fit"
-            yield f"{counted(len(self.unplaced), 'cell')} {fit} no device, for example: {self.unplaced[0]}"
-        if self.absent:
-            wait = "waits" if self.absent == 1 else "wait"
-            yield f"{counted(self.absent, 'job')} {wait} for devices that are not in the cluster"
+def opening_lines(opening: Opening) -> Iterator[str]:
+    names = ", ".join(name for _, name in opening.devices)
+    begun = f", {opening.done} of them done before" if opening.done else ""
+    on = f" on {counted(len(opening.devices), 'device')} ({names})" if opening.devices else ""
+    yield f"run {opening.run}: {counted(opening.total, 'job')}{begun}{on}"
+    if opening.question:
+        yield f"question: {first_line(opening.question)}"
+    if opening.unplaced:
+        fit = "fits" if len(opening.unplaced) == 1 else "fit"
+        yield f"{counted(len(opening.unplaced), 'cell')} {fit} no device, for example: {opening.unplaced[0]}"
+    if count := absent(opening):
+        yield f"{counted(count, 'job')} {'waits' if count == 1 else 'wait'} for devices that are not in the cluster"
+    if opening.trouble:
+        yield f"trouble: {opening.trouble}"
+    yield from (f"to do: {ask}" for ask in opening.asks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +77,10 @@ class View(Protocol):
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None: ...
 
 
+def pace_of(opening: Opening) -> Pace:
+    return Pace(total=opening.total, done=opening.done, failed=opening.failed, waiting=dict(opening.waiting))
+
+
 @dataclass
 class Pace:
     """How far a run is, and how long it will still take: mean seconds of a job so far, the busiest device decides."""
@@ -98,11 +96,10 @@ class Pace:
         if not happening.final:
             return
         self.done += 1
-        self.failed += not isinstance(happening.report.outcome, Measured)
+        self.failed += happening.cause is not None
         device = happening.device.device_id
         self.waiting[device] = max(self.waiting.get(device, 1) - 1, 0)
-        report = happening.report
-        self._seconds.setdefault(device, []).append(report.ended_unix_s - report.started_unix_s)
+        self._seconds.setdefault(device, []).append(happening.seconds)
 
     def eta_s(self, device_id: str) -> float | None:
         """Seconds left on one device; None before its first job has ended."""
@@ -113,6 +110,27 @@ class Pace:
         etas = [self.eta_s(device) for device, count in self.waiting.items() if count]
         known = [eta for eta in etas if eta is not None]
         return max(known) if known and len(known) == len(etas) else None
+
+
+def news_line(happening: Happening) -> str:
+    """A line for what is neither a job's beginning nor its end; empty where there is nothing to say."""
+    line = ""
+    match happening:
+        case DeviceThere(device, words):
+            line = f"[device] {device.name} {words}"
+        case DeviceSilent(device, detail):
+            line = f"[lost] {device.name}: {first_line(detail)}"
+        case Asked(_, words):
+            line = f"[to do] {words}"
+        case AskAnswered(device):
+            line = f"[done] {device.name} is as it should be, or need not be"
+        case Troubled(words):
+            line = f"[trouble] {first_line(words) or 'over'}"
+        case Stopping():
+            line = STOPPING
+        case Ended(complete=False, words=words):
+            line = f"[{words}]"
+    return line
 
 
 class LinesView:
@@ -126,8 +144,8 @@ class LinesView:
         print(text, file=self._out, flush=True)
 
     def begin(self, opening: Opening) -> None:
-        self._pace = opening.pace()
-        for line in opening.lines():
+        self._pace = pace_of(opening)
+        for line in opening_lines(opening):
             self.say(line)
 
     @contextlib.contextmanager
@@ -136,16 +154,15 @@ class LinesView:
 
     def tell(self, happening: Happening) -> None:
         match happening:
-            case JobEnded(planned, device, report, final):
+            case JobEnded(job, device, final=final):
                 self._pace.ended(happening)
                 place = f"[{self._pace.done}/{self._pace.total}]" if final else "[again]"
-                self.say(f"{place} {device.name}  {cell_words(planned)}  {outcome_words(report)}")
-            case DeviceSilent(device, detail):
-                self.say(f"[lost] {device.name}: {first_line(detail)}")
-            case Stopping():
-                self.say(STOPPING)
-            case _:
+                self.say(f"{place} {device.name}  {cell_words(job)}  {outcome_words(happening)}")
+            case JobSent() | JobProgress():
                 pass
+            case _:
+                if line := news_line(happening):
+                    self.say(line)
 
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
         close(run, folder, summary, self._out, complete=complete)
@@ -161,10 +178,11 @@ class JsonView:
         self._put("message", text=text)
 
     def begin(self, opening: Opening) -> None:
-        named = [{"device_id": device.device_id, "name": device.name} for device in opening.devices]
-        counts = {"jobs": opening.total, "done": opening.done, "absent": opening.absent}
+        named = [{"device_id": device_id, "name": name} for device_id, name in opening.devices]
+        counts = {"jobs": opening.total, "done": opening.done, "absent": absent(opening)}
         unplaced = len(opening.unplaced)
-        self._put("begin", run=opening.run, matrix=opening.matrix.name, **counts, unplaced=unplaced, devices=named)
+        asked = {"operator": list(opening.asks)} if opening.asks else {}
+        self._put("begin", run=opening.run, matrix=opening.name, **counts, unplaced=unplaced, devices=named, **asked)
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
@@ -172,17 +190,26 @@ class JsonView:
 
     def tell(self, happening: Happening) -> None:
         match happening:
-            case JobSent(planned, device, attempt):
-                self._put("job_sent", device=device.name, **_named(planned), attempt=attempt)
-            case JobProgress(device, status):
-                view = {"job_id": status.job_id, "phase": status.phase, "tokens_per_s": status.reads_per_s}
-                self._put("progress", device=device.name, **view)
-            case JobEnded(planned, device, report, final):
-                self._put("job_ended", device=device.name, **_named(planned), **_ended(report), final=final)
+            case JobSent(job, device, attempt):
+                self._put("job_sent", device=device.name, **_named(job), attempt=attempt)
+            case JobProgress(device, job_id, phase, rate):
+                self._put("progress", device=device.name, job_id=job_id, phase=phase, tokens_per_s=rate)
+            case JobEnded(job, device):
+                self._put("job_ended", device=device.name, **_named(job), **_ended(happening))
+            case DeviceThere(device, words):
+                self._put("device_there", device=device.name, detail=words)
             case DeviceSilent(device, detail):
                 self._put("device_lost", device=device.name, detail=detail)
+            case Asked(device, words):
+                self._put("operator_asked", device=device.name, text=words)
+            case AskAnswered(device):
+                self._put("operator_answered", device=device.name)
+            case Troubled(words):
+                self._put("trouble", text=words)
             case Stopping():
                 self._put("stopping")
+            case Ended():
+                pass
 
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
         self._put("end", run=run, complete=complete, folder=str(folder), failures=list(summary.failures))
@@ -192,18 +219,15 @@ class JsonView:
         print(line, file=self._out, flush=True)
 
 
-def _named(planned: PlannedJob) -> dict[str, Any]:
-    return {"cell_id": planned.cell.cell_id, "cell": planned.cell.label(), "repeat": planned.repeat}
+def _named(job: JobName) -> dict[str, Any]:
+    return {"job_id": job.job_id, "cell_id": job.cell_id, "cell": job.cell, "repeat": job.repeat}
 
 
-def _ended(report: Report) -> dict[str, Any]:
-    outcome = report.outcome
-    told: dict[str, Any] = {"job_id": report.job_id, "attempt": report.attempt, "status": outcome.kind}
-    if isinstance(outcome, Failed | Refused):
-        return told | {"cause": outcome.cause, "detail": outcome.detail}
-    trial = outcome.trials[-1]
-    rates = {"ttft_s": ttft_s(trial), "decode_tps": decode_tps(trial), "prompt_tps": prompt_tps(trial)}
-    return told | rates | {"flags": list(trial.flags)}
+def _ended(end: JobEnded) -> dict[str, Any]:
+    told: dict[str, Any] = {"attempt": end.attempt, "final": end.final, "status": end.status, "seconds": end.seconds}
+    if end.cause is not None:
+        return told | {"cause": end.cause, "detail": end.detail}
+    return told | (asdict(end.figures) if end.figures else {})
 
 
 def close(run: str, folder: Path, summary: Summary, out: IO[str], *, complete: bool) -> None:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from agents.contract.measure import Trial
-from agents.contract.rates import decode_tps, prompt_tps, ttft_s
-from agents.contract.report import Measured, Refused, Report, cause_words
-from orchestrator.plan.jobs import PlannedJob
+from agents.contract.report import cause_words
+from orchestrator.dispatch.happenings import Figures, JobEnded, JobName
 
 
-def figures_of(trial: Trial) -> str:
+def figures_words(figures: Figures | None) -> str:
     """The figures of one trial in a line: ``42.9 tok/s, first token 0.34 s, prompt 512 tok/s``."""
-    decode, first, prompt = decode_tps(trial), ttft_s(trial), prompt_tps(trial)
-    parts = [f"{decode:.2f} tok/s"] if decode else []
-    parts += [f"first token {first:.3f} s"] if first is not None else []
-    parts += [f"prompt {prompt:.1f} tok/s"] if prompt and trial.engine.prompt_tokens != 1 else []
-    parts += [f"flagged: {', '.join(trial.flags)}"] if trial.flags else []
+    if figures is None:
+        return "no figures"
+    parts = [f"{figures.decode_tps:.2f} tok/s"] if figures.decode_tps else []
+    parts += [f"first token {figures.ttft_s:.3f} s"] if figures.ttft_s is not None else []
+    parts += [f"prompt {figures.prompt_tps:.1f} tok/s"] if figures.prompt_tps else []
+    parts += [f"flagged: {', '.join(figures.flags)}"] if figures.flags else []
     return ", ".join(parts) or "no figures"
 
 
-def outcome_words(report: Report) -> str:
-    outcome = report.outcome
-    if isinstance(outcome, Measured):
-        return figures_of(outcome.trials[-1])
-    prefix = "refused: " if isinstance(outcome, Refused) else "FAILED: "
-    return f"{prefix}{cause_words[outcome.cause]}: {first_line(outcome.detail)}"
+def outcome_words(end: JobEnded) -> str:
+    if end.cause is None:
+        return figures_words(end.figures)
+    prefix = "refused: " if end.status == "refused" else "FAILED: "
+    return f"{prefix}{cause_words[end.cause]}: {first_line(end.detail)}"
 
 
 def first_line(text: str) -> str:
@@ -48,5 +46,5 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def cell_words(planned: PlannedJob) -> str:
-    return f"{planned.cell.label()} #{planned.repeat + 1}"
+def cell_words(job: JobName) -> str:
+    return f"{job.cell} #{job.repeat + 1}"

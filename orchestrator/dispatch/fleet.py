@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from agents.agent import Status
+from agents.agent import Grant, Status
 from agents.contract.device import Device
 from agents.contract.job import Job
-from agents.contract.report import Report
+from agents.contract.report import Attempt
+from orchestrator.errors import OrchestrateError
+
+
+class DeviceGone(OrchestrateError):
+    """The device went away while it was asked: as it should, where it was asked to reboot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A device is there, new or back; ``status`` holds every report on its disk. ``address``: where it is reached."""
+
+    device: Device
+    status: Status
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,31 +37,64 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """A device answers no more."""
+    """A device answers no more, or may not be used."""
 
     device_id: str
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class NodeTrouble:
+    """A host of the cluster is no device that can be used, for now: ``detail`` names it and says why; empty: over."""
+
+    node: str
+    detail: str
+
+
+News = Joined | Heard | Silent | NodeTrouble
+
+
 class Fleet(Protocol):
     """Devices that can be reached. No call raises for a device that is gone: ``listen`` tells."""
 
-    def devices(self) -> Sequence[Device]: ...
-
-    def send(self, device_id: str, job: Job) -> None: ...
-
-    def listen(self, wait_s: float) -> Sequence[Heard | Silent]:
-        """What devices with a job have to say; returns early when one has news, after ``wait_s`` at the latest."""
+    @property
+    def address(self) -> str:
+        """Of the coordinator's own host, as devices reach it."""
         ...
 
-    def uncollected(self, campaign_id: str) -> Sequence[Report]:
-        """Reports on devices' disks that an earlier coordinator did not live to collect."""
+    @property
+    def settled(self) -> bool:
+        """Every host that is there has become a device, or said why not."""
         ...
 
-    def collected(self, report: Report) -> None: ...
+    def begin(self, term: int) -> None:
+        """Before anything else: the coordinator's term, which agents hear in each call."""
+        ...
+
+    def listen(self, wait_s: float) -> Sequence[News]:
+        """What is new; returns early when there is something or ``wake`` is called, after ``wait_s`` at the latest."""
+        ...
+
+    def wake(self) -> None:
+        """From any thread: ``listen`` returns at once."""
+        ...
+
+    def send(self, device_id: str, job: Job, grant: Grant) -> None: ...
+
+    def collected(self, device_id: str, attempt: Attempt) -> None:
+        """The report is stored, or not needed."""
+        ...
+
+    def left(self, device_id: str, attempt: Attempt) -> None:
+        """The report is another coordinator's: it stays where it is, untold."""
+        ...
 
     def cancel(self, device_id: str) -> None: ...
 
+    def call(self, device_id: str, method: str, *arguments: Any) -> Future[Any]:
+        """Another method of the agent. The future raises OrchestrateError where the device cannot do it."""
+        ...
+
     def close(self) -> None:
-        """Ends the agents that this fleet made."""
+        """Lets go of the agents; ends those that live only for this fleet."""
         ...

@@ -3,39 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
-from agents.agent import Agent
-from agents.contract.device import Device
+from agents.agent import Agent, Grant
 from agents.contract.job import Job
-from agents.contract.report import Report
-from orchestrator.dispatch.fleet import Heard, Silent
+from agents.contract.report import Attempt
+from orchestrator.dispatch.fleet import Heard, Joined, News
+from orchestrator.errors import OrchestrateError
 
 # ruff: noqa: ARG002  one device: its id is not needed to reach it
 
 
 class InlineFleet:
+    address = "127.0.0.1"
+
     def __init__(self, folder: Path) -> None:
         self._agent = Agent(folder)
-        self._device = self._agent.device()
+        self._device_id: str | None = None
+        self._term = 0
 
-    def devices(self) -> Sequence[Device]:
-        return (self._device,)
+    @property
+    def settled(self) -> bool:
+        return self._device_id is not None
 
-    def send(self, device_id: str, job: Job) -> None:
-        self._agent.start(job)
+    def begin(self, term: int) -> None:
+        self._term = term
 
-    def listen(self, wait_s: float) -> Sequence[Heard | Silent]:
-        return (Heard(self._device.device_id, self._agent.poll(wait_s)),)
+    def listen(self, wait_s: float) -> Sequence[News]:
+        if self._device_id is None:
+            hello = self._agent.hello(self._term)
+            self._device_id = hello.device.device_id
+            return (Joined(hello.device, hello.status, "here"),)
+        return (Heard(self._device_id, self._agent.poll(wait_s, self._term)),)
 
-    def uncollected(self, campaign_id: str) -> Sequence[Report]:
-        return self._agent.uncollected(campaign_id)
+    def wake(self) -> None:
+        pass
 
-    def collected(self, report: Report) -> None:
-        self._agent.collected(report.job_id, report.attempt)
+    def send(self, device_id: str, job: Job, grant: Grant) -> None:
+        self._agent.start(job, grant)
+
+    def collected(self, device_id: str, attempt: Attempt) -> None:
+        self._agent.collected(attempt)
+
+    def left(self, device_id: str, attempt: Attempt) -> None:
+        self._agent.left(attempt)
 
     def cancel(self, device_id: str) -> None:
         self._agent.cancel()
+
+    def call(self, device_id: str, method: str, *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(getattr(self._agent, method)(*arguments))
+        except Exception as error:
+            future.set_exception(OrchestrateError(str(error)))
+        return future
 
     def close(self) -> None:
         self._agent.close()

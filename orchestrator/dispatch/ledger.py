@@ -1,35 +1,28 @@
-"""The durable record of campaigns, jobs and attempts: SQLite (WAL) beside the results.
+"""The durable record of campaigns, jobs, attempts and leases: SQLite (WAL) beside the results.
 
 Written before a job is sent and after its result is on disk. What the ledger says is done, is in the store.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agents.contract.device import Device
+from agents.contract.report import Attempt
 from agents.contract.wire_json import from_json, to_json
+from orchestrator.dispatch.happens import Doing
+from orchestrator.dispatch.ledger_schema import MIGRATIONS
 from orchestrator.errors import OrchestrateError
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS campaigns (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, created_unix_s REAL NOT NULL, matrix TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS jobs (
-    job_id TEXT PRIMARY KEY, campaign_id TEXT NOT NULL REFERENCES campaigns(id), position INTEGER NOT NULL,
-    cell_id TEXT NOT NULL, device_id TEXT NOT NULL, repeat INTEGER NOT NULL,
-    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'sent', 'done')),
-    attempt INTEGER NOT NULL DEFAULT 0, cause TEXT, seconds REAL);
-CREATE INDEX IF NOT EXISTS jobs_of_campaign ON jobs (campaign_id, position);
-CREATE INDEX IF NOT EXISTS jobs_of_cell ON jobs (cell_id, device_id) WHERE state = 'done';
-CREATE TABLE IF NOT EXISTS devices (device_id TEXT PRIMARY KEY, seen_unix_s REAL NOT NULL, facts TEXT NOT NULL);
-"""
-VERSION = 1
 BUSY_S = 30.0  # how long a write waits for another process
 
 
@@ -38,9 +31,15 @@ class CampaignRow:
     id: str
     name: str
     created_unix_s: float
+    priority: int
+    doing: Doing
     jobs: int
     done: int
     failed: int
+
+    @property
+    def left(self) -> int:
+        return self.jobs - self.done
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +55,27 @@ class JobRow:
     attempt: int
     cause: str | None
     seconds: float | None
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenDevice:
+    """A device that ever joined. ``trouble``: what kept it out when it was last there."""
+
+    device: Device
+    seen_unix_s: float
+    address: str | None
+    trouble: str | None
 
 
 class Ledger:
-    """One file; several processes may hold it open. Raises OrchestrateError where SQLite cannot go on."""
+    """One file; several processes and threads may hold it open. Raises OrchestrateError where SQLite cannot go on."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self._path = path
+        self._now = now
+        self._lock = threading.RLock()
+        self._depth = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
@@ -82,82 +95,191 @@ class Ledger:
     def _migrate(self) -> None:
         """Writes nothing where there is nothing to change: a full disk must not keep a reader out."""
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
+        if version > len(MIGRATIONS):
             raise OrchestrateError(f"{self._path}: written by a newer version of orchestrate (ledger {version})")
-        if version < VERSION:
-            self._db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
+        if version == len(MIGRATIONS):
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
+            for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+                for statement in statements:
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {number}")
+            self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
 
     @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            with suppress(sqlite3.Error):  # SQLite has rolled back by itself after some errors
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise OrchestrateError(f"{self._path}: cannot write the ledger: {error}") from error
-            raise
+    def batch(self) -> Iterator[sqlite3.Connection]:
+        """All that is written inside becomes durable at once, or none of it. May be nested."""
+        with self._lock:
+            if self._depth:
+                yield self._db
+                return
+            self._depth = 1
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                with suppress(sqlite3.Error):  # SQLite has rolled back by itself after some errors
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise OrchestrateError(f"{self._path}: cannot write the ledger: {error}") from error
+                raise
+            finally:
+                self._depth = 0
 
     def _read(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         try:
-            return self._db.execute(query, values).fetchall()
+            with self._lock:
+                return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise OrchestrateError(f"{self._path}: cannot read the ledger: {error}") from error
 
-    def add(self, campaign_id: str, name: str, matrix: str, jobs: Iterable[tuple[str, str, str, int]]) -> None:
+    def new_term(self) -> int:
+        """Counts coordinators: an agent that has heard one of a later term hears no earlier one."""
+        with self.batch() as db:
+            row = (self._now(), socket.gethostname(), os.getpid())
+            return int(db.execute("INSERT INTO terms (began_unix_s, host, pid) VALUES (?, ?, ?)", row).lastrowid or 0)
+
+    def add(
+        self,
+        campaign_id: str,
+        name: str,
+        matrix: str,
+        jobs: Iterable[tuple[str, str, str, int]],
+        *,
+        priority: int = 0,
+        created_unix_s: float | None = None,
+    ) -> None:
         """``jobs``: (job_id, cell_id, device_id, repeat) in their order. All or nothing."""
         rows = ((job, campaign_id, place, cell, device, rep) for place, (job, cell, device, rep) in enumerate(jobs))
-        with self._write() as db:
-            db.execute("INSERT INTO campaigns VALUES (?, ?, ?, ?)", (campaign_id, name, time.time(), matrix))
+        created = self._now() if created_unix_s is None else created_unix_s
+        with self.batch() as db:
+            db.execute(
+                "INSERT INTO campaigns (id, name, created_unix_s, matrix, priority) VALUES (?, ?, ?, ?, ?)",
+                (campaign_id, name, created, matrix, priority),
+            )
             db.executemany(
                 "INSERT INTO jobs (job_id, campaign_id, position, cell_id, device_id, repeat)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 rows,
             )
 
-    def sent(self, job_id: str, attempt: int) -> None:
-        with self._write() as db:
+    def set_campaign(self, campaign_id: str, doing: Doing, priority: int | None = None) -> None:
+        with self.batch() as db:
+            db.execute(
+                "UPDATE campaigns SET doing = ?, priority = COALESCE(?, priority) WHERE id = ?",
+                (doing, priority, campaign_id),
+            )
+
+    def sent(self, job_id: str, attempt: int, device_id: str = "", term: int = 0) -> None:
+        """Before the job goes out: its attempt, and the device's lease on it."""
+        now = self._now()
+        with self.batch() as db:
             db.execute("UPDATE jobs SET state = 'sent', attempt = ? WHERE job_id = ?", (attempt, job_id))
+            db.execute(
+                "INSERT OR REPLACE INTO attempts (job_id, attempt, device_id, term, sent_unix_s)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (job_id, attempt, device_id, term, now),
+            )
+            db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", (device_id, job_id, attempt, term, now))
 
     def done(self, job_id: str, attempt: int, cause: str | None, seconds: float) -> None:
-        with self._write() as db:
+        with self.batch() as db:
             db.execute(
                 "UPDATE jobs SET state = 'done', attempt = ?, cause = ?, seconds = ? WHERE job_id = ?",
                 (attempt, cause, seconds, job_id),
             )
+            self._attempt_ended(db, job_id, attempt, cause or "measured", "")
 
-    def put_back(self, job_id: str) -> None:
-        """The job waits again; its attempt number stays used."""
-        with self._write() as db:
-            db.execute("UPDATE jobs SET state = 'waiting' WHERE job_id = ?", (job_id,))
+    def put_back(self, job_id: str, cause: str = "cancelled", detail: str = "", failures: int | None = None) -> None:
+        """The job waits again; its attempt number stays used. ``failures``: how often it failed by now."""
+        with self.batch() as db:
+            db.execute(
+                "UPDATE jobs SET state = 'waiting', failures = COALESCE(?, failures) WHERE job_id = ?",
+                (failures, job_id),
+            )
+            attempt = db.execute("SELECT attempt FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+            self._attempt_ended(db, job_id, attempt[0] if attempt else 0, cause, detail)
 
-    def saw(self, devices: Iterable[Device]) -> None:
-        rows = [(device.device_id, time.time(), to_json(device).decode()) for device in devices]
-        with self._write() as db:
-            db.executemany("INSERT OR REPLACE INTO devices VALUES (?, ?, ?)", rows)
+    def _attempt_ended(self, db: sqlite3.Connection, job_id: str, attempt: int, how: str, detail: str) -> None:
+        db.execute(
+            "UPDATE attempts SET ended_unix_s = ?, how = ?, detail = ? WHERE job_id = ? AND attempt = ?",
+            (self._now(), how, detail, job_id, attempt),
+        )
+        db.execute("DELETE FROM leases WHERE job_id = ?", (job_id,))
 
-    def devices(self) -> list[Device]:
+    def wait_again(self, campaign_id: str, causes: Iterable[str]) -> dict[str, int]:
+        """Jobs that ended with one of ``causes`` wait again, with a clean slate; their attempt numbers.
+
+        The numbers go up by one: the rows that they have in the store are of an attempt that counts no more.
+        """
+        wanted = list(causes)
+        where = f"campaign_id = ? AND state = 'done' AND cause IN ({', '.join('?' * len(wanted))})"
+        with self.batch() as db:
+            again = db.execute(f"SELECT job_id, attempt + 1 FROM jobs WHERE {where}", (campaign_id, *wanted)).fetchall()
+            db.execute(
+                "UPDATE jobs SET state = 'waiting', cause = NULL, seconds = NULL, failures = 0, attempt = attempt + 1"
+                f" WHERE {where}",
+                (campaign_id, *wanted),
+            )
+        return dict(again)
+
+    def saw(self, devices: Iterable[Device], address: str | None = None, trouble: str | None = None) -> None:
+        now = self._now()
+        rows = [(device.device_id, now, to_json(device).decode(), address, trouble) for device in devices]
+        with self.batch() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO devices (device_id, seen_unix_s, facts, address, trouble)"
+                " VALUES (?, ?, ?, ?, ?)",
+                rows,
+            )
+
+    def seen(self, device_ids: Iterable[str]) -> None:
+        """They are still there."""
+        now = self._now()
+        with self.batch() as db:
+            db.executemany(
+                "UPDATE devices SET seen_unix_s = ? WHERE device_id = ?", [(now, each) for each in device_ids]
+            )
+
+    def seen_devices(self) -> list[SeenDevice]:
         """Devices ever seen, the latest first. One that another version wrote, and this cannot read, is left out."""
         found = []
-        for (facts,) in self._read("SELECT facts FROM devices ORDER BY seen_unix_s DESC"):
-            try:
-                found.append(from_json(Device, facts))
-            except ValueError:
-                continue
+        query = "SELECT facts, seen_unix_s, address, trouble FROM devices ORDER BY seen_unix_s DESC"
+        for facts, seen, address, trouble in self._read(query):
+            with suppress(ValueError):
+                found.append(SeenDevice(from_json(Device, facts), seen, address, trouble))
         return found
+
+    def devices(self) -> list[Device]:
+        return [each.device for each in self.seen_devices()]
 
     def campaigns(self) -> list[CampaignRow]:
         """The newest first."""
         query = (
-            "SELECT c.id, c.name, c.created_unix_s, COUNT(j.job_id), COALESCE(SUM(j.state = 'done'), 0),"
-            " COALESCE(SUM(j.state = 'done' AND j.cause IS NOT NULL), 0)"
+            "SELECT c.id, c.name, c.created_unix_s, c.priority, c.doing, COUNT(j.job_id),"
+            " COALESCE(SUM(j.state = 'done'), 0), COALESCE(SUM(j.state = 'done' AND j.cause IS NOT NULL), 0)"
             " FROM campaigns c LEFT JOIN jobs j ON j.campaign_id = c.id"
             " GROUP BY c.id ORDER BY c.created_unix_s DESC, c.id DESC"
         )
-        return [CampaignRow(*row) for row in self._read(query)]
+        return [
+            CampaignRow(key, name, created, priority, Doing(doing), jobs, done, failed)
+            for key, name, created, priority, doing, jobs, done, failed in self._read(query)
+        ]
+
+    def campaign(self, campaign_id: str) -> CampaignRow:
+        """Raises OrchestrateError for one that is not there."""
+        for row in self.campaigns():
+            if row.id == campaign_id:
+                return row
+        raise OrchestrateError(f"no run {campaign_id} in {self._path}")
 
     def matrix(self, campaign_id: str) -> str:
         rows = self._read("SELECT matrix FROM campaigns WHERE id = ?", campaign_id)
@@ -167,10 +289,19 @@ class Ledger:
 
     def jobs(self, campaign_id: str) -> list[JobRow]:
         query = (
-            "SELECT job_id, position, cell_id, device_id, repeat, state, attempt, cause, seconds"
+            "SELECT job_id, position, cell_id, device_id, repeat, state, attempt, cause, seconds, failures"
             " FROM jobs WHERE campaign_id = ? ORDER BY position"
         )
         return [JobRow(*row) for row in self._read(query, campaign_id)]
+
+    def job_state(self, job_id: str) -> tuple[str, int] | None:
+        """State and latest attempt; None for a job that is not here."""
+        rows = self._read("SELECT state, attempt FROM jobs WHERE job_id = ?", job_id)
+        return (str(rows[0][0]), int(rows[0][1])) if rows else None
+
+    def leases(self) -> dict[str, Attempt]:
+        """What each device has leave to run."""
+        return {row[0]: (row[1], row[2]) for row in self._read("SELECT device_id, job_id, attempt FROM leases")}
 
     def seconds_of_cells(self) -> dict[tuple[str, str], float]:
         """Mean seconds of a measured job, by (cell_id, device_id): what ``plan`` foretells from."""

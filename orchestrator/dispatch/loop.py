@@ -1,187 +1,293 @@
-"""The coordinator: hears the fleet, asks the campaign what follows, does it. All deciding is in ``campaign``."""
+"""The coordinator's loop: hears the fleet, asks the schedule what follows, writes it down, does it.
+
+All deciding is in ``schedule``; what must be durable is in ``records``. One thread runs the loop; others put work into
+its inbox.
+"""
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
 
-from agents.agent import Status
 from agents.contract.device import Device
-from agents.contract.report import Cause, Failed, Refused, Report
-from orchestrator.dispatch.campaign import (
-    AttemptEnded,
-    Campaign,
-    Cancel,
-    Command,
-    DeviceFree,
-    DeviceLost,
-    Discard,
-    Event,
-    Finish,
-    Keep,
-    PutBack,
-    Send,
-    StopAsked,
+from agents.contract.job import MachineState
+from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.deeds import Deeds, Tools
+from orchestrator.dispatch.fleet import Fleet, Heard, Joined, News, NodeTrouble, Silent
+from orchestrator.dispatch.happenings import (
+    DeviceSilent,
+    DeviceThere,
+    JobProgress,
+    Troubled,
 )
-from orchestrator.dispatch.fleet import Fleet, Heard
+from orchestrator.dispatch.happens import (
+    AttemptEnded,
+    CampaignSet,
+    Command,
+    DeviceJoined,
+    DeviceLost,
+    Doing,
+    Event,
+    Send,
+    SetSplit,
+    StateRefused,
+)
+from orchestrator.dispatch.known import Known
 from orchestrator.dispatch.ledger import Ledger
-from orchestrator.matrix import Matrix
-from orchestrator.plan.jobs import PlannedJob, job_of
+from orchestrator.dispatch.model_peers import ModelPeers
+from orchestrator.dispatch.notify import Notifier
+from orchestrator.dispatch.records import Records
+from orchestrator.dispatch.runs import added_again, run_of_ledger
+from orchestrator.dispatch.schedule import Schedule
+from orchestrator.errors import OrchestrateError
 from orchestrator.results.store import Store
 
-LISTEN_S = 0.5
-STOP_GRACE_S = 15.0
-"""How long a stop waits for agents to say that they have cancelled; a resume finds what they say later."""
+LISTEN_S = 1.0
+LEASE_S = 90.0
+"""An agent that hears nothing for so long ends its job. Ray calls a host dead 64 s after its link went down."""
+AGAIN_S = 2.0
+"""Between two tries to write where a disk takes no more."""
+REBOOT_S = 900.0
+"""So long a device that was told to reboot may still be there."""
+SEEN_S = 30.0
+"""How exact the ledger is on when a device was last there."""
 
-
-@dataclass(frozen=True, slots=True)
-class JobSent:
-    planned: PlannedJob
-    device: Device
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobProgress:
-    device: Device
-    status: Status
-
-
-@dataclass(frozen=True, slots=True)
-class JobEnded:
-    """``final`` False: it will be tried again."""
-
-    planned: PlannedJob
-    device: Device
-    report: Report
-    final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceSilent:
-    device: Device
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stopping:
-    """A person asked for the end; what runs is being cancelled."""
-
-
-Happening = JobSent | JobProgress | JobEnded | DeviceSilent | Stopping
-"""What a view is told, in the order in which it happens."""
+T = TypeVar("T")
 
 
 class Coordinator:
-    """Runs one campaign to its end, or until ``stop``. Everything it needs is handed in."""
+    """``patient``: where a disk is full it waits and tries again, instead of raising."""
 
     def __init__(
         self,
-        campaign_id: str,
-        matrix: Matrix,
-        jobs: Mapping[str, PlannedJob],
-        campaign: Campaign,
         fleet: Fleet,
         ledger: Ledger,
         store: Store,
-        tell: Callable[[Happening], None],
-        stop_grace_s: float = STOP_GRACE_S,
+        board: Board,
+        *,
+        patient: bool = False,
+        notifier: Notifier | None = None,
+        peers: ModelPeers | None = None,
+        lease_s: float = LEASE_S,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._campaign_id = campaign_id
-        self._matrix = matrix
-        self._jobs = jobs
-        self._campaign = campaign
+        self.schedule = Schedule()
+        self.known = Known()
+        self.trouble = ""  # what keeps the coordinator itself from going on
         self._fleet = fleet
         self._ledger = ledger
         self._store = store
-        self._tell = tell
-        self._stop_grace_s = stop_grace_s
-        self._devices = {device.device_id: device for device in fleet.devices()}
-        self._stop = threading.Event()
-        self._finished = False
-
-    def stop(self) -> None:
-        """Asks for a clean end: what runs is cancelled, what was measured is kept. From any thread, or a signal."""
-        self._stop.set()
+        self._board = board
+        self._patient = patient
+        self._peers = peers
+        self._monotonic = monotonic
+        self._term = ledger.new_term()
+        fleet.begin(self._term)
+        self._records = Records(ledger, store, self.known.runs, self.known.devices, self._term)
+        tools = Tools(fleet, ledger, store, board, patient, notifier, peers, lease_s)
+        self._deeds = Deeds(tools, self.known, self._term, lambda event: self.ask(lambda: self.handle([event])))
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._pending: list[Command] = []  # decided, and not yet written down
+        self._late: list[News] = []  # heard while nothing could be written
+        self._rebooting: dict[str, tuple[float, SetSplit]] = {}  # since when
+        self._try_again_s = 0.0
+        self._seen_s = monotonic()
+        self._closed = threading.Event()
 
     @property
-    def stopped(self) -> bool:
-        return self._stop.is_set()
+    def term(self) -> int:
+        return self._term
 
-    def run(self) -> None:
-        """Raises OrchestrateError where the store or the ledger cannot be written; a resume loses nothing then."""
-        asked_at: float | None = None
-        for device_id in self._devices:
-            self._handle(DeviceFree(device_id))
-        while not self._finished:
-            if self._stop.is_set() and asked_at is None:
-                asked_at = time.monotonic()
-                self._tell(Stopping())
-                self._handle(StopAsked())
-                continue
-            if asked_at is not None and time.monotonic() - asked_at > self._stop_grace_s:
+    def go_on(self) -> None:
+        """Before the loop runs: takes up all that the ledger holds and that is not done."""
+        for row in self._ledger.campaigns():
+            if row.left:
+                try:
+                    self.load(row.id)
+                except OrchestrateError as error:  # of another version, say: the others go on
+                    self.known.troubles[row.id] = str(error)
+
+    def load(self, campaign_id: str) -> None:
+        """On the loop's thread: takes up what is left of a run. Raises OrchestrateError."""
+        run = run_of_ledger(self._ledger, campaign_id)
+        event = added_again(self._ledger, self._store, run)
+        self.known.runs[campaign_id] = run
+        self.handle([event])
+
+    def ask(self, work: Callable[[], T]) -> Future[T]:
+        """Runs ``work`` on the loop's thread, where all state is its own. From any thread."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
                 return
-            for news in self._fleet.listen(LISTEN_S):
-                if isinstance(news, Heard):
-                    self._heard(news)
-                else:
-                    self._tell(DeviceSilent(self._devices[news.device_id], news.detail))
-                    self._handle(DeviceLost(news.device_id, news.detail))
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
 
-    def _heard(self, news: Heard) -> None:
-        self._tell(JobProgress(self._devices[news.device_id], news.status))
-        for report in news.status.reports:
-            if report.campaign_id == self._campaign_id:
-                self._handle(AttemptEnded(report))
+        self._inbox.put(run)
+        self._fleet.wake()
+        return future
 
-    def _handle(self, event: Event) -> None:
-        for command in self._campaign.handle(event):
-            self._perform(command)
+    def close(self) -> None:
+        """The loop ends after its present round. From any thread."""
+        self._closed.set()
+        self._fleet.wake()
 
-    def _perform(self, command: Command) -> None:
-        match command:
-            case Send(job_id, attempt, device_id):
-                self._send(job_id, attempt, device_id)
-            case Keep(report, final):
-                self._keep(report, final)
-            case PutBack(report):
-                self._ledger.put_back(report.job_id)
-                self._fleet.collected(report)
-            case Discard(report):
-                self._fleet.collected(report)
-            case Cancel(device_id):
-                self._fleet.cancel(device_id)
-            case Finish():
-                self._finished = True
+    def run(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Goes on until ``close``, or until ``until()`` says so between two rounds.
 
-    def _send(self, job_id: str, attempt: int, device_id: str) -> None:
-        planned = self._jobs[job_id]
-        self._ledger.sent(job_id, attempt)
-        self._fleet.send(device_id, job_of(self._matrix, self._campaign_id, planned, attempt))
-        self._tell(JobSent(planned, self._devices[device_id], attempt))
+        Raises OrchestrateError where the store or the ledger cannot be written, unless it is ``patient``.
+        """
+        while not self._closed.is_set() and not until():
+            self.round()
 
-    def _keep(self, report: Report, final: bool) -> None:
-        planned, device = self._jobs[report.job_id], self._devices[report.device_id]
-        keep_report(self._store, self._matrix, planned, report, device)
-        if final:
-            record_done(self._ledger, report)
-        else:
-            self._ledger.put_back(report.job_id)
-        self._fleet.collected(report)
-        self._tell(JobEnded(planned, device, report, final))
+    def round(self, wait_s: float = LISTEN_S) -> None:
+        """One round: what is asked, what is heard, what follows."""
+        self._do_what_is_asked()
+        news = self._fleet.listen(wait_s if not self._pending else min(wait_s, AGAIN_S))
+        self._late += news
+        if self._pending:
+            self._late = _latest(self._late)
+            self._write_again()
+            return
+        late, self._late = self._late, []
+        self.handle([event for each in late for event in self._events(each)])
+        self._note_idle_reboots()
+        self._note_seen()
+
+    def handle(self, events: Sequence[Event]) -> None:
+        """On the loop's thread: decides, writes down, does."""
+        for event in events:
+            self._pending += self.schedule.handle(event)
+        if self._pending:
+            self._write()
+
+    def stop_run(self, campaign_id: str) -> None:
+        """On the loop's thread: what runs is cancelled, nothing more is sent."""
+        run = self.known.runs.get(campaign_id)
+        if run is not None:
+            run.stopped = True
+        self.handle([CampaignSet(campaign_id, Doing.CANCELLED)])
+
+    def _do_what_is_asked(self) -> None:
+        while not self._pending:  # else what is asked could not be written down
+            try:
+                work = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            work()
+
+    def _write(self) -> None:
+        try:
+            self._records.write(self._pending)
+        except OrchestrateError as error:
+            if not self._patient:
+                raise
+            self._in_trouble(f"{error}; trying again until it works")
+            self._try_again_s = self._monotonic() + AGAIN_S
+            return
+        if self.trouble:
+            self._in_trouble("")
+        commands, self._pending = self._pending, []
+        for command in commands:
+            if isinstance(command, SetSplit):
+                self._rebooting[command.device_id] = (self._monotonic(), command)
+            if not isinstance(command, Send) or self._still_holds(command):
+                self._deeds.do(command)
+
+    def _write_again(self) -> None:
+        if self._monotonic() >= self._try_again_s:
+            self._write()
+
+    def _in_trouble(self, words: str) -> None:
+        if words != self.trouble:
+            self.trouble = words
+            for campaign_id in self.known.runs:
+                self._board.tell(campaign_id, Troubled(words))
+
+    def _events(self, news: News) -> Sequence[Event]:
+        match news:
+            case Joined(device, status, address):
+                return self._joined(device, address, status)
+            case Heard(device_id, status):
+                name = self.known.name_of(device_id)
+                job_id = status.job[0] if status.job else None
+                self._board.progress(JobProgress(name, job_id, status.phase, status.reads_per_s))
+                return [AttemptEnded(report) for report in status.reports]
+            case Silent(device_id, detail):
+                self._rebooting.pop(device_id, None)
+                self._tell_runs_on(device_id, DeviceSilent(self.known.name_of(device_id), detail))
+                self.known.addresses.pop(device_id, None)
+                return [DeviceLost(device_id, detail)]
+            case NodeTrouble(node, detail):
+                self._node_trouble(node, detail)
+                return []
+
+    def _node_trouble(self, node: str, detail: str) -> None:
+        """``detail`` empty: over."""
+        if detail and self.known.troubles.get(node) != detail:
+            self.known.troubles[node] = detail
+            for campaign_id in self.known.runs:
+                self._board.tell(campaign_id, Troubled(detail))
+        elif not detail:
+            self.known.troubles.pop(node, None)
+
+    def _joined(self, device: Device, address: str, status: Any) -> Sequence[Event]:
+        before = self.known.devices.get(device.device_id)
+        self._rebooting.pop(device.device_id, None)
+        self.known.devices[device.device_id] = device
+        self.known.addresses[device.device_id] = address
+        with suppress(OrchestrateError):  # a full disk: it is written when it is next seen
+            self._ledger.saw([device], address)
+        if self._peers is not None:
+            self._peers.joined(device.device_id, device.name, address)
+        rebooted = before is not None and before.boot_id != device.boot_id
+        words = "joined" if before is None else "back after a reboot" if rebooted else "back"
+        self._tell_runs_on(device.device_id, DeviceThere(self.known.name_of(device.device_id), words))
+        return [DeviceJoined(device, status.job, status.reports)]
+
+    def changed(self, device: Device) -> None:
+        """On the loop's thread: the same device says something new of itself."""
+        self.known.devices[device.device_id] = device
+        self._ledger.saw([device], self.known.addresses.get(device.device_id))
+        self.handle([DeviceJoined(device, self.schedule.running().get(device.device_id))])
+
+    def _tell_runs_on(self, device_id: str, happening: DeviceThere | DeviceSilent) -> None:
+        for campaign_id, run in self.known.runs.items():
+            if device_id in run.device_ids:
+                self._board.tell(campaign_id, happening)
+
+    def _still_holds(self, command: Send) -> bool:
+        """Not where the device was lost between the decision and now: its new agent would get two jobs."""
+        if self.schedule.runs(command.device_id) != (command.job_id, command.attempt):
+            return False
+        return not any(isinstance(each, Silent) and each.device_id == command.device_id for each in self._late)
+
+    def _note_idle_reboots(self) -> None:
+        """Devices that were to reboot by themselves, and are still there: their operators are asked."""
+        now = self._monotonic()
+        for device_id, (began_s, command) in list(self._rebooting.items()):
+            if now - began_s >= REBOOT_S:
+                del self._rebooting[device_id]
+                state = MachineState(dedicated_vram_bytes=command.dedicated_vram_bytes)
+                why = f"the agent set it, and the machine did not reboot within {REBOOT_S / 60:g} min"
+                self.handle([StateRefused(device_id, state, why, by_agent=True)])
+
+    def _note_seen(self) -> None:
+        if self._monotonic() - self._seen_s >= SEEN_S:
+            self._seen_s = self._monotonic()
+            with suppress(OrchestrateError):
+                self._ledger.seen(self.known.addresses)
 
 
-def keep_report(store: Store, matrix: Matrix, planned: PlannedJob, report: Report, device: Device | None) -> None:
-    """Puts one attempt into the store. Raises OrchestrateError."""
-    store.append(job_of(matrix, report.campaign_id, planned, report.attempt), report, device)
-
-
-def record_done(ledger: Ledger, report: Report) -> None:
-    ledger.done(report.job_id, report.attempt, cause_of(report), report.ended_unix_s - report.started_unix_s)
-
-
-def cause_of(report: Report) -> Cause | None:
-    """None for a job that was measured."""
-    return report.outcome.cause if isinstance(report.outcome, Failed | Refused) else None
+def _latest(news: Sequence[News]) -> list[News]:
+    """Of each device only the last that was heard: an agent repeats its reports until they are collected. PURE"""
+    last = {each.device_id: place for place, each in enumerate(news) if isinstance(each, Heard)}
+    return [each for place, each in enumerate(news) if not isinstance(each, Heard) or last[each.device_id] == place]

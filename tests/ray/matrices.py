@@ -9,6 +9,13 @@ axes: {context: [512, 1K], kv_type: [f16, q8_0]}
 measure: {repeats: 1, warmups: 0}
 """
 
+TWO_SPLITS = """
+name: splits
+defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg8}
+axes: {context: [512], dedicated_vram: [512MiB, 32GiB]}
+measure: {repeats: 1, warmups: 0}
+"""
+
 LONG_JOBS = 6
 LONG = """
 name: long

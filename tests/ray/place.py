@@ -84,12 +84,12 @@ class Place:
         until(lambda: not left(), lambda: f"still run: {[(each.pid, _command_line(each)) for each in left()]}")
 
     def assert_no_engine_runs(self) -> None:
-        """No job process and no engine; a cluster may keep what is its own."""
+        """No job process and no engine; a cluster may keep what is its own: its agents and its coordinator."""
         until(lambda: not self._ours(), lambda: f"still run: {self._ours()}")
 
     def _ours(self) -> list[str]:
         lines = (" ".join(_command_line(each)) for each in self.processes())
-        return [line for line in lines if "agents." in line or "ray::Agent" in line]
+        return [line for line in lines if "agents." in line]
 
     def rows(self, run: str) -> list[dict[str, Any]]:
         """Rows of the measured trials, and of the attempts that have none."""

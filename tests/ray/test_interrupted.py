@@ -44,11 +44,27 @@ def test_kill_9(place: Place) -> None:
     place.assert_nothing_runs()
 
 
-def test_kill_9_on_a_running_cluster_and_a_resume_at_once(cluster: Place) -> None:
+def assert_complete(place: Place, run: str) -> None:
+    rows = place.rows(run)
+    jobs = [row["job_id"] for row in rows]
+    assert len(jobs) == len(set(jobs)) == LONG_JOBS, "every job is there, once"
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_on_a_cluster_the_run_goes_on_without_whoever_watched_it(cluster: Place, number: signal.Signals) -> None:
     first = submitted(cluster)
-    first.signal(signal.SIGKILL)
-    assert first.code == -signal.SIGKILL
-    assert_resume_completes(cluster, first)
+    first.signal(number)
+    assert first.code == (-signal.SIGKILL if number is signal.SIGKILL else 130)
+    assert "Traceback" not in first.errors
+    if number is not signal.SIGKILL:
+        assert f"the run goes on: orchestrate watch {first.run_name}" in first.events("message")[-1]["text"]
+    watched = cluster.run("watch", first.run_name, "--json")
+    assert watched.code == 0, watched.errors
+    assert watched.events("end")[0]["complete"] is True
+    assert_complete(cluster, first.run_name)
+    assert {row["attempt"] for row in cluster.rows(first.run_name)} == {1}, "nothing was disturbed"
+    cluster.assert_no_engine_runs()
 
 
 def assert_ended_cleanly(place: Place, stopped: Command) -> None:
@@ -71,11 +87,11 @@ def test_one_ctrl_c_ends_cleanly(place: Place) -> None:
     place.assert_nothing_runs()
 
 
-def test_a_shutdown_ends_cleanly(cluster: Place) -> None:
-    first = submitted(cluster)
+def test_a_shutdown_ends_cleanly(place: Place) -> None:
+    first = submitted(place)
     first.signal(signal.SIGTERM)
-    assert_ended_cleanly(cluster, first)
-    cluster.assert_no_engine_runs()
+    assert_ended_cleanly(place, first)
+    place.assert_nothing_runs()
 
 
 def test_ctrl_c_twice_ends_at_once(place: Place) -> None:
@@ -99,14 +115,42 @@ def test_ctrl_c_while_the_cluster_starts(place: Place) -> None:
 
 def test_the_agent_of_the_only_device_dies(cluster: Place) -> None:
     first = submitted(cluster)
-    cluster.process("ray::Agent").kill()
-    assert first.code == 1
+    cluster.process("ray::DeviceAgent").kill()
+    assert first.code == 0, first.errors
     assert len(first.events("device_lost")) == 1
-    assert first.events("end")[0]["complete"] is False
-    assert f"orchestrate resume {first.run_name}" in first.events("message")[-1]["text"]
+    assert [event["detail"] for event in first.events("device_there")] == ["back"]
+    assert first.events("end")[0]["complete"] is True
     assert "Traceback" not in first.errors
+    assert_complete(cluster, first.run_name)
     cluster.assert_no_engine_runs()
-    assert_resume_completes(cluster, first)
+
+
+def test_the_coordinator_dies_and_goes_on(cluster: Place) -> None:
+    first = submitted(cluster)
+    cluster.process("ray::CoordinatorActor").kill()
+    assert first.code == 0, first.errors
+    assert first.events("end")[0]["complete"] is True
+    assert_complete(cluster, first.run_name)
+    assert {row["attempt"] for row in cluster.rows(first.run_name)} == {1}, "the job that ran then went on"
+    cluster.assert_no_engine_runs()
+
+
+def test_pause_cancel_and_resume(cluster: Place) -> None:
+    first = submitted(cluster)
+    assert cluster.run("pause", first.run_name).code == 0
+    assert first.code == 1, "the run is over for now"
+    assert first.events("end")[0]["complete"] is False
+    done = {row["job_id"] for row in cluster.rows(first.run_name)}
+    assert 2 <= len(done) < LONG_JOBS
+    cluster.assert_no_engine_runs()
+    resumed = cluster.start("resume", first.run_name, "--json")
+    resumed.until(lambda running: bool(running.events("job_sent")))
+    assert cluster.run("cancel", first.run_name).code == 0
+    assert resumed.code == 1
+    cluster.assert_no_engine_runs()
+    again = cluster.run("resume", first.run_name, "--json")
+    assert again.code == 0, again.errors
+    assert_complete(cluster, first.run_name)
 
 
 def test_the_job_process_dies_and_its_job_is_tried_again(cluster: Place) -> None:
@@ -116,9 +160,10 @@ def test_the_job_process_dies_and_its_job_is_tried_again(cluster: Place) -> None
     assert first.events("end")[0]["complete"] is True
     again = [event for event in first.events("job_ended") if not event["final"]]
     assert [event["cause"] for event in again] == ["engine_lost"]
-    rows = cluster.rows(first.run_name)
-    assert len({row["job_id"] for row in rows if row["status"] == "ok"}) == LONG_JOBS
-    assert [(row["job_id"], row["attempt"]) for row in rows if row["status"] != "ok"] == [(again[0]["job_id"], 1)]
+    assert_complete(cluster, first.run_name)
+    attempts = {row["job_id"]: row["attempt"] for row in cluster.rows(first.run_name)}
+    assert attempts.pop(again[0]["job_id"]) == 2
+    assert set(attempts.values()) == {1}
     cluster.assert_no_engine_runs()
 
 

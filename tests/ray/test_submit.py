@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from signal import SIGINT
 
 import pytest
@@ -13,8 +14,8 @@ from tests.ray.place import Command, Place
 def assert_complete(place: Place, done: Command, cells: int = 4) -> None:
     assert done.code == 0, done.errors
     assert done.errors == ""
-    names = [event["event"] for event in done.events() if event["event"] != "progress"]
-    assert names == ["message", "begin", *["job_sent", "job_ended"] * cells, "end"]
+    names = [event["event"] for event in done.events() if event["event"] not in ("progress", "message")]
+    assert names == ["begin", *["job_sent", "job_ended"] * cells, "end"]
     ended = done.events("job_ended")
     assert [event["cell_id"] for event in ended] == [event["cell_id"] for event in done.events("job_sent")]
     assert all(event["status"] == "measured" and event["decode_tps"] > 0 for event in ended)
@@ -86,19 +87,70 @@ def test_bad_cells_are_rows_with_their_cause_and_the_good_ones_are_measured(clus
     assert "Traceback" not in done.text + done.errors
 
 
-def test_a_device_is_busy_with_another_submit(cluster: Place) -> None:
+def test_several_runs_share_a_device_by_priority_then_age(cluster: Place) -> None:
     first = cluster.start("submit", cluster.write(ENDLESS), "--json")
     first.until(lambda command: bool(command.events("job_sent")))
-    second = cluster.run("submit", cluster.write(FOUR_CELLS))
+    later = cluster.start("submit", cluster.write(FOUR_CELLS), "--json")
+    later.until(lambda command: bool(command.events("begin")))
+    urgent = cluster.run("submit", cluster.write(FOUR_CELLS), "--json", "--priority", "5")
+    assert urgent.code == 0, urgent.errors
+    assert urgent.events("end")[0]["complete"] is True
+    assert not later.events("job_sent"), "as urgent as the first, and younger"
+    assert cluster.run("priority", later.run_name, "1").code == 0
+    assert later.code == 0, later.errors
+    assert cluster.run("cancel", first.run_name).code == 0
+    assert first.code == 1
+    cluster.assert_no_engine_runs()
+
+
+def test_two_clusters_of_their_own_do_not_share_a_ledger(place: Place) -> None:
+    first = place.start("submit", place.write(ENDLESS), "--json")
+    first.until(lambda command: bool(command.events("job_sent")))
+    second = place.run("submit", place.write(FOUR_CELLS))
     assert second.code == 1
-    assert "this device is busy with another coordinator's benchmark" in second.errors
-    assert second.errors.startswith("error: node ")
-    assert "Traceback" not in second.errors
-    resumed = cluster.run("resume", first.run_name)
-    assert resumed.code == 1
-    assert resumed.errors == f"error: run {first.run_name}: another process is working on it\n"
+    assert second.errors.startswith(f"error: another coordinator works on {place.home}")
     first.signal(SIGINT)
     assert first.code == 130
+    place.assert_nothing_runs()
+
+
+def test_detached_and_the_pages_of_a_fleet(cluster: Place) -> None:
+    detached = cluster.run("submit", cluster.write(FOUR_CELLS), "--detach", "--json")
+    assert detached.code == 0, detached.errors
+    watched = cluster.run("watch", detached.run_name, "--json")
+    assert watched.code == 0, watched.errors
+    (run, *_) = json.loads(cluster.run("status", "--json").text)["runs"]
+    assert (run["id"], run["jobs"], run["done"], run["left"], run["failed"]) == (detached.run_name, 4, 4, 0, 0)
+    (device,) = json.loads(cluster.run("devices", "--json").text)
+    assert device["doing"] == "free"
+    assert device["device"]["engines"][0]["name"] == "embedded"
+    assert "Runs" in cluster.run("status").text
+    assert "free" in cluster.run("devices").text
+
+
+def test_a_split_that_is_stated(place: Place) -> None:
+    """The machine shows none, so the operator says it. In a cluster of its own a run ends where one must act."""
+    folder = place.home / "device"
+    folder.mkdir(parents=True)
+    (folder / "device.yaml").write_text("name: apu\nmemory: carve-out\ndedicated_vram: 512MiB\n")
+    axes = "axes: {context: [512], dedicated_vram: [512MiB, 32GiB]}"
+    first = place.run(
+        "submit", place.write(FOUR_CELLS.replace("axes: {context: [512, 1K], kv_type: [f16, q8_0]}", axes))
+    )
+    assert first.code == 1, first.text
+    assert "to do: set dedicated VRAM of apu to 32GiB and reboot" in first.text
+    assert "1 of 2 jobs left" in first.lines[-1]
+    (folder / "device.yaml").write_text("name: apu\nmemory: carve-out\ndedicated_vram: 32GiB\n")
+    resumed = place.run("resume", "--json")
+    assert resumed.code == 0, resumed.errors
+    rows = place.rows(resumed.run_name)
+    assert {
+        (row["dedicated_vram_bytes"], row["dedicated_vram_seen_bytes"], row["dedicated_vram_source"]) for row in rows
+    } == {
+        (2**29, 2**29, "stated"),
+        (2**35, 2**35, "stated"),
+    }
+    place.assert_nothing_runs()
 
 
 @pytest.mark.parametrize(

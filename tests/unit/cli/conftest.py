@@ -24,6 +24,7 @@ Orchestrate = Callable[..., Ended]
 def orchestrate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Orchestrate:
     """Runs the command line as its entry point does, in a home of its own."""
     monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def run(*arguments: str | Path) -> Ended:
         monkeypatch.setattr(sys, "argv", ["orchestrate", *map(str, arguments)])

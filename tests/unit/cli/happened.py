@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from agents.agent import Status
-from agents.contract.report import Outcome, Report
-from orchestrator.cli.view import Opening
-from orchestrator.dispatch.loop import DeviceSilent, Happening, JobEnded, JobProgress, JobSent, Stopping
-from orchestrator.matrix import Matrix
-from orchestrator.plan.jobs import PlannedJob, job_of, plan_jobs
-from tests.fakes.matrix_texts import world_of
-from tests.fakes.scripted_fleet import report_of
+from agents.contract.report import Outcome
+from orchestrator.dispatch.happenings import (
+    AskAnswered,
+    Asked,
+    DeviceName,
+    DeviceSilent,
+    DeviceThere,
+    Ended,
+    Happening,
+    JobEnded,
+    JobName,
+    JobProgress,
+    JobSent,
+    Stopping,
+    Troubled,
+)
+from orchestrator.dispatch.happenings import ended as ended_of
+from orchestrator.dispatch.pages import Opening
+from tests.fakes.reports import report_of
 from tests.unit.results.attempts_made_up import DEVICE, FAILED, MEASURED, REFUSED
+from tests.unit.results.attempts_made_up import job as job_of
 
-A = replace(DEVICE, device_id="id-a", name="alpha")
-B = replace(DEVICE, device_id="id-b", name="beta [3]")  # square brackets are markup to rich
-TEXT = """
-name: three
-question: |
-  Which one?
-  And why?
-axes: {model: tiny:llama, workload: pp8, context: [1K, 2K, 4K]}
-measure: {repeats: 1}
-"""
-
-
-def matrix_and_jobs() -> tuple[Matrix, list[PlannedJob]]:
-    matrix, cells = world_of(TEXT)
-    return matrix, list(plan_jobs(matrix, cells, [A]).queues["id-a"])
-
-
-MATRIX, JOBS = matrix_and_jobs()
-OPENING = Opening("three-1", MATRIX, (A, B), 9, 2, {"id-a": 3, "id-b": 3}, ("no device gamma; known: alpha",))
+A = DeviceName("id-a", "alpha")
+B = DeviceName("id-b", "beta [3]")  # square brackets are markup to rich
+JOBS = tuple(JobName(f"job-{n}", f"cell-{n}", cell, 0) for n, cell in enumerate(("ctx 1K", "ctx 2K", "ctx 4K")))
+OPENING = Opening(
+    run="three-1",
+    name="three",
+    question="Which one?\nAnd why?\n",
+    devices=(("id-a", "alpha"), ("id-b", "beta [3]"), ("id-c", "gone")),
+    present=frozenset({"id-a", "id-b"}),
+    total=9,
+    done=2,
+    failed=0,
+    waiting={"id-a": 3, "id-b": 3, "id-c": 1},
+    unplaced=("no device gamma; known: alpha",),
+)
 
 
 def ended(outcome: Outcome, which: int = 0, *, final: bool = True, attempt: int = 1) -> JobEnded:
-    return JobEnded(JOBS[which], A, report(outcome, which, attempt), final)
-
-
-def report(outcome: Outcome, which: int = 0, attempt: int = 1) -> Report:
-    return report_of(job_of(MATRIX, "three-1", JOBS[which], attempt), outcome, A)
+    """On device A; it took two seconds."""
+    report = report_of(job_of(JOBS[which].job_id, attempt=attempt), outcome, DEVICE)
+    return ended_of(report, JOBS[which], A, final=final)
 
 
 STORY: tuple[Happening, ...] = (
+    DeviceThere(B, "joined"),
     JobSent(JOBS[0], A, 1),
-    JobProgress(A, Status("job", "loading", 0, None, ())),
-    JobProgress(A, Status("job", "measuring", 12, 42.25, ())),
+    JobProgress(A, "job-0", "loading", None),
+    JobProgress(A, "job-0", "measuring", 42.25),
     ended(MEASURED),
     JobSent(JOBS[1], A, 1),
     ended(FAILED, 1, final=False),
@@ -54,7 +59,13 @@ STORY: tuple[Happening, ...] = (
     ended(FAILED, 1, attempt=2),
     JobSent(JOBS[2], A, 1),
     ended(REFUSED, 2),
+    Asked(B, "set dedicated VRAM of beta [3] to 32GiB and reboot"),
     DeviceSilent(B, "the link\nis down"),
-    JobProgress(B, Status(None, "idle", 0, None, ())),
+    DeviceThere(B, "back after a reboot"),
+    AskAnswered(B),
+    JobProgress(B, None, "idle", None),
+    Troubled("the disk is full\nof logs"),
+    Troubled(""),
     Stopping(),
+    Ended(complete=False, words="paused"),
 )

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import submit as submitting
 from orchestrator.cli.home import ledger_path, run_named
-from orchestrator.dispatch.ledger import VERSION, Ledger
-from orchestrator.errors import OrchestrateError, UsageError
+from orchestrator.cluster.environment import Noted, note
+from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger_schema import MIGRATIONS
+from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from tests.unit.cli.conftest import Orchestrate
 
 GOOD = "axes: {model: tiny:llama, workload: pp8}\n"
@@ -71,14 +72,21 @@ def test_as_many_as_are_wanted_with_yes(orchestrate: Orchestrate, tmp_path: Path
     assert "1,001 cells x 100 repeats = 100,100 jobs" in ended.out
 
 
-@pytest.mark.parametrize("command", [["resume"], ["show"], ["export"], ["compare"]])
+NAMES = [
+    (["quick-20260101-120000"], "quik-20260101-120000", "did you mean 'quick-20260101-120000'?"),
+    (["quick-1", "quick-2"], "quick", "could be quick-2, quick-1"),
+]
+NO_RUNS: list[tuple[list[str], str, str]] = [
+    ([], "latest", "there is no run yet under"),
+    ([], "quick-1", "there is no run yet under"),
+]
+
+
 @pytest.mark.parametrize(
-    ("there", "name", "words"),
+    ("command", "there", "name", "words"),
     [
-        ([], "latest", "there is no run yet under"),
-        ([], "quick-1", "there is no run yet under"),
-        (["quick-20260101-120000"], "quik-20260101-120000", "did you mean 'quick-20260101-120000'?"),
-        (["quick-1", "quick-2"], "quick", "could be quick-2, quick-1"),
+        *((command, *case) for command in (["show"], ["export"], ["compare"]) for case in (*NO_RUNS, *NAMES)),
+        *((["resume"], *case) for case in NAMES),  # where there is no ledger, a cluster is asked: see tests/ray
     ],
 )
 def test_an_unknown_run(
@@ -92,6 +100,36 @@ def test_an_unknown_run(
     if command != ["compare"]:
         assert words in ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("told", [["--address", "127.0.0.1:6379"], "RAY_ADDRESS", "cluster.json"])
+def test_a_run_of_a_cluster_is_looked_up_there(
+    orchestrate: Orchestrate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str] | str
+) -> None:
+    """Not in what this host ran by itself before."""
+    runs(tmp_path, "quick-1")
+    options: list[str] = []
+    if isinstance(told, list):
+        options = told
+    elif told == "RAY_ADDRESS":
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    else:
+        note(Noted("127.0.0.1:6379", "join", "node"))
+
+    def asked(*_: object, **__: object) -> None:
+        raise OrchestrateError("the cluster is asked")
+
+    monkeypatch.setattr("orchestrator.cli.submit.joined", asked)
+    for name in ("theirs-1", "quick-1", "latest"):
+        ended = orchestrate("resume", name, *options)
+        assert (ended.code, ended.err) == (1, "error: the cluster is asked\n")
+
+
+def test_a_run_that_is_done_needs_no_cluster(orchestrate: Orchestrate, tmp_path: Path) -> None:
+    runs(tmp_path, "quick-1")
+    ended = orchestrate("resume")
+    assert ended.code == 0
+    assert ended.out.startswith("run quick-1: all jobs are done\n")
 
 
 def test_a_run_by_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +161,7 @@ def test_a_ledger_of_a_newer_version(
     monkeypatch.chdir(tmp_path)
     runs(tmp_path, "run-1")
     with sqlite3.connect(ledger_path(tmp_path / "home")) as db:
-        db.execute(f"PRAGMA user_version = {VERSION + 1}")
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     ended = orchestrate(*command)
     assert (ended.code, ended.out) == (1, "")
     assert "written by a newer version of orchestrate" in ended.err
@@ -167,35 +205,6 @@ def test_output_into_a_closed_pipe(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "home").write_text("a file where a folder should be")
-    with pytest.raises(OrchestrateError, match="cannot be written: Not a directory"):
-        submitting._new_run("m", tmp_path / "home")
-    with (
-        pytest.raises(OrchestrateError, match=r"coordinator\.lock: cannot be written"),
-        submitting._working_on("run-1", tmp_path / "home"),
-    ):
-        pass
-
-
-def test_two_runs_in_one_second_have_two_names(tmp_path: Path) -> None:
-    names = [submitting._new_run("m", tmp_path) for _ in range(3)]
-    assert len(set(names)) == 3
-    assert all((tmp_path / "runs" / name).is_dir() for name in names)
-
-
-def test_one_coordinator_a_run(tmp_path: Path) -> None:
-    def work_on(run: str) -> None:
-        with submitting._working_on(run, tmp_path):
-            pass
-
-    with submitting._working_on("run-1", tmp_path):
-        with pytest.raises(OrchestrateError, match="run run-1: another process is working on it"):
-            work_on("run-1")
-        work_on("run-2")
-    work_on("run-1")
-
-
 def test_exit_codes() -> None:
-    assert (OrchestrateError.exit_code, UsageError.exit_code) == (1, 2)
-    assert issubclass(UsageError, OrchestrateError)
+    assert (OrchestrateError.exit_code, UsageError.exit_code, NoCluster.exit_code) == (1, 2, 1)
+    assert issubclass(UsageError, OrchestrateError) and issubclass(NoCluster, OrchestrateError)

@@ -6,8 +6,8 @@ import pytest
 
 from agents.contract.measure import EngineTimings, Flag, Trial
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
-from orchestrator.cli.words import cell_words, counted, figures_of, first_line, hms, outcome_words
-from tests.unit.cli.happened import JOBS, report
+from orchestrator.cli.words import cell_words, counted, figures_words, first_line, hms, outcome_words
+from tests.unit.cli.happened import JOBS, ended
 from tests.unit.results.attempts_made_up import LOADED, trial
 
 
@@ -63,19 +63,24 @@ def test_the_first_line(text: str, line: str) -> None:
     ],
 )
 def test_the_figures_of_a_trial(measured: Trial, words: str) -> None:
-    assert figures_of(measured) == words
+    assert figures_words(ended(Measured(LOADED, (measured,))).figures) == words
+
+
+def test_no_figures() -> None:
+    assert figures_words(None) == "no figures"
 
 
 @pytest.mark.parametrize(
     ("outcome", "words"),
     [
         (Measured(LOADED, (trial(0, warmup=True), trial(1))), "10.00 tok/s, first token 0.500 s, prompt 64.0 tok/s"),
+        (Measured(LOADED, ()), "no figures"),
         (Refused(Cause.UNSUPPORTED, "no vulkan"), "refused: not supported: no vulkan"),
         (Failed(Cause.RAM, "failed to\nallocate"), "FAILED: does not load: RAM: failed to"),
     ],
 )
 def test_an_outcome_in_words(outcome: Outcome, words: str) -> None:
-    assert outcome_words(report(outcome)) == words
+    assert outcome_words(ended(outcome)) == words
 
 
 def test_a_cell_in_words_counts_its_repeats_from_one() -> None:

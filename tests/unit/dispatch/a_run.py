@@ -1,4 +1,4 @@
-"""A run that has been submitted: a real ledger and a real store in a folder, its jobs by their ids."""
+"""A run that has been submitted: a real ledger and a real store in a folder, devices in simulated time."""
 
 from __future__ import annotations
 
@@ -7,60 +7,74 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agents.contract.device import Device
-from orchestrator.dispatch.campaign import Campaign
-from orchestrator.dispatch.fleet import Fleet
+from agents.contract.job import Job
+from agents.contract.report import Outcome
+from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.happenings import Happening, JobProgress
 from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.loop import Coordinator, Happening
+from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.runs import planned_run
 from orchestrator.matrix import Matrix, matrix_to_json
-from orchestrator.plan.jobs import PlannedJob, job_id_of, plan_jobs
+from orchestrator.plan.jobs import plan_jobs
 from orchestrator.results.store import Store
 from tests.fakes.matrix_texts import world_of
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.fakes.simulated_fleet import SimulatedDevice, SimulatedFleet, World
+from tests.unit.results.attempts_made_up import DEVICE, MEASURED
 
 A = replace(DEVICE, device_id="id-a", name="alpha", fingerprint="aa")
 B = replace(DEVICE, device_id="id-b", name="beta", fingerprint="bb")
 RUN = "run-1"
 THREE_CELLS = "axes: {model: tiny:llama, workload: pp8, context: [1K, 2K, 4K]}\nmeasure: {repeats: 1}\n"
+JOB_S = 10.0
+
+
+def measured(_: Job) -> Outcome:
+    return MEASURED
 
 
 @dataclass
 class ARun:
+    """``outcome`` says how each job ends; it takes ten simulated seconds."""
+
     folder: Path
-    devices: Sequence[Device] = (A,)
+    facts: Sequence[Device] = (A,)
     text: str = THREE_CELLS
+    outcome: Callable[[Job], Outcome] = measured
     told: list[Happening] = field(default_factory=list)
-    when_told: Callable[[Happening], None] = lambda happening: None
 
     def __post_init__(self) -> None:
         self.matrix: Matrix
         self.matrix, cells = world_of(self.text)
-        plan = plan_jobs(self.matrix, cells, self.devices)
-        self.jobs: dict[str, PlannedJob] = {
-            job_id_of(RUN, job.cell.cell_id, job.device_id, job.repeat): job
-            for queue in plan.queues.values()
-            for job in queue
-        }
-        self.ids = list(self.jobs)
+        self.run = planned_run(RUN, self.matrix, plan_jobs(self.matrix, cells, self.facts))
+        self.ids = list(self.run.jobs)
         self.ledger = Ledger(self.folder / "ledger.sqlite")
         self.store = Store(self.folder)
-        rows = ((job_id, job.cell.cell_id, job.device_id, job.repeat) for job_id, job in self.jobs.items())
+        rows = ((key, job.cell.cell_id, job.device_id, job.repeat) for key, job in self.run.jobs.items())
         self.ledger.add(RUN, "three", matrix_to_json(self.matrix), rows)
+        self.world = World()
+        self.devices = [
+            SimulatedDevice(self.world, facts, lambda job: (self.outcome(job), JOB_S)) for facts in self.facts
+        ]
 
-    def coordinator(self, fleet: Fleet, stop_grace_s: float = 60.0) -> Coordinator:
-        """As ``submit`` and ``resume`` make one: from what the ledger holds."""
-        rows = self.ledger.jobs(RUN)
-        waiting: dict[str, list[str]] = {device.device_id: [] for device in fleet.devices()}
-        for row in rows:
-            if row.state != "done" and row.device_id in waiting:
-                waiting[row.device_id].append(row.job_id)
-        campaign = Campaign(waiting, {row.job_id: row.attempt for row in rows})
-        return Coordinator(
-            RUN, self.matrix, self.jobs, campaign, fleet, self.ledger, self.store, self._tell, stop_grace_s
+    def fleet(self) -> SimulatedFleet:
+        return SimulatedFleet(self.world, self.devices)
+
+    def coordinator(self, fleet: SimulatedFleet, *, patient: bool = False) -> Coordinator:
+        """As the service makes one: from what the ledger holds."""
+        loop = Coordinator(
+            fleet, self.ledger, self.store, _Told(self.told), patient=patient, monotonic=lambda: self.world.now_s
         )
+        loop.go_on()
+        return loop
 
-    def _tell(self, happening: Happening) -> None:
-        self.told.append(happening)
-        self.when_told(happening)
+    def complete(self, loop: Coordinator, within_s: float = 10_000.0) -> None:
+        """Until every job is done."""
+        until_s = self.world.now_s + within_s
+        loop.run(until=lambda: self.left() == 0 or self.world.now_s > until_s)
+        assert self.left() == 0, self.states()
+
+    def left(self) -> int:
+        return self.ledger.campaign(RUN).left
 
     def states(self) -> list[tuple[str, int, str | None]]:
         """(state, attempt, cause) of each job in its order."""
@@ -73,3 +87,16 @@ class ARun:
         rows = self.store.load(RUN).to_pylist()
         attempts = {(row["job_id"], row["attempt"], row["status"]) for row in rows if not row["warmup"]}
         return sorted(attempts, key=lambda each: (self.ids.index(each[0]), each[1]))
+
+
+class _Told(Board):
+    """Writes down what is told, but for progress."""
+
+    def __init__(self, told: list[Happening]) -> None:
+        super().__init__()
+        self._told = told
+
+    def tell(self, run: str, happening: Happening) -> None:
+        assert not isinstance(happening, JobProgress)
+        self._told.append(happening)
+        super().tell(run, happening)

@@ -4,16 +4,21 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from agents.contract.report import Cause
-from orchestrator.dispatch.ledger import VERSION, JobRow, Ledger
+from orchestrator.dispatch.happens import Doing
+from orchestrator.dispatch.ledger import JobRow, Ledger, SeenDevice
+from orchestrator.dispatch.ledger_schema import MIGRATIONS
 from orchestrator.errors import OrchestrateError
 from tests.unit.results.attempts_made_up import DEVICE
 
+VERSION = len(MIGRATIONS)
 JOBS = [("j1", "c1", "d1", 0), ("j2", "c2", "d1", 0), ("j3", "c1", "d1", 1)]
 
 
@@ -22,12 +27,34 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "ledger.sqlite"
 
 
+@dataclass
+class Clock:
+    """The ledger's; a test moves it."""
+
+    now_s: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 @pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    made = Ledger(path)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(path: Path, clock: Clock) -> Iterator[Ledger]:
+    made = Ledger(path, clock)
     made.add("run-1", "name", "{}", JOBS)
     yield made
     made.close()
+
+
+def attempts(path: Path) -> list[tuple[object, ...]]:
+    """(job, attempt, device, term, sent, ended, how, detail), as a person would read them with sqlite3."""
+    columns = "job_id, attempt, device_id, term, sent_unix_s, ended_unix_s, how, detail"
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(f"SELECT {columns} FROM attempts ORDER BY job_id, attempt").fetchall()
 
 
 def states(ledger: Ledger, run: str = "run-1") -> list[tuple[str, str, int, str | None]]:
@@ -35,7 +62,7 @@ def states(ledger: Ledger, run: str = "run-1") -> list[tuple[str, str, int, str 
 
 
 def test_a_job_from_waiting_to_done(ledger: Ledger) -> None:
-    assert ledger.jobs("run-1")[2] == JobRow("j3", 2, "c1", "d1", 1, "waiting", 0, None, None)
+    assert ledger.jobs("run-1")[2] == JobRow("j3", 2, "c1", "d1", 1, "waiting", 0, None, None, 0)
     ledger.sent("j1", 1)
     assert states(ledger)[0] == ("j1", "sent", 1, None)
     ledger.put_back("j1")
@@ -45,7 +72,94 @@ def test_a_job_from_waiting_to_done(ledger: Ledger) -> None:
     ledger.done("j2", 1, Cause.RAM, 0.5)
     assert states(ledger) == [("j1", "done", 2, None), ("j2", "done", 1, "ram"), ("j3", "waiting", 0, None)]
     (row,) = ledger.campaigns()
-    assert (row.id, row.name, row.jobs, row.done, row.failed) == ("run-1", "name", 3, 2, 1)
+    assert (row.id, row.name, row.jobs, row.done, row.failed, row.left) == ("run-1", "name", 3, 2, 1, 1)
+    assert ledger.campaign("run-1") == row
+
+
+def test_failures_are_counted_where_they_are_told(ledger: Ledger) -> None:
+    ledger.sent("j1", 1)
+    ledger.put_back("j1", Cause.DEVICE_LOST, "silent", failures=1)
+    ledger.sent("j1", 2)
+    ledger.put_back("j1")  # cancelled: no failure
+    assert [row.failures for row in ledger.jobs("run-1")] == [1, 0, 0]
+
+
+def test_every_attempt_is_on_record(path: Path, ledger: Ledger, clock: Clock) -> None:
+    ledger.sent("j1", 1, "d1", term=7)
+    clock.now_s = 110.0
+    ledger.put_back("j1", Cause.ENGINE_LOST, "gone", failures=1)
+    clock.now_s = 120.0
+    ledger.sent("j1", 2, "d1", term=8)
+    ledger.sent("j2", 1, "d2", term=8)
+    clock.now_s = 130.0
+    ledger.done("j1", 2, None, 9.0)
+    assert attempts(path) == [
+        ("j1", 1, "d1", 7, 100.0, 110.0, "engine_lost", "gone"),
+        ("j1", 2, "d1", 8, 120.0, 130.0, "measured", ""),
+        ("j2", 1, "d2", 8, 120.0, None, None, None),
+    ]
+    ledger.done("j2", 1, Cause.RAM, 1.0)
+    assert attempts(path)[2][6] == "ram"
+
+
+def test_a_device_has_leave_for_one_job_until_its_end_is_told(ledger: Ledger) -> None:
+    ledger.sent("j1", 1, "d1")
+    ledger.sent("j2", 1, "d2")
+    assert ledger.leases() == {"d1": ("j1", 1), "d2": ("j2", 1)}
+    ledger.put_back("j1")
+    ledger.sent("j3", 1, "d1")
+    ledger.done("j2", 1, None, 1.0)
+    assert ledger.leases() == {"d1": ("j3", 1)}
+
+
+def test_how_one_job_stands(ledger: Ledger) -> None:
+    ledger.sent("j1", 2)
+    ledger.done("j2", 1, None, 1.0)
+    assert [ledger.job_state(each) for each in ("j1", "j2", "j3", "j4")] == [
+        ("sent", 2),
+        ("done", 1),
+        ("waiting", 0),
+        None,
+    ]
+
+
+def test_what_failed_waits_again_with_a_clean_slate_and_a_new_number(ledger: Ledger) -> None:
+    """The rows that it has in the store are of an attempt that counts no more: the number says so."""
+    ledger.sent("j1", 3)
+    ledger.put_back("j1", Cause.ENGINE_LOST, failures=2)
+    ledger.done("j1", 3, Cause.ENGINE_LOST, 1.0)
+    ledger.done("j2", 1, Cause.RAM, 1.0)
+    ledger.done("j3", 1, None, 1.0)
+    ledger.add("run-2", "name", "{}", [("k1", "c", "d", 0)])
+    ledger.done("k1", 1, Cause.ENGINE_LOST, 1.0)
+    assert ledger.wait_again("run-1", []) == {}
+    assert ledger.wait_again("run-1", [Cause.DISK_FULL]) == {}
+    assert ledger.wait_again("run-1", [Cause.ENGINE_LOST, Cause.DISK_FULL]) == {"j1": 4}
+    first = ledger.jobs("run-1")[0]
+    assert (first.state, first.attempt, first.cause, first.seconds, first.failures) == ("waiting", 4, None, None, 0)
+    assert states(ledger)[1:] == [("j2", "done", 1, "ram"), ("j3", "done", 1, None)]
+    assert states(ledger, "run-2") == [("k1", "done", 1, "engine_lost")]
+    assert ledger.wait_again("run-1", [Cause.ENGINE_LOST]) == {}
+
+
+def test_what_a_run_is_meant_to_do(ledger: Ledger) -> None:
+    ledger.add("run-2", "name", "{}", [], priority=5, created_unix_s=7.0)
+    row = ledger.campaign("run-2")
+    assert (row.priority, row.doing, row.created_unix_s) == (5, Doing.RUNNING, 7.0)
+    ledger.set_campaign("run-2", Doing.PAUSED)
+    assert (ledger.campaign("run-2").priority, ledger.campaign("run-2").doing) == (5, Doing.PAUSED)
+    ledger.set_campaign("run-2", Doing.CANCELLED, 0)
+    assert (ledger.campaign("run-2").priority, ledger.campaign("run-2").doing) == (0, Doing.CANCELLED)
+    assert ledger.campaign("run-1").doing is Doing.RUNNING
+
+
+def test_terms_count_up_for_all_who_open_it(path: Path, ledger: Ledger) -> None:
+    other = Ledger(path)
+    assert [ledger.new_term(), other.new_term(), ledger.new_term()] == [1, 2, 3]
+    other.close()
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM terms")
+    assert ledger.new_term() == 4, "a number is never given twice"
 
 
 def test_everything_is_there_after_a_restart(path: Path, ledger: Ledger) -> None:
@@ -57,6 +171,48 @@ def test_everything_is_there_after_a_restart(path: Path, ledger: Ledger) -> None
     assert again.matrix("run-1") == "{}"
     assert again.devices() == [DEVICE]
     again.close()
+
+
+def test_what_is_written_in_a_batch_is_there_whole_or_not_at_all(path: Path, ledger: Ledger) -> None:
+    reader = Ledger(path)
+    with ledger.batch():
+        ledger.sent("j1", 1)
+        with ledger.batch():
+            ledger.done("j2", 1, None, 1.0)
+        assert states(reader)[0] == ("j1", "waiting", 0, None), "nothing is seen before its end"
+    assert states(reader)[:2] == [("j1", "sent", 1, None), ("j2", "done", 1, None)]
+
+    def broken() -> None:
+        with ledger.batch():
+            ledger.done("j1", 1, None, 1.0)
+            with ledger.batch():
+                ledger.done("j3", 1, None, 1.0)
+                raise ValueError("a fault elsewhere")
+
+    with pytest.raises(ValueError, match="elsewhere"):
+        broken()
+    assert states(reader)[0] == ("j1", "sent", 1, None)
+    assert states(reader)[2] == ("j3", "waiting", 0, None)
+    ledger.done("j3", 1, None, 1.0)
+    assert states(reader)[2] == ("j3", "done", 1, None), "it goes on after that"
+    reader.close()
+
+
+def test_threads_of_one_process_share_it(ledger: Ledger) -> None:
+    """Each batch is its thread's own: none ends in the middle of another's."""
+    rows = [(f"t{number}", "c", "d", 0) for number in range(120)]
+    ledger.add("run-t", "name", "{}", rows)
+
+    def work(first: int) -> None:
+        for number in range(first, 120, 4):
+            with ledger.batch():
+                ledger.sent(f"t{number}", 1, f"d{number}")
+                ledger.done(f"t{number}", 1, None, 1.0)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert ledger.campaign("run-t").done == 120
+    assert ledger.leases() == {}
 
 
 KILLED = """
@@ -117,8 +273,8 @@ def test_a_run_is_added_whole_or_not_at_all(ledger: Ledger) -> None:
 
 
 def test_runs_are_listed_the_newest_first(ledger: Ledger) -> None:
-    for run in ("run-2", "run-3"):
-        ledger.add(run, "name", "{}", [])
+    for run, created in (("run-3", 300.0), ("run-2", 200.0)):
+        ledger.add(run, "name", "{}", [], created_unix_s=created)
     assert [row.id for row in ledger.campaigns()] == ["run-3", "run-2", "run-1"]
     assert ledger.campaigns()[0].jobs == 0
 
@@ -127,17 +283,33 @@ def test_an_unknown_run(ledger: Ledger) -> None:
     assert ledger.jobs("nothing") == []
     with pytest.raises(OrchestrateError, match=r"no run nothing in .*ledger\.sqlite"):
         ledger.matrix("nothing")
+    with pytest.raises(OrchestrateError, match=r"no run nothing in .*ledger\.sqlite"):
+        ledger.campaign("nothing")
 
 
-def test_devices_the_latest_first_and_unreadable_ones_left_out(ledger: Ledger) -> None:
+def test_devices_the_latest_first_and_unreadable_ones_left_out(ledger: Ledger, clock: Clock) -> None:
     other = replace(DEVICE, device_id="other", name="other")
     ledger.saw([DEVICE])
+    clock.now_s += 1
     ledger.saw([other])
     assert ledger.devices() == [other, DEVICE]
+    clock.now_s += 1
     ledger.saw([replace(DEVICE, boot_id="boot-2")])
     assert [device.boot_id for device in ledger.devices()] == ["boot-2", "boot-1"]
     ledger._db.execute("UPDATE devices SET facts = '{\"made\": \"by a newer version\"}' WHERE device_id = 'other'")
     assert [device.device_id for device in ledger.devices()] == [DEVICE.device_id]
+
+
+def test_when_and_where_a_device_was_last_seen(ledger: Ledger, clock: Clock) -> None:
+    other = replace(DEVICE, device_id="other", name="other")
+    ledger.saw([DEVICE], "10.0.0.5")
+    ledger.saw([other], trouble="another version")
+    clock.now_s = 160.0
+    ledger.seen([DEVICE.device_id, "nobody"])
+    assert ledger.seen_devices() == [
+        SeenDevice(DEVICE, 160.0, "10.0.0.5", None),
+        SeenDevice(other, 100.0, None, "another version"),
+    ]
 
 
 def test_seconds_of_cells_is_the_mean_of_what_was_measured(ledger: Ledger) -> None:
@@ -155,7 +327,7 @@ def test_a_newer_ledger_is_refused_and_left_as_it_is(path: Path, ledger: Ledger)
     with sqlite3.connect(path) as db:
         db.execute(f"PRAGMA user_version = {VERSION + 1}")
     before = path.read_bytes()
-    with pytest.raises(OrchestrateError, match=r"written by a newer version of orchestrate \(ledger 2\)"):
+    with pytest.raises(OrchestrateError, match=rf"written by a newer version of orchestrate \(ledger {VERSION + 1}\)"):
         Ledger(path)
     assert path.read_bytes() == before
 

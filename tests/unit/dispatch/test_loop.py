@@ -2,66 +2,70 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agents.contract.device import Device
+from agents.agent import Grant
+from agents.contract.device import MemoryKind, StateSource
 from agents.contract.job import Job
-from agents.contract.report import Cause, Failed, Refused, Report
-from orchestrator.dispatch.fleet import Heard, Silent
-from orchestrator.dispatch.loop import Coordinator, DeviceSilent, Happening, JobEnded, JobProgress, JobSent, Stopping
-from orchestrator.dispatch.recover import recover
+from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
+from orchestrator.dispatch.happenings import Asked, DeviceSilent, DeviceThere, Ended, JobEnded, Troubled
+from orchestrator.dispatch.happens import CampaignSet, Doing
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.durable import StoreFull
 from orchestrator.results.store import Store
-from tests.fakes.scripted_fleet import Deaf, Endless, Gone, ScriptedFleet, Step
+from tests.fakes.simulated_fleet import SimulatedFleet
 from tests.unit.dispatch.a_run import RUN, A, ARun, B
 from tests.unit.results.attempts_made_up import MEASURED
 
 LOST = Failed(Cause.ENGINE_LOST, "gone")
+GIB = 2**30
+APU = replace(
+    A, memory_kind=MemoryKind.CARVE_OUT, dedicated_vram_bytes=GIB // 2, split_source=StateSource.SEEN, boot_id="boot-0"
+)
+TWO_SPLITS = "axes: {model: tiny:llama, workload: pp8, dedicated_vram: [512MiB, 32GiB]}\nmeasure: {repeats: 1}\n"
 
 
-def measured(job: Job) -> Step:
-    return MEASURED
-
-
-def only(job_id: str, step: Step) -> Callable[[Job], Step]:
-    """``step`` for one job, all others are measured."""
-    return lambda job: step if job.job_id == job_id else MEASURED
+def kinds(run: ARun) -> list[str]:
+    return [type(each).__name__ for each in run.told]
 
 
 def test_every_job_is_kept_once_on_its_device(tmp_path: Path) -> None:
     run = ARun(tmp_path, (A, B))
-    fleet = ScriptedFleet((A, B), measured)
-    run.coordinator(fleet).run()
+    run.complete(run.coordinator(run.fleet()))
     assert run.states() == [("done", 1, None)] * 6
     assert run.stored() == [(job_id, 1, "ok") for job_id in run.ids]
-    assert fleet.spool == {}
+    assert all(device.spool == {} for device in run.devices)
     rows = run.store.load(RUN).to_pylist()
     assert {(row["device_id"], row["cell_id"]) for row in rows} == {
-        (job.device_id, job.cell.cell_id) for job in run.jobs.values()
+        (job.device_id, job.cell.cell_id) for job in run.run.jobs.values()
     }
+    assert set(run.store.load(RUN, "devices").column("device").to_pylist()) == {"alpha", "beta"}
 
 
 def test_a_job_goes_out_when_the_one_before_is_safe(tmp_path: Path) -> None:
     """The disk has a result before the ledger says done, the ledger before the device may forget."""
     run = ARun(tmp_path)
+    calls: list[tuple[str, str]] = []
 
-    class Watched(ScriptedFleet):
-        def send(self, device_id: str, job: Job) -> None:
+    class Watched(SimulatedFleet):
+        def send(self, device_id: str, job: Job, grant: Grant) -> None:
             assert run.states()[run.ids.index(job.job_id)] == ("sent", 1, None)
-            super().send(device_id, job)
+            assert run.ledger.leases() == {device_id: (job.job_id, 1)}
+            calls.append(("send", job.job_id))
+            super().send(device_id, job, grant)
 
-        def collected(self, report: Report) -> None:
-            assert run.store.has(RUN, report.job_id, report.attempt)
-            assert run.states()[run.ids.index(report.job_id)] == ("done", 1, None)
-            super().collected(report)
+        def collected(self, device_id: str, attempt: Attempt) -> None:
+            assert run.store.has(RUN, *attempt)
+            assert run.states()[run.ids.index(attempt[0])] == ("done", 1, None)
+            calls.append(("collected", attempt[0]))
+            super().collected(device_id, attempt)
 
-    fleet = Watched((A,), measured)
     seen_at_done: list[bool] = []
     record = run.ledger.done
 
@@ -70,179 +74,276 @@ def test_a_job_goes_out_when_the_one_before_is_safe(tmp_path: Path) -> None:
         record(job_id, attempt, cause, seconds)
 
     run.ledger.done = done  # type: ignore[method-assign]
-    run.coordinator(fleet).run()
+    run.complete(run.coordinator(Watched(run.world, run.devices)))
     assert seen_at_done == [True] * 3
-    one, two, three = run.ids
-    assert fleet.calls == [
-        (what, "id-a", job_id, "1") for job_id in (one, two, three) for what in ("send", "collected")
-    ]
+    sent = [job_id for what, job_id in calls if what == "send"]
+    assert calls[0] == ("send", sent[0])
+    assert set(calls[1:3]) == {("collected", sent[0]), ("send", sent[1])}
+    assert run.ledger.leases() == {}
 
 
-def test_what_a_view_is_told(tmp_path: Path) -> None:
+def test_what_watchers_are_told(tmp_path: Path) -> None:
+    again: Iterator[Outcome] = iter([LOST, MEASURED])
     run = ARun(tmp_path)
-    again: Iterator[Step] = iter([LOST, MEASURED])
-    run.coordinator(ScriptedFleet((A,), lambda job: next(again) if job.job_id == run.ids[0] else MEASURED)).run()
-    told = [type(each).__name__ for each in run.told]
-    assert told == ["JobSent", "JobProgress", "JobEnded"] * 4
-    ends = [(each.planned, each.report.attempt, each.final) for each in run.told if isinstance(each, JobEnded)]
-    first, second, third = run.jobs.values()
-    assert ends == [(first, 1, False), (first, 2, True), (second, 1, True), (third, 1, True)]
+    first = run.ids[0]
+    run.outcome = lambda job: next(again) if job.job_id == first else MEASURED
+    run.complete(run.coordinator(run.fleet()))
+    assert kinds(run) == ["DeviceThere", *["JobSent", "JobEnded"] * 4, "Ended"]
+    ends = [(each.job.job_id, each.attempt, each.final) for each in run.told if isinstance(each, JobEnded)]
+    assert (first, 1, False) in ends
+    assert (first, 2, True) in ends
+    assert [each.complete for each in run.told if isinstance(each, Ended)] == [True]
+    (there,) = [each for each in run.told if isinstance(each, DeviceThere)]
+    assert (there.device.name, there.words) == ("alpha", "joined")
 
 
 def test_failures_are_results_and_the_rest_goes_on(tmp_path: Path) -> None:
     run = ARun(tmp_path)
-    outcomes: tuple[Step, ...] = (Failed(Cause.RAM, "too big"), Refused(Cause.UNSUPPORTED, "no"), MEASURED)
+    outcomes: tuple[Outcome, ...] = (Failed(Cause.RAM, "too big"), Refused(Cause.UNSUPPORTED, "no"), MEASURED)
     steps = dict(zip(run.ids, outcomes, strict=True))
-    run.coordinator(ScriptedFleet((A,), lambda job: steps[job.job_id])).run()
+    run.outcome = lambda job: steps[job.job_id]
+    run.complete(run.coordinator(run.fleet()))
     assert run.states() == [("done", 1, "ram"), ("done", 1, "unsupported"), ("done", 1, None)]
     assert [status for _, _, status in run.stored()] == ["failed", "refused", "ok"]
 
 
-def test_a_lost_engine_is_tried_three_times_and_each_attempt_is_a_row(tmp_path: Path) -> None:
+def only(run: ARun, which: int, outcome: Outcome) -> Callable[[Job], Outcome]:
+    return lambda job: outcome if job.job_id == run.ids[which] else MEASURED
+
+
+def test_a_lost_engine_is_tried_three_times_and_is_one_row(tmp_path: Path) -> None:
     run = ARun(tmp_path)
-    run.coordinator(ScriptedFleet((A,), only(run.ids[1], LOST))).run()
+    run.outcome = only(run, 1, LOST)
+    run.complete(run.coordinator(run.fleet()))
     assert run.states() == [("done", 1, None), ("done", 3, "engine_lost"), ("done", 1, None)]
     assert [(job_id, attempt) for job_id, attempt, _ in run.stored()] == [
         (run.ids[0], 1),
-        *((run.ids[1], attempt) for attempt in (1, 2, 3)),
+        (run.ids[1], 3),
         (run.ids[2], 1),
     ]
 
 
-def test_the_only_device_is_lost_and_comes_back(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
-    first = ScriptedFleet((A,), only(run.ids[1], Gone("link down")))
-    run.coordinator(first).run()
-    assert run.states() == [("done", 1, None), ("sent", 1, None), ("waiting", 0, None)]
-    assert [each.detail for each in run.told if isinstance(each, DeviceSilent)] == ["link down"]
-    second = ScriptedFleet((A,), measured, first.spool)
-    recover(RUN, run.matrix, run.jobs, run.ledger, run.store, second)
-    run.coordinator(second).run()
-    assert run.states() == [("done", 1, None), ("done", 2, None), ("done", 1, None)]
-    assert [call[2:] for call in second.calls if call[0] == "send"] == [(run.ids[1], "2"), (run.ids[2], "1")]
-
-
-def test_one_of_two_devices_is_lost_and_the_other_does_its_work(tmp_path: Path) -> None:
+def test_a_cut_link_that_heals_late_costs_one_attempt(tmp_path: Path) -> None:
     run = ARun(tmp_path, (A, B))
-
-    def script(job: Job) -> Step:
-        return Gone() if job.device_id == "id-a" else MEASURED
-
-    run.coordinator(ScriptedFleet((A, B), script)).run()
-    by_device = {
-        each: [
-            state for (state, _, _), job in zip(run.states(), run.jobs.values(), strict=True) if job.device_id == each
-        ]
-        for each in ("id-a", "id-b")
-    }
-    assert by_device == {"id-a": ["sent", "waiting", "waiting"], "id-b": ["done"] * 3}
+    loop = run.coordinator(run.fleet())
+    loop.run(until=lambda: run.devices[0].running is not None)
+    run.devices[0].cut(300.0)
+    run.complete(loop)
+    assert [status for _, _, status in run.stored()] == ["ok"] * 6
+    (silent,) = [each for each in run.told if isinstance(each, DeviceSilent)]
+    assert silent.device.name == "alpha"
+    assert [each.words for each in run.told if isinstance(each, DeviceThere)] == ["joined", "joined", "back"]
 
 
-def test_a_stop_cancels_what_runs_and_keeps_what_is_measured(tmp_path: Path) -> None:
+def test_a_result_that_was_ready_before_the_link_was_cut_counts(tmp_path: Path) -> None:
+    """The device finished alone, its report lay on its disk, and it was not run again."""
     run = ARun(tmp_path)
-    fleet = ScriptedFleet((A,), only(run.ids[1], Endless()))
-    coordinator = run.coordinator(fleet)
-    stop_at(run, coordinator, run.ids[1])
-    coordinator.run()
-    assert coordinator.stopped
-    assert run.states() == [("done", 1, None), ("waiting", 1, None), ("waiting", 0, None)]
-    assert ("cancel", "id-a") in fleet.calls
-    assert fleet.spool == {}, "a cancelled attempt is no result, and need not be kept"
-    assert sum(isinstance(each, Stopping) for each in run.told) == 1
-    run.coordinator(ScriptedFleet((A,), measured)).run()
-    assert run.states() == [("done", 1, None), ("done", 2, None), ("done", 1, None)]
-    assert [job_id for job_id, _, _ in run.stored()] == run.ids
+    loop = run.coordinator(run.fleet())
+    loop.run(until=lambda: run.devices[0].running is not None)
+    run.devices[0].cut(80.0)  # longer than Ray's patience, shorter than the lease
+    run.complete(loop)
+    assert run.states() == [("done", 1, None)] * 3
+    assert len(run.devices[0].ran) == 3
 
 
-def test_a_stop_does_not_wait_for_ever_for_a_silent_device(tmp_path: Path) -> None:
+def test_a_new_coordinator_takes_up_what_runs(tmp_path: Path) -> None:
     run = ARun(tmp_path)
-    coordinator = run.coordinator(ScriptedFleet((A,), lambda job: Deaf()), stop_grace_s=0.05)
-    stop_at(run, coordinator, run.ids[0])
-    coordinator.run()
-    assert run.states()[0] == ("sent", 1, None)
+    first = run.fleet()
+    run.coordinator(first).run(until=lambda: run.devices[0].running is not None)
+    first.close()
+    run.complete(run.coordinator(run.fleet()))
+    assert run.states() == [("done", 1, None)] * 3
+    assert len(run.devices[0].ran) == 3, "nothing was run twice"
 
 
-def test_a_stop_before_the_first_answer_and_from_another_thread(tmp_path: Path) -> None:
+def test_pause_and_cancel(tmp_path: Path) -> None:
     run = ARun(tmp_path)
-    coordinator = run.coordinator(ScriptedFleet((A,), lambda job: Endless()))
-    thread = threading.Thread(target=coordinator.stop)
-    thread.start()
-    thread.join()
-    coordinator.run()
-    assert [state for state, _, _ in run.states()] == ["waiting"] * 3
-    assert run.stored() == []
+    loop = run.coordinator(run.fleet())
+    loop.run(until=lambda: run.devices[0].running is not None)
+    running = run.devices[0].running
+    loop.handle([CampaignSet(RUN, Doing.PAUSED)])
+    for _ in range(50):
+        loop.round()
+    assert [state for state, _, _ in run.states()].count("done") == 1, "what ran was measured to its end"
+    loop.handle([CampaignSet(RUN, Doing.RUNNING)])
+    loop.run(until=lambda: run.devices[0].running not in (None, running))
+    loop.handle([CampaignSet(RUN, Doing.CANCELLED)])
+    for _ in range(50):
+        loop.round()
+    assert [state for state, _, _ in run.states()].count("done") == 1
+    assert run.devices[0].spool == {}, "a cancelled attempt is no result, and need not be kept"
+    loop.handle([CampaignSet(RUN, Doing.RUNNING)])
+    run.complete(loop)
+    assert sorted(attempt for _, attempt, _ in run.states()) == [1, 1, 2]
 
 
-def stop_at(run: ARun, coordinator: Coordinator, job_id: str) -> None:
-    """Asks for the stop when the first progress of ``job_id`` is told."""
-
-    def watching(happening: Happening) -> None:
-        if isinstance(happening, JobProgress) and happening.status.job_id == job_id:
-            coordinator.stop()
-
-    run.when_told = watching
-
-
-def test_the_disk_is_full_in_the_middle_and_a_resume_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = ARun(tmp_path)
-    fleet = ScriptedFleet((A,), measured)
-    rename = os.replace
+def full_for(run: ARun, which: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The disk takes the results of one job only once this list is empty."""
+    rename, left = os.replace, [0]
 
     def full(source: str | Path, target: str | Path) -> None:
-        if run.ids[1] in str(target):
+        if left and run.ids[which] in str(target):
             raise OSError(errno.ENOSPC, "No space left on device")
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", full)
+    return left
+
+
+def test_in_a_cluster_of_its_own_a_full_disk_ends_the_run_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ARun(tmp_path)
+    left = full_for(run, 1, monkeypatch)
+    fleet = run.fleet()
     with pytest.raises(StoreFull, match="orchestrate resume"):
-        run.coordinator(fleet).run()
-    assert run.states() == [("done", 1, None), ("sent", 1, None), ("waiting", 0, None)]
-    assert [key[0] for key in fleet.spool] == [run.ids[1]], "the device still has what could not be stored"
-    monkeypatch.undo()
-    again = ScriptedFleet((A,), measured, fleet.spool)
-    recover(RUN, run.matrix, run.jobs, run.ledger, run.store, again)
-    run.coordinator(again).run()
-    assert run.states() == [("done", 1, None)] * 3, "the second job was not run twice"
-    assert [call[2] for call in again.calls if call[0] == "send"] == [run.ids[2]]
-    assert [job_id for job_id, _, _ in run.stored()] == run.ids
+        run.complete(run.coordinator(fleet))
+    assert run.states()[1] == ("sent", 1, None)
+    assert [key[0] for key in run.devices[0].spool] == [run.ids[1]], "the device still has what could not be stored"
+    left.clear()
+    fleet.close()
+    run.complete(run.coordinator(run.fleet()))
+    assert run.states() == [("done", 1, None)] * 3, "it was not run twice"
+    assert len(run.devices[0].ran) == 3
+
+
+def test_a_patient_coordinator_waits_for_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ARun(tmp_path, (A, B))
+    left = full_for(run, 1, monkeypatch)
+    loop = run.coordinator(run.fleet(), patient=True)
+    loop.run(until=lambda: bool(loop.trouble))
+    assert "no space left" in loop.trouble
+    done = [state for state, _, _ in run.states()].count("done")
+    run.devices[1].cut(10.0)
+    for _ in range(100):
+        loop.round()
+    assert [state for state, _, _ in run.states()].count("done") == done, "nothing goes on"
+    left.clear()
+    run.complete(loop)
+    assert run.states() == [("done", 1, None)] * 6
+    assert [bool(each.words) for each in run.told if isinstance(each, Troubled)] == [True, False]
+
+
+def test_a_job_is_not_sent_to_a_device_that_was_lost_while_the_disk_was_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decided before, and written down only after: by then the device has another agent."""
+    run = ARun(tmp_path)
+    left = full_for(run, 0, monkeypatch)
+    loop = run.coordinator(run.fleet(), patient=True)
+    loop.run(until=lambda: bool(loop.trouble) or run.left() == 0)
+    run.devices[0].agent_is_killed()
+    for _ in range(20):
+        loop.round()
+    left.clear()
+    run.complete(loop)
+    assert [status for _, _, status in run.stored()] == ["ok"] * 3
 
 
 def test_a_ledger_that_cannot_be_written_ends_the_run_before_the_job_is_sent(tmp_path: Path) -> None:
     run = ARun(tmp_path)
-    fleet = ScriptedFleet((A,), measured)
-    coordinator = run.coordinator(fleet)
+    loop = run.coordinator(run.fleet())
     run.ledger.close()
     with pytest.raises(OrchestrateError, match=r"ledger\.sqlite: cannot write the ledger"):
-        coordinator.run()
-    assert fleet.calls == []
+        loop.run(until=lambda: False)
+    assert run.devices[0].ran == []
 
 
-def test_reports_of_another_run_are_left_alone(tmp_path: Path) -> None:
+def test_reports_of_another_ledger_are_left_where_they_are(tmp_path: Path) -> None:
     run = ARun(tmp_path)
-
     foreign = Report("foreign", 1, "run-of-someone", "id-a", "", "", 0.0, 0.0, MEASURED)
-
-    class Chatty(ScriptedFleet):
-        def listen(self, wait_s: float) -> Sequence[Heard | Silent]:
-            heard = [each for each in super().listen(wait_s) if isinstance(each, Heard)]
-            return [
-                replace(each, status=replace(each.status, reports=(foreign, *each.status.reports))) for each in heard
-            ]
-
-    fleet = Chatty((A,), measured)
-    run.coordinator(fleet).run()
-    assert run.states() == [("done", 1, None)] * 3
-    assert "foreign" not in {call[2] for call in fleet.calls}
+    run.devices[0].spool["foreign", 1] = foreign
+    run.complete(run.coordinator(run.fleet()))
+    assert run.devices[0].spool == {("foreign", 1): foreign}
+    assert run.devices[0].left == {("foreign", 1)}
 
 
-def test_devices_are_stored_with_their_results(tmp_path: Path) -> None:
-    run = ARun(tmp_path, (A, B))
-    run.coordinator(ScriptedFleet((A, B), measured)).run()
-    names = run.store.load(RUN, "devices").column("device").to_pylist()
-    assert len(names) == 2
-    assert set(names) == {"alpha", "beta"}
-    sent = [each.device for each in run.told if isinstance(each, JobSent)]
-    assert {device.name for device in sent} == {"alpha", "beta"}
-    assert all(isinstance(device, Device) for device in sent)
+def test_reports_that_came_twice_are_forgotten(tmp_path: Path) -> None:
+    run = ARun(tmp_path)
+    loop = run.coordinator(run.fleet())
+    run.complete(loop)
+    job_id = run.ids[0]
+    again = Report(job_id, 1, RUN, "id-a", "", "", 0.0, 0.0, Failed(Cause.RAM, "late"))
+    run.devices[0].spool[job_id, 1] = again
+    run.devices[0].agent_is_killed()
+    for _ in range(20):
+        loop.round()
+    assert run.devices[0].spool == {}
+    assert [status for _, _, status in run.stored()] == ["ok"] * 3
+
+
+def test_an_operator_is_asked_and_the_run_goes_on_when_the_split_is_right(tmp_path: Path) -> None:
+    run = ARun(tmp_path, (APU,), TWO_SPLITS)
+    loop = run.coordinator(run.fleet())
+
+    def asked() -> list[str]:
+        return [each.words for each in run.told if isinstance(each, Asked)]
+
+    loop.run(until=lambda: bool(asked()))
+    assert asked() == ["set dedicated VRAM of alpha to 32GiB and reboot"]
+    run.devices[0].reboot(8 * GIB)
+    loop.run(until=lambda: len(asked()) == 2)
+    assert asked()[1] == "set dedicated VRAM of alpha to 32GiB and reboot (it came back with 8192 MiB)"
+    run.devices[0].reboot(32 * GIB)
+    run.complete(loop)
+    assert run.states() == [("done", 1, None)] * 2
+    assert kinds(run).count("AskAnswered") == 1
+    assert run.devices[0].reboots == 2
+
+
+def test_an_agent_that_may_set_its_split_needs_no_operator(tmp_path: Path) -> None:
+    able = replace(APU, sets_split=True, carveout_options_bytes=(GIB // 2, 32 * GIB))
+    run = ARun(tmp_path, (able,), TWO_SPLITS)
+    fleet = run.fleet()
+    run.complete(run.coordinator(fleet))
+    assert run.devices[0].reboots == 1
+    assert ("id-a", "set_split", (32 * GIB,)) in fleet.asks
+    assert "Asked" not in kinds(run)
+
+
+def test_an_agent_that_cannot_set_its_split_after_all_says_why_to_the_operator(tmp_path: Path) -> None:
+    able = replace(APU, sets_split=True, carveout_options_bytes=(GIB // 2, 32 * GIB))
+    run = ARun(tmp_path, (able,), TWO_SPLITS)
+
+    class Fails(SimulatedFleet):
+        def call(self, device_id: str, method: str, *arguments: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_exception(OrchestrateError("uma/carveout: cannot be written: Permission denied"))
+            return future
+
+    loop = run.coordinator(Fails(run.world, run.devices))
+    loop.run(until=lambda: "Asked" in kinds(run))
+    (asked,) = [each.words for each in run.told if isinstance(each, Asked)]
+    assert "cannot be written: Permission denied" in asked
+
+
+def test_a_device_that_was_to_reboot_by_itself_and_does_not_has_its_operator_asked(tmp_path: Path) -> None:
+    able = replace(APU, sets_split=True, carveout_options_bytes=(GIB // 2, 32 * GIB))
+    run = ARun(tmp_path, (able,), TWO_SPLITS)
+
+    class Idles(SimulatedFleet):
+        def call(self, device_id: str, method: str, *arguments: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_result(None)
+            return future
+
+    loop = run.coordinator(Idles(run.world, run.devices))
+    loop.run(until=lambda: "Asked" in kinds(run) or run.world.now_s > 5_000)
+    (asked,) = [each.words for each in run.told if isinstance(each, Asked)]
+    assert "did not reboot within 15 min" in asked
+
+
+def test_work_from_other_threads_runs_on_the_loop(tmp_path: Path) -> None:
+    run = ARun(tmp_path)
+    loop = run.coordinator(run.fleet())
+    good, bad = loop.ask(lambda: "done"), loop.ask(lambda: 1 // 0)
+    loop.round()
+    assert good.result(timeout=0) == "done"
+    with pytest.raises(ZeroDivisionError):
+        bad.result(timeout=0)
+
+
+def test_terms_count_up(tmp_path: Path) -> None:
+    run = ARun(tmp_path)
+    first, second = run.coordinator(run.fleet()), run.coordinator(run.fleet())
+    assert second.term == first.term + 1

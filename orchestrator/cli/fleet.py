@@ -1,0 +1,182 @@
+"""The commands on a fleet: status, devices, pause, cancel, priority, retry, state, skip."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from agents.contract.job import MachineState
+from agents.contract.report import Cause
+from agents.device_file import Stated, parse_size, parse_watts
+from agents.places import data_root
+from orchestrator.cli.fleet_grids import devices_grid, runs_grid
+from orchestrator.cli.home import ledger_path, run_among
+from orchestrator.cli.joined import joined
+from orchestrator.cli.words import counted
+from orchestrator.dispatch.coordination import Coordination
+from orchestrator.dispatch.happens import Doing
+from orchestrator.dispatch.ledger import CampaignRow, Ledger
+from orchestrator.dispatch.pages import DeviceView, RunView, StatusPage
+from orchestrator.errors import NoCluster, UsageError
+from orchestrator.report.terminal import print_grid
+
+PASSED = (
+    Cause.DISK_FULL,
+    Cause.DEVICE_LOST,
+    Cause.ENGINE_LOST,
+    Cause.STREAM_BROKEN,
+    Cause.LOAD_TIMEOUT,
+    Cause.FIRST_TOKEN_TIMEOUT,
+    Cause.TRIAL_TIMEOUT,
+    Cause.AGENT_FAULT,
+    Cause.MODEL_FILE_MISSING,
+    Cause.WRONG_STATE,
+)
+"""Causes that `retry` means by itself: the next try may go otherwise."""
+
+
+@contextlib.contextmanager
+def coordinator(address: str | None) -> Iterator[Coordination]:
+    with joined(address, join_only=True) as to:
+        yield to.coordinator
+
+
+def show_status(address: str | None, *, as_json: bool) -> None:
+    try:
+        with coordinator(address) as cluster:
+            page = cluster.status()
+    except NoCluster:
+        page = _status_without_cluster()
+    if as_json:
+        print(json.dumps(_status_data(page)))
+        return
+    for trouble in page.troubles:
+        print(f"trouble: {trouble}")
+    print_grid(runs_grid(page), sys.stdout)
+    asks = [ask for view in page.runs for ask in view.asks]
+    if asks:
+        print("\nto do:")
+        for ask, cannot in zip(asks, page.cannot, strict=False):
+            print(f"  {ask}")
+            print(f"    (if that cannot be done: {cannot})")
+
+
+def _status_without_cluster() -> StatusPage:
+    with _own_ledger() as ledger:
+        views = tuple(RunView(row, (), ()) for row in (ledger.campaigns() if ledger else ()))
+        return StatusPage(views, ("no cluster runs on this machine: nothing goes on by itself",), (), 0)
+
+
+@contextlib.contextmanager
+def _own_ledger() -> Iterator[Ledger | None]:
+    if not ledger_path().exists():
+        yield None
+        return
+    with contextlib.closing(Ledger(ledger_path())) as ledger:
+        yield ledger
+
+
+def _status_data(page: StatusPage) -> dict[str, Any]:
+    runs = [asdict(view.row) | {"left": view.row.left, "busy": view.busy, "operator": view.asks} for view in page.runs]
+    return {"runs": runs, "troubles": page.troubles, "devices": page.devices}
+
+
+def show_devices(address: str | None, *, as_json: bool) -> None:
+    try:
+        with coordinator(address) as cluster:
+            views = cluster.devices()
+    except NoCluster:
+        views = _devices_without_cluster()
+    if as_json:
+        print(json.dumps([_device_data(view) for view in views]))
+        return
+    print_grid(devices_grid(views, time.time()), sys.stdout)
+
+
+def _devices_without_cluster() -> list[DeviceView]:
+    with _own_ledger() as ledger:
+        seen = ledger.seen_devices() if ledger else []
+    return [DeviceView(each.device, "away", each.address, each.seen_unix_s) for each in seen]
+
+
+def _device_data(view: DeviceView) -> dict[str, Any]:
+    facts = asdict(view.device) | {"labels": dict(view.device.labels)} if view.device else None
+    return {"device": facts, "doing": view.doing, "address": view.address, "seen_unix_s": view.seen_unix_s}
+
+
+def set_run(name: str, doing: str, *, address: str | None) -> None:
+    what = Doing(doing)
+    try:
+        with coordinator(address) as cluster:
+            run = run_among(name, cluster.runs())
+            cluster.set_run(run, what)
+    except NoCluster:
+        with _own_ledger() as ledger:
+            row = _row_named(name, ledger)
+            run = row.id
+            if ledger is not None and row.left:
+                ledger.set_campaign(run, what)
+    print(f"run {run}: {doing}; go on with: orchestrate resume {run}")
+
+
+def _row_named(name: str, ledger: Ledger | None) -> CampaignRow:
+    rows = ledger.campaigns() if ledger else []
+    run = run_among(name, [row.id for row in rows])
+    return next(row for row in rows if row.id == run)
+
+
+def set_priority(name: str, number: int, *, address: str | None) -> None:
+    with coordinator(address) as cluster:
+        run = run_among(name, cluster.runs())
+        row = next(view.row for view in cluster.status().runs if view.row.id == run)
+        cluster.set_run(run, row.doing, number)
+    print(f"run {run}: priority {number}")
+
+
+def retry_run(name: str, causes: list[str] | None, *, address: str | None) -> None:
+    allowed = [each.value for each in Cause]
+    for each in causes or ():
+        if each not in allowed:
+            raise UsageError(f"--cause {each!r}: allowed: {', '.join(allowed)}")
+    with coordinator(address) as cluster:
+        run = run_among(name, cluster.runs())
+        count = cluster.retry(run, causes or [each.value for each in PASSED])
+    words = f"; see it with: orchestrate watch {run}" if count else ""
+    print(f"run {run}: {counted(count, 'job')} again{words}")
+
+
+def state_device(name: str, dedicated_vram: str | None, power_limit: str | None, *, address: str | None) -> None:
+    stated = _stated(dedicated_vram, power_limit)
+    with coordinator(address) as cluster:
+        cluster.state(name, stated)
+    print(f"{name}: noted; what was seen on the machine itself counts more")
+
+
+def skip_state(name: str, dedicated_vram: str | None, power_limit: str | None, *, address: str | None) -> None:
+    stated = _stated(dedicated_vram, power_limit)
+    with coordinator(address) as cluster:
+        count = cluster.skip(name, MachineState(stated.dedicated_vram_bytes, stated.power_limit_w))
+    print(f"{name}: {counted(count, 'job')} skipped")
+
+
+def _stated(dedicated_vram: str | None, power_limit: str | None) -> Stated:
+    if dedicated_vram is None and power_limit is None:
+        raise UsageError("nothing is said. Allowed: --dedicated-vram SIZE, --power-limit WATTS, or both")
+    try:
+        return Stated(
+            None if dedicated_vram is None else parse_size(dedicated_vram),
+            None if power_limit is None else parse_watts(power_limit),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def wake_coordinator(address: str | None) -> None:
+    with coordinator(address) as cluster:
+        version = cluster.version()
+    print(f"the coordinator (version {version}) is at work; results: {data_root()}")

@@ -1,0 +1,73 @@
+"""A fleet as grids: its runs and its devices. PURE"""
+
+from __future__ import annotations
+
+from agents.contract.device import Device, StateSource
+from orchestrator.cli.words import hms
+from orchestrator.dispatch.pages import DeviceView, StatusPage
+from orchestrator.report.grid import Grid, GridCell
+
+MOST_NAMED = 3
+
+
+def runs_grid(page: StatusPage) -> Grid:
+    """A line a run, the newest first."""
+    headers = ("run", "state", "priority", "jobs", "done", "failed", "left", "at work")
+    rows = []
+    for view in page.runs:
+        row = view.row
+        doing = "done" if row.left == 0 else row.doing.value
+        if row.left and view.asks and not view.busy:
+            doing = "waits for operator"
+        texts = (row.id, doing, *(str(each) for each in (row.priority, row.jobs, row.done, row.failed, row.left)))
+        rows.append(tuple(GridCell(text) for text in (*texts, _listed(view.busy))))
+    return Grid("Runs", headers, tuple(rows), 2, () if rows else ("No runs.",))
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return (", ".join(names[:MOST_NAMED]) + more) or "-"
+
+
+def devices_grid(views: list[DeviceView], now_unix_s: float) -> Grid:
+    """A line a device; hosts that are none in notes."""
+    headers = ("device", "doing", "memory", "RAM", "VRAM", "power", "CPU", "GPU", "engines", "OS", "address", "seen")
+    rows = []
+    for view in views:
+        if view.device is not None:
+            texts = _device_texts(view, view.device, now_unix_s)
+            rows.append(tuple(GridCell(text, failed=view.doing == "away") for text in texts))
+    notes = tuple(f"refused: {view.doing}" for view in views if view.device is None)
+    return Grid("Devices", headers, tuple(rows), len(headers), (*notes, *(() if rows else ("No devices.",))))
+
+
+def _device_texts(view: DeviceView, device: Device, now_unix_s: float) -> tuple[str, ...]:
+    away_s = now_unix_s - view.seen_unix_s
+    return (
+        device.name,
+        view.doing,
+        device.memory_kind.value,
+        f"{device.ram_bytes / 2**30:.1f} GiB",
+        _split(device),
+        _power(device),
+        device.cpu,
+        ", ".join(gpu.name for gpu in device.gpus) or "-",
+        ", ".join(f"{each.name} {each.version}" for each in device.engines) or "-",
+        device.os,
+        view.address or "-",
+        "now" if away_s < 5 else f"{hms(away_s)} ago",
+    )
+
+
+def _split(device: Device) -> str:
+    if device.dedicated_vram_bytes is None:
+        return "-"
+    size = device.dedicated_vram_bytes
+    text = f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+    return f"{text} (stated)" if device.split_source is StateSource.STATED else text
+
+
+def _power(device: Device) -> str:
+    if device.power_limit_w is not None:
+        return f"{device.power_limit_w:g} W ({device.power_source})"
+    return f"set by {', '.join(device.power_methods)}" if device.power_methods else "-"

@@ -1,0 +1,60 @@
+"""A coordinator to talk to: that of the cluster that runs, or one in this process with a cluster of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.inventory import boot_id
+from agents.places import data_root
+from orchestrator.dispatch.coordination import Coordination
+
+
+@dataclass(frozen=True)
+class Joined:
+    """``own`` is the coordinator in this process, None where it is the cluster's."""
+
+    coordinator: Coordination
+    own: OwnCluster | None
+
+    def reads_files(self) -> bool:
+        """Whether the results lie where this process can read them: on this host, in this user's folder."""
+        return self.own is not None or self.coordinator.where() == (boot_id(Path("/")), str(data_root()))
+
+
+@dataclass(frozen=True)
+class OwnCluster:
+    stop: Callable[[str], None]
+
+
+@contextlib.contextmanager
+def joined(address: str | None, *, join_only: bool = False) -> Iterator[Joined]:
+    """The coordinator, let go of whatever happens. Raises OrchestrateError, UsageError.
+
+    ``join_only``: no cluster is started where none runs.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before there is work to stop, it ends as Ctrl-C does
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):  # Ray prints words of its raylets
+        from orchestrator.dispatch.on_ray.connect import Connection
+
+        connection = Connection(address, join_only=join_only)
+        try:
+            if connection.started:
+                from orchestrator.dispatch.on_ray.fleet import RayFleet
+                from orchestrator.dispatch.service import Service
+
+                service = Service(data_root(), lambda: RayFleet(detached=False), own_cluster=True)
+                try:
+                    yield Joined(service, OwnCluster(service.stop))
+                finally:
+                    service.close()
+            else:
+                from orchestrator.dispatch.on_ray.head import coordination
+
+                yield Joined(coordination(connection), None)
+        finally:
+            connection.close()

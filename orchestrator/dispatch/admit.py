@@ -1,0 +1,92 @@
+"""A submitted matrix becomes a run: planned for the devices, its rows in the ledger, its folder on the disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.contract.device import Device
+from agents.contract.report import Cause, Refused, Report
+from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.records import kept
+from orchestrator.dispatch.runs import Run, planned_run
+from orchestrator.errors import OrchestrateError, UsageError
+from orchestrator.matrix import Matrix, check_size, expand, matrix_from_json
+from orchestrator.plan.jobs import Plan, PlannedJob, job_id_of, plan_jobs
+from orchestrator.results.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """``confirmed``: more than 100,000 jobs are meant. ``absent``: also for devices that are known and not there."""
+
+    matrix_json: str
+    confirmed: bool = False
+    priority: int = 0
+    absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """``unplaced``: why, for each cell that fits no device."""
+
+    run: str
+    unplaced: tuple[str, ...] = ()
+
+
+def admitted(
+    submission: Submission, devices: Sequence[Device], ledger: Ledger, store: Store, root: Path
+) -> tuple[Run, tuple[str, ...]]:
+    """The run, as the ledger holds it from now on, and why each cell that fits no device does not.
+
+    Raises UsageError, OrchestrateError; then nothing is left of it.
+    """
+    matrix = matrix_from_json(submission.matrix_json)
+    cells = expand(matrix)
+    check_size(matrix, cells, sum(map(matrix.devices.matches, devices)), confirmed=submission.confirmed)
+    plan = plan_jobs(matrix, cells, devices)
+    if plan.jobs == 0:
+        raise UsageError(why_nothing_runs(matrix, plan, devices))
+    run = planned_run(new_run(matrix.name, root), matrix, plan)
+    keep_unplaced(run, plan, store)  # before the run exists: a resume would not make them again
+    rows = ((job_id, job.cell.cell_id, job.device_id, job.repeat) for job_id, job in run.jobs.items())
+    ledger.add(run.campaign_id, matrix.name, submission.matrix_json, rows, priority=submission.priority)
+    return run, tuple(why for _, why in plan.unplaced)
+
+
+def new_run(name: str, root: Path) -> str:
+    """NAME-DATE-TIME, with a number behind it where that is taken; its folder is made, so that nobody else takes it."""
+    base = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    run = base
+    while True:
+        try:
+            (root / "runs" / run).mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            run = f"{base}-{number}"
+        except OSError as error:
+            raise OrchestrateError(f"{root / 'runs'}: cannot be written: {error.strerror or error}") from error
+        else:
+            return run
+
+
+def keep_unplaced(run: Run, plan: Plan, store: Store) -> None:
+    """A cell that no device may run is a row too."""
+    now = time.time()
+    rows = []
+    for cell, why in plan.unplaced:
+        asked_for = cell.device or ""  # equal cells that name two devices are two rows
+        job_id = job_id_of(run.campaign_id, cell.cell_id, asked_for, 0)
+        report = Report(job_id, 1, run.campaign_id, asked_for, "", "", now, now, Refused(Cause.NO_DEVICE, why))
+        rows.append(kept(run, PlannedJob(cell, asked_for, 0), report, None))
+    store.append_many(rows)
+
+
+def why_nothing_runs(matrix: Matrix, plan: Plan, devices: Sequence[Device]) -> str:
+    lines = [f"{matrix.path}: no device can run any cell of this matrix:"]
+    lines += [f"  {device.name}: {why}" for device in devices if (why := matrix.devices.why_not(device))]
+    lines += [f"  {why}" for why in sorted({why for _, why in plan.unplaced})]
+    return "\n".join(lines)

@@ -1,0 +1,184 @@
+"""What the schedule commands, done: towards devices, watchers and operators. What must be durable is written before."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from agents.agent import Grant
+from agents.contract.job import MachineState
+from agents.contract.report import Report
+from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.fleet import DeviceGone, Fleet
+from orchestrator.dispatch.happenings import AskAnswered, Asked, DeviceThere, Ended, JobSent, ended
+from orchestrator.dispatch.happens import (
+    Answered,
+    Ask,
+    Cancel,
+    Command,
+    Completed,
+    Discard,
+    Event,
+    GiveUp,
+    Keep,
+    PutBack,
+    Rest,
+    Retry,
+    Send,
+    SetSplit,
+    StateRefused,
+    Unknown,
+)
+from orchestrator.dispatch.known import Known
+from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.model_peers import ModelPeers
+from orchestrator.dispatch.notify import Notifier
+from orchestrator.dispatch.operator_words import ask_words
+from orchestrator.dispatch.records import report_to_keep
+from orchestrator.errors import OrchestrateError
+from orchestrator.plan.jobs import job_of
+from orchestrator.results.store import Store
+
+COMPACT_FROM = 500
+"""Jobs from which a finished run's files are merged into one: 5,000 single ones take seconds to read."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What commands are done with. ``patient``: others wait for this coordinator: it must not stop to merge files."""
+
+    fleet: Fleet
+    ledger: Ledger
+    store: Store
+    board: Board
+    patient: bool = False
+    notifier: Notifier | None = None
+    peers: ModelPeers | None = None
+    lease_s: float = 90.0
+
+
+class Deeds:
+    """On the loop's thread. ``happened`` takes an event to the loop, from any thread."""
+
+    def __init__(self, tools: Tools, known: Known, term: int, happened: Callable[[Event], object]) -> None:
+        self._tools = tools
+        self._known = known
+        self._term = term
+        self._happened = happened
+
+    def do(self, command: Command) -> None:
+        """What concerns devices and watchers; what must be durable is written by now."""
+        match command:
+            case Send() | Cancel() | Rest() | SetSplit() | Ask():
+                self._do_on_device(command)
+            case Keep(report):
+                self._tell_ended(report, final=True)
+                self._collected(report)
+                if self._tools.peers is not None:
+                    self._tools.peers.holds(report)
+            case GiveUp():
+                if (made := report_to_keep(command, self._known.devices)) is not None:
+                    self._tell_ended(made, final=True)
+            case Retry():
+                self._retry(command)
+            case PutBack(report) | Discard(report):
+                self._collected(report)
+            case Unknown(report):
+                self._of_another(report)
+            case Answered(device_id):
+                for campaign_id in self._known.runs:
+                    self._tools.board.tell(campaign_id, AskAnswered(self._known.name_of(device_id)))
+            case Completed(campaign_id):
+                self._complete(campaign_id)
+
+    def _do_on_device(self, command: Send | Cancel | Rest | SetSplit | Ask) -> None:
+        match command:
+            case Send():
+                self._send(command)
+            case Cancel(device_id):
+                self._tools.fleet.cancel(device_id)
+            case Rest(device_id):
+                self._tools.fleet.call(device_id, "rest")
+            case SetSplit():
+                self._set_split(command)
+            case Ask():
+                self._ask(command)
+
+    def _send(self, command: Send) -> None:
+        run, device_id = self._known.runs[command.campaign_id], command.device_id
+        job = job_of(run.matrix, command.campaign_id, run.jobs[command.job_id], command.attempt)
+        peers = self._tools.peers.for_job(device_id, job) if self._tools.peers is not None else None
+        self._tools.fleet.send(device_id, job, Grant(self._term, self._tools.lease_s, peers))
+        self._tools.board.tell(
+            command.campaign_id, JobSent(run.name_of(command.job_id), self._known.name_of(device_id), command.attempt)
+        )
+
+    def _collected(self, report: Report) -> None:
+        self._tools.fleet.collected(report.device_id, (report.job_id, report.attempt))
+
+    def _tell_ended(self, report: Report, *, final: bool) -> None:
+        run = self._known.runs[report.campaign_id]
+        happening = ended(report, run.name_of(report.job_id), self._known.name_of(report.device_id), final=final)
+        self._tools.board.tell(report.campaign_id, happening)
+
+    def _retry(self, command: Retry) -> None:
+        report = command.report
+        if report is None:
+            return  # the device's silence was told
+        if report.log:
+            with suppress(OrchestrateError):  # a log is not worth stopping for
+                self._tools.store.keep_log(report)
+        self._tell_ended(report, final=False)
+        self._collected(report)
+
+    def _of_another(self, report: Report) -> None:
+        """Done before: not needed. Of a run that is not worked on here, or of another ledger: not ours to take."""
+        state = self._tools.ledger.job_state(report.job_id)
+        key = (report.job_id, report.attempt)
+        if state is not None and (state[0] == "done" or state[1] > report.attempt):
+            self._tools.fleet.collected(report.device_id, key)
+        else:
+            self._tools.fleet.left(report.device_id, key)
+
+    def _set_split(self, command: SetSplit) -> None:
+        name = self._known.name_of(command.device_id)
+        size = f"{command.dedicated_vram_bytes / 2**20:.0f} MiB"
+        happening = DeviceThere(name, f"is set to {size} of dedicated VRAM and reboots")
+        self._tools.board.tell(command.campaign_id, happening)
+        answer = self._tools.fleet.call(command.device_id, "set_split", command.dedicated_vram_bytes)
+
+        def failed(future: Future[Any]) -> None:
+            error = future.exception()
+            if error is not None and not isinstance(error, DeviceGone):
+                self._not_set(command, f"the agent could not set it: {error}")
+
+        answer.add_done_callback(failed)
+
+    def _not_set(self, command: SetSplit, why: str) -> None:
+        state = MachineState(dedicated_vram_bytes=command.dedicated_vram_bytes)
+        self._happened(StateRefused(command.device_id, state, why, by_agent=True))
+
+    def _ask(self, command: Ask) -> None:
+        device = self._known.devices[command.device_id]
+        words = ask_words(command, device)
+        self._tools.board.tell(command.campaign_id, Asked(self._known.name_of(command.device_id), words))
+        if self._tools.notifier is not None:
+            self._tools.notifier.tell(command, device, words)
+
+    def _complete(self, campaign_id: str) -> None:
+        run = self._known.runs.pop(campaign_id)
+        if self._tools.patient and len(run.jobs) >= COMPACT_FROM:
+            threading.Thread(target=self._compact_and_end, args=(campaign_id,), name="compact", daemon=True).start()
+            return
+        if len(run.jobs) >= COMPACT_FROM:
+            self._tools.store.compact(campaign_id)
+        self._tools.board.tell(campaign_id, Ended(complete=True))
+
+    def _compact_and_end(self, campaign_id: str) -> None:
+        with suppress(OrchestrateError):  # the results are there; only reading them is slower
+            self._tools.store.compact(campaign_id)
+        self._tools.board.tell(campaign_id, Ended(complete=True))

@@ -1,0 +1,196 @@
+"""What the schedule is told (events, past tense) and what it says must be done (commands, imperative). PURE"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agents.contract.device import Device
+from agents.contract.job import MachineState
+from agents.contract.report import Attempt, Cause, Report
+from orchestrator.plan.changes import Change
+
+
+class Doing(StrEnum):
+    """What a campaign is meant to do."""
+
+    RUNNING = "running"
+    PAUSED = "paused"  # nothing more is sent; what runs ends
+    CANCELLED = "cancelled"  # what runs is ended too
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job that is not done. ``attempt``: the latest that was sent; its report still counts if it comes.
+
+    ``counted``: that this attempt failed stands in ``failures`` already.
+    """
+
+    job_id: str
+    device_id: str
+    state: MachineState
+    attempt: int = 0
+    failures: int = 0
+    counted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignAdded:
+    """A campaign, new or from the ledger, with its jobs in the order of the plan; or more jobs of a known one."""
+
+    campaign_id: str
+    priority: int
+    created_unix_s: float
+    jobs: Sequence[Waiting]
+    doing: Doing = Doing.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignSet:
+    campaign_id: str
+    doing: Doing
+    priority: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceJoined:
+    """A device is there, new or back, in the state that ``device`` says, with all the reports that it holds."""
+
+    device: Device
+    running: Attempt | None = None
+    reports: tuple[Report, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLost:
+    device_id: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class StateRefused:
+    """A state cannot be had: the agent could not set it, or the operator says so (its jobs are then given up)."""
+
+    device_id: str
+    state: MachineState
+    why: str
+    by_agent: bool = False
+
+
+Event = CampaignAdded | CampaignSet | DeviceJoined | DeviceLost | AttemptEnded | StateRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    campaign_id: str
+    job_id: str
+    attempt: int
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Store this report as the one result of its job."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt brought nothing that counts: the job waits again."""
+
+    campaign_id: str
+    job_id: str
+    attempt: int
+    failures: int
+    cause: Cause
+    detail: str
+    report: Report | None = None  # None: the device was lost
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """The attempt was cancelled: the job waits again, and that is no failure."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Not the current attempt: another result counts."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Of no job that is open here: done before, or another coordinator's."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The job is done without a report: a row must say why."""
+
+    campaign_id: str
+    job_id: str
+    attempt: int
+    device_id: str
+    cause: Cause
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing to do on this device for now: engine and model leave its memory."""
+
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetSplit:
+    """Have the agent choose the carve-out and reboot the device."""
+
+    device_id: str
+    dedicated_vram_bytes: int
+    campaign_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the operator to bring the device into ``state``; ``note`` says what came of it so far."""
+
+    device_id: str
+    campaign_id: str
+    state: MachineState
+    change: Change
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What was asked of the operator is done, or needed no more."""
+
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    campaign_id: str
+
+
+Command = (
+    Send | Keep | Retry | PutBack | Discard | Unknown | GiveUp | Cancel | Rest | SetSplit | Ask | Answered | Completed
+)

@@ -1,0 +1,76 @@
+"""Which devices a job's model files can be fetched from over the LAN, and the token that opens their servers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from agents.contract.job import Job, ModelSource
+from agents.contract.report import Failed, Measured, Report
+from agents.models.peers import Peer, Peers
+
+MOST_PEERS = 16
+HEAD = "head"
+
+Model = tuple[ModelSource, str | None]
+
+
+class ModelPeers:
+    """Used on the loop's thread. ``ask_port`` has a device serve its files; the answer comes through ``serves``."""
+
+    def __init__(self, token: str, ask_port: Callable[[str, str], None], head_url: str | None = None) -> None:
+        self._token = token
+        self._ask_port = ask_port
+        self._head_url = head_url
+        self._addresses: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._urls: dict[str, str] = {}
+        self._models: dict[str, Model] = {}  # job -> its model, while it runs
+        self._holders: dict[Model, dict[str, None]] = {}  # devices that loaded it, or are about to
+
+    def joined(self, device_id: str, name: str, address: str) -> None:
+        self._addresses[device_id] = address
+        self._names[device_id] = name
+        self._ask_port(device_id, self._token)
+
+    def serves(self, device_id: str, port: int) -> None:
+        if device_id in self._addresses:
+            self._urls[device_id] = f"http://{self._addresses[device_id]}:{port}"
+
+    def for_job(self, device_id: str, job: Job) -> Peers | None:
+        """None where nothing has to be fetched: tiny models are made, names are the engine's."""
+        source = job.load.source
+        if not (source.hf_repo or source.url or source.path):
+            return None
+        model = (source, job.load.quantisation)
+        self._models[job.job_id] = model
+        holders = self._holders.setdefault(model, {})
+        urls = [] if self._head_url is None else [Peer(HEAD, self._head_url, HEAD)]
+        for other in (*holders, *self._urls):
+            peer = Peer(other, self._urls.get(other, ""), self._names.get(other, ""))
+            if peer.url and other != device_id and peer not in urls and len(urls) < MOST_PEERS:
+                urls.append(peer)
+        holders[device_id] = None
+        return Peers(self._token, device_id, tuple(urls))
+
+    def holds(self, report: Report) -> None:
+        """The job is over: its device has the model, unless it says otherwise."""
+        model = self._models.pop(report.job_id, None)
+        loaded = isinstance(report.outcome, Measured) or (
+            isinstance(report.outcome, Failed) and report.outcome.loaded is not None
+        )
+        if model is not None and not loaded:
+            self._holders[model].pop(report.device_id, None)
+
+
+def models_token(root: Path) -> str:
+    """The secret of this head's cluster for its model servers, in a file (mode 600). Raises OSError."""
+    path = root / "models-token"
+    with suppress(FileExistsError):
+        root.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32))
+    return path.read_text(encoding="ascii").strip()

@@ -1,0 +1,384 @@
+"""The fleet over Ray: one agent actor on each node that is a device, greeted when it comes and when it comes back."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pickle
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from agents.agent import Agent, Grant, Hello, Status
+from agents.contract.device import Device
+from agents.contract.job import Job
+from agents.contract.report import Attempt
+from orchestrator.dispatch.fleet import DeviceGone, Heard, Joined, News, NodeTrouble, Silent
+from orchestrator.dispatch.on_ray.connect import first_line
+from orchestrator.errors import OrchestrateError
+
+POLL_S = 1.0
+"""How long an agent holds a poll back when it has no news: the pace of the live view."""
+POLLS_A_SECOND = 200.0
+"""Above so many devices they are polled less often: a poll costs the coordinator 0.6 ms."""
+GATHER_S, GATHER_FROM = 0.004, 8
+"""So long answers are gathered from so many devices on: what comes together costs one flush to the disk (8 ms)."""
+REFRESH_S = 2.0
+"""Between two looks at the nodes of the cluster."""
+START_S = 130.0  # the agent's own limit, and a little
+CLAIM_S = 10.0
+AGAIN_S = 10.0  # between two greetings of a node that cannot be used
+CLOSE_S = 10.0
+CALLS_AT_ONCE = 8  # a poll waits in one thread; start, cancel and collected pass it by
+ROLE_LABEL = "orchestrate-role"
+
+
+class DeviceAgent(Agent):
+    """What Ray makes an actor of."""
+
+    def start_packed(self, packed: bytes) -> Status:
+        """``start`` with all its arguments in one: Ray takes 0.6 ms longer over the objects themselves."""
+        return self.start(*pickle.loads(packed))
+
+
+class Phase(Enum):
+    GREETED = auto()  # asked who it is
+    CLAIMS = auto()  # says it is a device that another node is: that one is asked whether it lives
+    UP = auto()
+    OUT = auto()  # cannot be used; greeted again after a while
+    DOUBLE = auto()  # two live nodes claim to be one device: neither is used
+
+
+@dataclass(eq=False)
+class NodeOf:
+    node_id: str
+    address: str
+    host: str
+    handle: Any = None
+    phase: Phase = Phase.GREETED
+    device: Device | None = None
+    status: Status | None = None
+    until_s: float = 0.0  # when the phase is over
+    polled: bool = False
+
+    @property
+    def shown(self) -> str:
+        return f"{self.host} ({self.address})" if self.host != self.address else self.address
+
+    @property
+    def key(self) -> str:
+        """Two nodes can share an address."""
+        return f"{self.shown} node {self.node_id[:8]}"
+
+
+class RayFleet:
+    """``detached``: agents outlive this process, and the next coordinator finds them with what they run."""
+
+    def __init__(self, *, detached: bool, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.address = str(ray.util.get_node_ip_address())
+        self.settled = False
+        self._detached = detached
+        self._monotonic = monotonic
+        self._term = 0
+        self._nodes: dict[str, NodeOf] = {}
+        self._by_device: dict[str, NodeOf] = {}
+        self._answers: queue.SimpleQueue[tuple[NodeOf, str, Future[Any]] | None] = queue.SimpleQueue()
+        self._refresh_s = 0.0
+        self._stored: dict[str, list[Attempt]] = {}  # what agents may forget, and have not been told yet
+        self._version = importlib.metadata.version("orchestrate-bench")
+
+    def begin(self, term: int) -> None:
+        self._term = term
+
+    def wake(self) -> None:
+        self._answers.put(None)
+
+    def listen(self, wait_s: float) -> Sequence[News]:
+        for device_id, stored in self._stored.items():
+            self._tell(device_id, "collected", *stored)
+        self._stored.clear()
+        deadline = self._monotonic() + wait_s
+        while True:
+            news = list(self._look())
+            woken = False
+            left_s = 0.0 if news else max(min(deadline, self._refresh_s) - self._monotonic(), 0.0)
+            for answer in self._drain(left_s):
+                if answer is None:
+                    woken = True
+                else:
+                    news += self._answered(*answer)
+            if news or woken or self._monotonic() >= deadline:
+                return news
+
+    def _drain(self, wait_s: float) -> Iterator[tuple[NodeOf, str, Future[Any]] | None]:
+        """All answers that are there; waits for the first, and of a large fleet a moment for those right behind it."""
+        try:
+            yield self._answers.get(timeout=wait_s) if wait_s > 0 else self._answers.get_nowait()
+            last = time.monotonic() + (GATHER_S if len(self._by_device) >= GATHER_FROM else 0.0)
+            while (left_s := last - time.monotonic()) > 0:
+                yield self._answers.get(timeout=left_s)
+            while True:
+                yield self._answers.get_nowait()
+        except queue.Empty:
+            return
+
+    def _look(self) -> Iterator[News]:
+        """Nodes that came and went, and phases that are over."""
+        now = self._monotonic()
+        if now < self._refresh_s:
+            return
+        try:
+            nodes = self._hosts()
+        except Exception:  # the head's own process is away for now: nothing can be said of any node
+            self._refresh_s = now + REFRESH_S
+            return
+        self._refresh_s = now + max(REFRESH_S, len(nodes) / 100)
+        alive = {node["NodeID"]: node for node in nodes if node["Alive"]}
+        for node in [each for each in self._nodes.values() if each.node_id not in alive]:
+            yield from self._left(node)
+        for node_id, facts in alive.items():
+            if node_id not in self._nodes and (facts.get("Labels") or {}).get(ROLE_LABEL) != "head":
+                self._nodes[node_id] = NodeOf(node_id, facts["NodeManagerAddress"], facts["NodeManagerHostname"])
+                self._greet(self._nodes[node_id])
+        for node in list(self._nodes.values()):
+            if now >= node.until_s:
+                yield from self._over(node)
+        self.settled = all(node.phase not in (Phase.GREETED, Phase.CLAIMS) for node in self._nodes.values())
+
+    def _hosts(self) -> list[dict[str, Any]]:
+        """All nodes of the cluster that ever were, as Ray lists them."""
+        return list(ray.nodes())
+
+    def _make_agent(self, node: NodeOf) -> Any:
+        """The actor's handle; found, where it is there already."""
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_concurrency": CALLS_AT_ONCE,
+            "max_restarts": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node.node_id, soft=False),
+        }
+        if self._detached:
+            options |= {"name": f"agent-{node.node_id}", "lifetime": "detached", "get_if_exists": True}
+        agent: Any = ray.remote(DeviceAgent)
+        return agent.options(**options).remote()
+
+    def _over(self, node: NodeOf) -> Iterator[News]:
+        match node.phase:
+            case Phase.GREETED:
+                yield from self._out(node, f"its agent did not answer within {START_S:g} s")
+            case Phase.CLAIMS:  # the other one says nothing: it is this machine as it was before
+                yield from self._superseded(node)
+            case Phase.OUT:
+                self._greet(node)
+            case Phase.UP | Phase.DOUBLE:
+                pass
+
+    def _left(self, node: NodeOf) -> Iterator[News]:
+        del self._nodes[node.node_id]
+        yield NodeTrouble(node.key, "")
+        if self._owns(node) and node.device is not None:
+            del self._by_device[node.device.device_id]
+            if node.phase is Phase.UP:
+                yield Silent(node.device.device_id, f"its host {node.shown} left the cluster")
+        if node.phase is Phase.DOUBLE:
+            yield from self._alone_again(node)
+
+    def _alone_again(self, left: NodeOf) -> Iterator[News]:
+        """One of two nodes that claimed one identity has left: the other one may be it."""
+        for other in self._nodes.values():
+            same = other.device and left.device and other.device.device_id == left.device.device_id
+            if other.phase is Phase.DOUBLE and same:
+                yield NodeTrouble(other.key, "")
+                self._greet(other)
+
+    def _owns(self, node: NodeOf) -> bool:
+        return node.device is not None and self._by_device.get(node.device.device_id) is node
+
+    def _greet(self, node: NodeOf) -> None:
+        """Finds the node's agent, or makes it, and asks who it is."""
+        node.phase, node.until_s, node.polled = Phase.GREETED, self._monotonic() + START_S, False
+        try:
+            node.handle = self._make_agent(node)
+            self._ask(node, "hello", node.handle.hello.remote(self._term))
+        except (RayError, ValueError, RuntimeError):  # the node, or a name that is not free yet: again soon
+            node.phase, node.until_s = Phase.OUT, self._monotonic() + REFRESH_S
+
+    def _ask(self, node: NodeOf, kind: str, ref: Any) -> None:
+        ref.future().add_done_callback(lambda future: self._answers.put((node, kind, future)))
+
+    def _answered(self, node: NodeOf, kind: str, future: Future[Any]) -> Iterator[News]:
+        if self._nodes.get(node.node_id) is not node:
+            return  # its host has left since
+        if kind in ("start", "poll"):
+            node.polled = False
+        try:
+            value = future.result()
+        except ActorUnavailableError:  # the call may have run or not: it says how it stands when it is greeted
+            if node.phase is Phase.UP:
+                self._ask(node, "hello", node.handle.hello.remote(self._term))
+            return
+        except RayActorError as error:
+            yield from self._died(node, error)
+            return
+        except RayError as error:
+            yield from self._failed(node, kind, error)
+            return
+        match kind:
+            case "hello":
+                yield from self._greeted(node, value)
+            case "claim":
+                yield from self._double(node)
+            case _:
+                yield from self._heard(node, value)
+
+    def _heard(self, node: NodeOf, status: Status) -> Iterator[News]:
+        if node.phase is not Phase.UP or node.device is None:
+            return
+        if status.job is not None:
+            self._poll(node)
+        yield Heard(node.device.device_id, status)
+
+    def _poll(self, node: NodeOf) -> None:
+        if not node.polled:
+            node.polled = True
+            wait_s = max(POLL_S, len(self._by_device) / POLLS_A_SECOND)
+            self._ask(node, "poll", node.handle.poll.remote(wait_s, self._term))
+
+    def _died(self, node: NodeOf, error: RayActorError) -> Iterator[News]:
+        """The agent is gone; another one is made in a moment, if the node is still there."""
+        if node.phase is Phase.OUT:
+            return
+        if node.phase is Phase.CLAIMS:  # it was the other node that was asked
+            yield from self._superseded(node)
+            return
+        if self._owns(node) and node.device is not None:
+            del self._by_device[node.device.device_id]
+            if node.phase is Phase.UP:
+                yield Silent(node.device.device_id, f"its agent ended: {first_line(error)}")
+        node.phase, node.until_s = Phase.OUT, self._monotonic() + REFRESH_S
+
+    def _failed(self, node: NodeOf, kind: str, error: RayError) -> Iterator[News]:
+        """The agent lives, and cannot do its work."""
+        if kind == "claim":
+            yield from self._superseded(node)
+            return
+        yield from self._out(node, first_line(getattr(error, "cause", None) or error))
+
+    def _out(self, node: NodeOf, why: str) -> Iterator[News]:
+        if self._owns(node) and node.device is not None:
+            del self._by_device[node.device.device_id]
+            if node.phase is Phase.UP:
+                yield Silent(node.device.device_id, why)
+        node.phase, node.until_s = Phase.OUT, self._monotonic() + AGAIN_S
+        yield NodeTrouble(node.key, f"node {node.shown}: {why}")
+
+    def _greeted(self, node: NodeOf, hello: Hello) -> Iterator[News]:
+        device = hello.device
+        node.device, node.status = device, hello.status
+        if device.agent_version != self._version:
+            yield from self._out(
+                node, f"it has version {device.agent_version} of orchestrate, the head {self._version}"
+            )
+            return
+        other = self._by_device.get(device.device_id)
+        if other is None or other is node:
+            yield from self._accepted(node)
+            return
+        node.phase, node.until_s = Phase.CLAIMS, self._monotonic() + CLAIM_S
+        self._ask(node, "claim", other.handle.ping.remote())
+
+    def _accepted(self, node: NodeOf) -> Iterator[News]:
+        assert node.device is not None and node.status is not None
+        node.phase = Phase.UP
+        self._by_device[node.device.device_id] = node
+        yield NodeTrouble(node.key, "")
+        yield Joined(node.device, node.status, node.address)
+        if node.status.job is not None:
+            self._poll(node)
+
+    def _superseded(self, node: NodeOf) -> Iterator[News]:
+        """``node`` is the device now; the one that was it before does not answer."""
+        assert node.device is not None
+        other = self._by_device.get(node.device.device_id)
+        if other is not None and other is not node:
+            yield Silent(node.device.device_id, f"it is at {node.shown} now, and {other.shown} answers no more")
+            other.phase, other.until_s = Phase.OUT, self._monotonic() + START_S
+        yield from self._accepted(node)
+
+    def _double(self, node: NodeOf) -> Iterator[News]:
+        """Two live nodes claim one identity: which of them would a result be of? Neither is used."""
+        if node.phase is not Phase.CLAIMS or node.device is None:
+            return
+        device_id = node.device.device_id
+        other = self._by_device.pop(device_id, None)
+        names = f"{node.shown} and {other.shown}" if other else node.shown
+        words = (
+            f"two nodes claim to be device {device_id} ({node.device.name}): {names}. Two Ray nodes on one machine, or"
+            " a copied disk: stop one of them, or delete the file device-id on the copy"
+        )
+        for each in filter(None, (node, other)):
+            each.phase = Phase.DOUBLE
+            with suppress(RayError):
+                each.handle.cancel.remote()
+            yield NodeTrouble(each.key, words)
+        yield Silent(device_id, words)
+
+    def send(self, device_id: str, job: Job, grant: Grant) -> None:
+        node = self._by_device.get(device_id)
+        if node is not None:  # else its silence is on its way to the coordinator
+            node.polled = True
+            packed = pickle.dumps((job, grant, *self._stored.pop(device_id, ())))
+            self._ask(node, "start", node.handle.start_packed.remote(packed))
+
+    def collected(self, device_id: str, attempt: Attempt) -> None:
+        """Told with the device's next job, or in the next round: a call of its own costs as much as a job's."""
+        self._stored.setdefault(device_id, []).append(attempt)
+
+    def left(self, device_id: str, attempt: Attempt) -> None:
+        self._tell(device_id, "left", attempt)
+
+    def cancel(self, device_id: str) -> None:
+        self._tell(device_id, "cancel")
+
+    def _tell(self, device_id: str, method: str, *arguments: Any) -> None:
+        node = self._by_device.get(device_id)
+        if node is not None:
+            getattr(node.handle, method).remote(*arguments)
+
+    def call(self, device_id: str, method: str, *arguments: Any) -> Future[Any]:
+        told: Future[Any] = Future()
+        node = self._by_device.get(device_id)
+        if node is None:
+            told.set_exception(DeviceGone("it is not there"))
+            return told
+
+        def answered(future: Future[Any]) -> None:
+            error = future.exception()
+            if error is None:
+                told.set_result(future.result())
+            elif isinstance(error, RayTaskError):
+                told.set_exception(OrchestrateError(first_line(error.cause or error)))
+            else:
+                told.set_exception(DeviceGone(first_line(error)))
+
+        getattr(node.handle, method).remote(*arguments).future().add_done_callback(answered)
+        return told
+
+    def close(self) -> None:
+        """Agents of this fleet alone end, and their engines are waited for; detached ones stay."""
+        if self._detached:
+            return
+        handles = [node.handle for node in self._nodes.values() if node.handle is not None]
+        with suppress(RayError):
+            ray.wait([handle.close.remote() for handle in handles], num_returns=len(handles), timeout=CLOSE_S)
+        for handle in handles:
+            with suppress(RayError):
+                ray.kill(handle)

@@ -1,0 +1,159 @@
+"""The coordinator as a detached actor on the head's node: found, made, restarted by Ray, called from anywhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from typing import Any, cast
+
+import ray
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from agents.places import data_root
+from orchestrator.dispatch.coordination import Coordination
+from orchestrator.dispatch.on_ray.connect import NAMESPACE, Connection, answers, first_line
+from orchestrator.dispatch.on_ray.fleet import RayFleet
+from orchestrator.dispatch.service import Service
+from orchestrator.errors import OrchestrateError
+
+NAME = "coordinator"
+HEAD_RESOURCE = "node:__internal_head__"
+CALLS_AT_ONCE = 64  # each watcher holds one for up to its wait
+CALL_S = 180.0
+AGAIN_S = 1.0
+BEGIN_AGAIN_S = 5.0
+CRASH_S = 5.0
+GONE_S = 60.0
+"""So long a coordinator that was killed may take to be there again."""
+
+
+class CoordinatorActor:
+    """What runs in the actor: a Service, rebuilt from the ledger wherever Ray starts it again."""
+
+    def __init__(self) -> None:
+        self._starting = threading.Lock()
+        self._service: Service | None = None
+        threading.Thread(target=self._begin, name="begin", daemon=True).start()
+
+    def _begin(self) -> None:
+        """Until it works: after a restart by Ray nobody need ask for it, and a disk may be full."""
+        while self._service is None:
+            with suppress(OrchestrateError):  # whoever calls is told
+                self._started()
+                return
+            time.sleep(BEGIN_AGAIN_S)
+
+    def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        if method not in Coordination.__dict__:
+            raise OrchestrateError(f"the coordinator has no {method}: another version of orchestrate?")
+        return getattr(self._started(), method)(*arguments)
+
+    def _started(self) -> Service:
+        with self._starting:
+            if self._service is None:
+                self._service = Service(data_root(), lambda: RayFleet(detached=True), on_failure=_crash)
+            return self._service
+
+
+def _crash(error: BaseException) -> None:
+    """A fault of the coordinator itself: Ray starts it again, from the ledger."""
+    traceback.print_exception(error, file=sys.stderr)
+    sys.stderr.flush()
+    threading.Timer(CRASH_S, os._exit, (1,)).start()
+
+
+class _Remote:
+    """A Coordination whose calls cross the network.
+
+    A call that a restart of the coordinator cut off is made again, where that cannot do anything twice.
+    """
+
+    ONCE = frozenset({"submit", "retry"})
+
+    def __init__(self, handle: Any, address: str) -> None:
+        self._handle = handle
+        self._address = address
+
+    def __getattr__(self, method: str) -> Any:
+        if method.startswith("_"):
+            raise AttributeError(method)
+        return lambda *arguments: self._call(method, arguments)
+
+    def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        deadline = time.monotonic() + GONE_S
+        while True:
+            try:
+                return ray.get(self._handle.call.remote(method, arguments), timeout=CALL_S)
+            except RayTaskError as error:
+                if isinstance(error.cause, OrchestrateError):
+                    raise error.cause from None
+                raise OrchestrateError(f"the coordinator failed: {first_line(error.cause or error)}") from error
+            except (ActorUnavailableError, RayActorError) as error:
+                self._check_head()
+                if method in self.ONCE or time.monotonic() > deadline:
+                    raise OrchestrateError(f"the coordinator was lost: {first_line(error)}") from error
+                time.sleep(AGAIN_S)
+                self._handle = _found(self._handle)
+            except GetTimeoutError as error:
+                self._check_head()
+                raise OrchestrateError(f"the coordinator did not answer within {CALL_S:g} s") from error
+
+    def _check_head(self) -> None:
+        if not answers(self._address):
+            raise OrchestrateError(
+                f"the head at {self._address} answers no more. Runs go on when it is back: orchestrate watch"
+            )
+
+
+def _found(before: Any) -> Any:
+    try:
+        return ray.get_actor(NAME, NAMESPACE)
+    except ValueError:
+        return before
+
+
+def coordination(connection: Connection) -> Coordination:
+    """The coordinator of the cluster that this process has joined; made if there is none. Raises OrchestrateError."""
+    address = connection.address or ""
+    remote = cast(Coordination, _Remote(_make(), address))
+    mine, theirs = _own_version(), remote.version()
+    if theirs != mine:
+        if not remote.idle():
+            raise OrchestrateError(
+                f"the coordinator has version {theirs} of orchestrate and is at work; this is {mine}: wait, or use that"
+            )
+        ray.kill(ray.get_actor(NAME, NAMESPACE), no_restart=True)
+        remote = cast(Coordination, _Remote(_make(), address))
+    return remote
+
+
+def _make() -> Any:
+    head = next((node for node in ray.nodes() if node["Alive"] and HEAD_RESOURCE in node["Resources"]), None)
+    if head is None:
+        raise OrchestrateError("the cluster has no head node that is alive")
+    actor: Any = ray.remote(CoordinatorActor)
+    options = {
+        "name": NAME,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "num_cpus": 0,
+        "max_concurrency": CALLS_AT_ONCE,
+        "max_restarts": -1,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(head["NodeID"], soft=False),
+    }
+    try:
+        return actor.options(**options).remote()
+    except (RayError, ValueError, RuntimeError) as error:
+        raise OrchestrateError(f"the coordinator cannot be started: {first_line(error)}") from error
+
+
+def _own_version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("orchestrate-bench")

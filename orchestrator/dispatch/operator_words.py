@@ -1,0 +1,44 @@
+"""What an operator is asked, in words that can be followed. PURE"""
+
+from __future__ import annotations
+
+from agents.contract.device import Device, StateSource
+from agents.contract.job import MachineState
+from orchestrator.dispatch.happens import Ask
+from orchestrator.matrix.units import format_bytes
+from orchestrator.plan.changes import Change
+
+
+def state_words(state: MachineState) -> str:
+    """``dedicated VRAM 32GiB, power limit 80 W``; empty where nothing is asked for."""
+    words = []
+    if state.dedicated_vram_bytes is not None:
+        words.append(f"dedicated VRAM {format_bytes(state.dedicated_vram_bytes)}")
+    if state.power_limit_w is not None:
+        words.append(f"power limit {state.power_limit_w:g} W")
+    return ", ".join(words)
+
+
+def ask_words(ask: Ask, device: Device) -> str:
+    """One sentence or two: what to set, and what to say afterwards where nothing on the machine can tell."""
+    state, name = ask.state, device.name
+    note = f" ({ask.note})" if ask.note else ""
+    if ask.change is Change.OPERATOR_REBOOT and state.dedicated_vram_bytes is not None:
+        size = format_bytes(state.dedicated_vram_bytes)
+        words = f"set dedicated VRAM of {name} to {size} and reboot{note}"
+        if device.split_source is not StateSource.SEEN:
+            words += f"; then say so, for it cannot be seen there: orchestrate state {name} --dedicated-vram {size}"
+        return words
+    limit = f"{state.power_limit_w:g}W"
+    return (
+        f"set the power limit of {name} to {state.power_limit_w:g} W{note}; then say so:"
+        f" orchestrate state {name} --power-limit {limit}"
+    )
+
+
+def cannot_words(ask: Ask, device: Device) -> str:
+    """How an operator says that what is asked cannot be done: that alone, and not all that the job wants."""
+    state = ask.state
+    if ask.change is Change.OPERATOR_REBOOT and state.dedicated_vram_bytes is not None:
+        return f"orchestrate skip {device.name} --dedicated-vram {format_bytes(state.dedicated_vram_bytes)}"
+    return f"orchestrate skip {device.name} --power-limit {state.power_limit_w:g}W"

@@ -1,0 +1,88 @@
+"""The durable half of what the schedule commands: results into the store, then all of it into the ledger at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from agents.contract.device import Device
+from agents.contract.report import Cause, Failed, Outcome, Refused, Report
+from orchestrator.dispatch.happens import Command, GiveUp, Keep, PutBack, Retry, Send
+from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.runs import Run
+from orchestrator.plan.jobs import PlannedJob, job_of
+from orchestrator.results.rows import Kept
+from orchestrator.results.store import Store
+
+
+class Records:
+    """Writing the same commands a second time changes nothing. Raises OrchestrateError where a disk takes no more."""
+
+    def __init__(
+        self, ledger: Ledger, store: Store, runs: Mapping[str, Run], devices: Mapping[str, Device], term: int
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._runs = runs
+        self._devices = devices
+        self._term = term
+
+    def write(self, commands: Sequence[Command]) -> None:
+        """When this returns, what the commands say survives a loss of power."""
+        reports = [report for command in commands if (report := report_to_keep(command, self._devices)) is not None]
+        self._store.append_many([self._kept(report) for report in reports])
+        with self._ledger.batch():
+            for command in commands:
+                self._note(command)
+
+    def _kept(self, report: Report) -> Kept:
+        run = self._runs[report.campaign_id]
+        return kept(run, run.jobs[report.job_id], report, self._devices.get(report.device_id))
+
+    def _note(self, command: Command) -> None:
+        match command:
+            case Send(_, job_id, attempt, device_id):
+                self._ledger.sent(job_id, attempt, device_id, self._term)
+            case Keep(report):
+                seconds = report.ended_unix_s - report.started_unix_s
+                self._ledger.done(report.job_id, report.attempt, cause_of(report), seconds)
+            case GiveUp(_, job_id, attempt, _, cause, _):
+                self._ledger.done(job_id, attempt, cause, 0.0)
+            case Retry(_, job_id, _, failures, cause, detail):
+                self._ledger.put_back(job_id, cause, detail, failures)
+            case PutBack(report):
+                self._ledger.put_back(report.job_id)
+            case _:
+                pass
+
+
+def kept(run: Run, planned: PlannedJob, report: Report, device: Device | None) -> Kept:
+    return Kept(job_of(run.matrix, report.campaign_id, planned, report.attempt), report, device)
+
+
+def report_to_keep(command: Command, devices: Mapping[str, Device]) -> Report | None:
+    """The report that becomes the job's rows; one is made where the device could make none."""
+    if isinstance(command, Keep):
+        return command.report
+    if not isinstance(command, GiveUp):
+        return None
+    device = devices.get(command.device_id)
+    now = time.time()
+    refused = command.cause is Cause.WRONG_STATE
+    outcome: Outcome = (Refused if refused else Failed)(command.cause, command.detail)
+    return Report(
+        job_id=command.job_id,
+        attempt=command.attempt,
+        campaign_id=command.campaign_id,
+        device_id=command.device_id,
+        fingerprint=device.fingerprint if device else "",
+        boot_id=device.boot_id if device else "",
+        started_unix_s=now,
+        ended_unix_s=now,
+        outcome=outcome,
+    )
+
+
+def cause_of(report: Report) -> Cause | None:
+    """None for a job that was measured."""
+    return report.outcome.cause if isinstance(report.outcome, Failed | Refused) else None

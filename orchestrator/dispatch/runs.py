@@ -1,0 +1,96 @@
+"""A run as the coordinator holds it in memory, and how it comes back from the ledger and the store after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agents.contract.report import Attempt, Cause
+from orchestrator.dispatch.happenings import JobName
+from orchestrator.dispatch.happens import CampaignAdded, Waiting
+from orchestrator.dispatch.ledger import Ledger
+from orchestrator.errors import OrchestrateError
+from orchestrator.matrix import Matrix, expand, matrix_from_json
+from orchestrator.plan.jobs import Plan, PlannedJob, job_id_of
+from orchestrator.results.store import Store
+
+
+@dataclass
+class Run:
+    """``jobs`` by their ids, in the order of the plan."""
+
+    campaign_id: str
+    matrix: Matrix
+    jobs: Mapping[str, PlannedJob]
+    stopped: bool = False
+    device_ids: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.device_ids = frozenset(job.device_id for job in self.jobs.values())
+
+    def name_of(self, job_id: str) -> JobName:
+        planned = self.jobs[job_id]
+        return JobName(job_id, planned.cell.cell_id, planned.cell.label(), planned.repeat)
+
+
+def planned_run(campaign_id: str, matrix: Matrix, plan: Plan) -> Run:
+    jobs = {
+        job_id_of(campaign_id, job.cell.cell_id, job.device_id, job.repeat): job
+        for queue in plan.queues.values()
+        for job in queue
+    }
+    return Run(campaign_id, matrix, jobs)
+
+
+def waiting_of(run: Run) -> Sequence[Waiting]:
+    """All jobs of a new run."""
+    return [Waiting(job_id, job.device_id, job.cell.state) for job_id, job in run.jobs.items()]
+
+
+def run_of_ledger(ledger: Ledger, campaign_id: str) -> Run:
+    """Raises OrchestrateError for a run that is not there, or whose cells this version would make otherwise."""
+    matrix = matrix_from_json(ledger.matrix(campaign_id))
+    cells = {cell.cell_id: cell for cell in expand(matrix)}
+    try:
+        jobs = {
+            row.job_id: PlannedJob(cells[row.cell_id], row.device_id, row.repeat) for row in ledger.jobs(campaign_id)
+        }
+    except KeyError as error:
+        raise OrchestrateError(
+            f"run {campaign_id}: made by another version of orchestrate, whose cells have other ids;"
+            " submit the matrix anew"
+        ) from error
+    return Run(campaign_id, matrix, jobs)
+
+
+def added_again(ledger: Ledger, store: Store, run: Run) -> CampaignAdded:
+    """What is left of a run. A result that reached the disk, and whose word that it did was lost, is done."""
+    row = ledger.campaign(run.campaign_id)
+    kept = None
+    left = []
+    for job in ledger.jobs(run.campaign_id):
+        if job.state == "done":
+            continue
+        if job.attempt:
+            kept = _stored(run.campaign_id, store) if kept is None else kept
+            if (job.job_id, job.attempt) in kept:
+                ledger.done(job.job_id, job.attempt, *kept[job.job_id, job.attempt])
+                continue
+        state = run.jobs[job.job_id].cell.state
+        counted = job.state == "waiting"  # else the attempt's end was never told
+        left.append(Waiting(job.job_id, job.device_id, state, job.attempt, job.failures, counted))
+    return CampaignAdded(run.campaign_id, row.priority, row.created_unix_s, left, row.doing)
+
+
+def _stored(campaign_id: str, store: Store) -> dict[Attempt, tuple[Cause | None, float]]:
+    """Cause and seconds of each attempt in the store."""
+    if campaign_id not in store.runs():
+        return {}
+    columns = ("job_id", "attempt", "cause", "started_at", "ended_at")
+    found: dict[Attempt, tuple[Cause | None, float]] = {}
+    for row in store.read(campaign_id, columns=columns).table.select(columns).to_pylist():
+        key = (row["job_id"], row["attempt"])
+        seconds = (row["ended_at"] - row["started_at"]).total_seconds()
+        before, _ = found.get(key, (None, 0.0))
+        found[key] = (Cause(row["cause"]) if row["cause"] is not None else before, seconds)
+    return found

@@ -1,0 +1,335 @@
+"""What happens next on a fleet that works on several campaigns: events in, commands out. PURE; no clock, no I/O.
+
+A job belongs to one device. It waits, is sent (with an attempt number), and is done. One attempt is current: the
+latest; the report of any other is discarded. A device runs one job at a time, from the campaigns by priority, then
+age; what fits the state that the machine is in comes first, and only when nothing of that priority does, another
+state is asked for. So a campaign costs each device the fewest reboots, and a device that waits for its operator
+keeps no other waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from agents.contract.device import Device, same_split
+from agents.contract.job import MachineState
+from agents.contract.report import RETRIED, Attempt, Cause, Failed, Refused, Report
+from orchestrator.dispatch.happens import (
+    Answered,
+    Ask,
+    AttemptEnded,
+    CampaignAdded,
+    CampaignSet,
+    Cancel,
+    Command,
+    Completed,
+    DeviceJoined,
+    DeviceLost,
+    Discard,
+    Doing,
+    Event,
+    GiveUp,
+    Keep,
+    PutBack,
+    Rest,
+    Retry,
+    Send,
+    SetSplit,
+    StateRefused,
+    Unknown,
+    Waiting,
+)
+from orchestrator.dispatch.queues import CampaignOf, DeviceOf, JobOf
+from orchestrator.plan.changes import Change
+
+MAX_FAILURES = 3
+"""A job is done when it failed so often for causes that say nothing of its cell; the last one is then its result."""
+
+IN_VAIN = "the agent chose the split, and the machine came back without it"
+
+
+class Schedule:
+    def __init__(self) -> None:
+        self._campaigns: dict[str, CampaignOf] = {}
+        self._devices: dict[str, DeviceOf] = {}
+        self._jobs: dict[str, JobOf] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Something runs, or a device is on its way through a reboot of its own."""
+        return any(device.running or device.occupied or device.rebooting for device in self._devices.values())
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Devices that have work and are not there."""
+        return tuple(key for key, device in self._devices.items() if not device.present and any(device.waiting()))
+
+    def running(self) -> dict[str, Attempt]:
+        """What each device runs."""
+        return {
+            key: (device.running.job_id, device.running.attempt)
+            for key, device in self._devices.items()
+            if device.running
+        }
+
+    def runs(self, device_id: str) -> Attempt | None:
+        """What one device runs."""
+        device = self._devices.get(device_id)
+        return device.running.key if device is not None and device.running is not None else None
+
+    def asks(self) -> dict[str, Ask]:
+        """What is asked of operators, by device."""
+        return {key: device.ask for key, device in self._devices.items() if device.ask}
+
+    def handle(self, event: Event) -> list[Command]:
+        match event:
+            case CampaignAdded():
+                return list(self._added(event))
+            case CampaignSet(campaign_id, doing, priority):
+                return list(self._set(campaign_id, doing, priority))
+            case DeviceJoined():
+                return list(self._joined(event))
+            case DeviceLost(device_id, detail):
+                return list(self._lost(device_id, detail))
+            case AttemptEnded(report):
+                return [*self._ended(report), *self._next(self._devices[report.device_id])]
+            case StateRefused():
+                return list(self._refused(event))
+
+    def _added(self, event: CampaignAdded) -> Iterator[Command]:
+        """A campaign, or more jobs of one that is known."""
+        campaign = self._campaigns.get(event.campaign_id)
+        if campaign is None:
+            campaign = CampaignOf(event.campaign_id, event.priority, event.created_unix_s, event.doing)
+            self._campaigns[event.campaign_id] = campaign
+        touched = dict.fromkeys(self._queue(campaign, waiting) for waiting in event.jobs)
+        if campaign.left == 0:
+            yield from self._completed(campaign)
+        for device in touched:
+            yield from self._next(device)
+
+    def _queue(self, campaign: CampaignOf, waiting: Waiting) -> DeviceOf:
+        device = self._devices.setdefault(waiting.device_id, DeviceOf(waiting.device_id))
+        job = JobOf(waiting.job_id, campaign, waiting.device_id, waiting.state, waiting.attempt, waiting.failures)
+        job.counted = waiting.counted
+        self._jobs[job.job_id] = job
+        device.push(job)
+        campaign.left += 1
+        return device
+
+    def _set(self, campaign_id: str, doing: Doing, priority: int | None) -> Iterator[Command]:
+        campaign = self._campaigns.get(campaign_id)
+        if campaign is None:
+            return
+        campaign.doing = doing
+        campaign.priority = campaign.priority if priority is None else priority
+        for device in self._devices.values():
+            if device.running is not None and device.running.campaign is campaign and doing is Doing.CANCELLED:
+                yield Cancel(device.device_id)
+            elif campaign_id in device.queues:
+                yield from self._next(device)
+
+    def _joined(self, event: DeviceJoined) -> Iterator[Command]:
+        facts, running = event.device, event.running
+        device = self._devices.setdefault(facts.device_id, DeviceOf(facts.device_id))
+        for report in event.reports:
+            yield from self._ended(report)
+        before, device.facts = device.facts, facts
+        device.present, device.rebooting = True, False
+        device.forget_changes()
+        rebooted = before is not None and before.boot_id != facts.boot_id
+        chosen, device.chosen_bytes = device.chosen_bytes, None
+        in_vain = rebooted and chosen is not None and not same_split(chosen, facts.dedicated_vram_bytes)
+        if rebooted:
+            device.cannot_set = in_vain
+        yield from self._runs_there(device, running)
+        if device.ask is not None and device.change(device.ask.state) in (Change.NONE, Change.NEVER):
+            device.ask = None
+            yield Answered(device.device_id)
+        elif device.ask is not None and rebooted:
+            yield from self._next(device, note=_came_back_with(facts), anew=True)
+            return
+        yield from self._next(device, note=IN_VAIN if in_vain else "")
+
+    def _runs_there(self, device: DeviceOf, running: Attempt | None) -> Iterator[Command]:
+        """What the device says that it runs, against what it was sent."""
+        device.occupied = None
+        if device.running is not None and device.running.key != running:  # its end was never told
+            yield from self._put_back_lost(device, "its agent began anew while the job ran")
+        if running is not None and device.running is None:
+            device.used = True
+            job = self._jobs.get(running[0])
+            if job is not None and job.waits and job.key == running and job.device_id == device.device_id:
+                device.take(job)
+                device.running = job
+            else:  # nobody counts on it
+                device.occupied = running
+                yield Cancel(device.device_id)
+        if device.running is not None and device.running.campaign.doing is Doing.CANCELLED:
+            yield Cancel(device.device_id)  # it was away, or did not hear
+
+    def _lost(self, device_id: str, detail: str) -> Iterator[Command]:
+        device = self._devices.get(device_id)
+        if device is None or not device.present:
+            return
+        device.present, device.occupied = False, None
+        yield from self._put_back_lost(device, detail)
+
+    def _put_back_lost(self, device: DeviceOf, detail: str) -> Iterator[Command]:
+        """Its job waits again: it may have ended well there, and then that report will count."""
+        job, device.running = device.running, None
+        if job is None:
+            return
+        job.failures += not job.counted  # an attempt counts once, however often its device is lost
+        job.counted = True
+        if job.failures >= MAX_FAILURES:
+            yield from self._give_up(job, Cause.DEVICE_LOST, f"{detail} ({MAX_FAILURES} times while it ran this job)")
+        else:
+            device.push_front(job)
+            yield Retry(job.campaign.campaign_id, job.job_id, job.attempt, job.failures, Cause.DEVICE_LOST, detail)
+
+    def _ended(self, report: Report) -> Iterator[Command]:
+        job = self._jobs.get(report.job_id)
+        device = self._devices.setdefault(report.device_id, DeviceOf(report.device_id))
+        if device.occupied == (report.job_id, report.attempt):
+            device.occupied = None
+        if job is None:
+            yield Unknown(report)
+        elif job.done or job.attempt != report.attempt or job.device_id != report.device_id:
+            yield Discard(report)
+        else:
+            if device.running is job:
+                device.running = None
+            yield from self._current_ended(job, device, report)
+
+    def _current_ended(self, job: JobOf, device: DeviceOf, report: Report) -> Iterator[Command]:
+        outcome = report.outcome
+        cause = outcome.cause if isinstance(outcome, Failed | Refused) else None
+        if cause is Cause.CANCELLED:
+            device.push_front(job)
+            yield PutBack(report)
+            return
+        if cause in RETRIED and job.waits and job.counted:  # told before, or its device was lost
+            yield Discard(report)
+            return
+        failures = job.failures + (not job.counted)
+        if cause in RETRIED and failures < MAX_FAILURES:
+            job.failures, job.counted = failures, True
+            device.push_front(job)
+            detail = outcome.detail if isinstance(outcome, Failed | Refused) else ""
+            campaign_id = job.campaign.campaign_id
+            yield Retry(campaign_id, job.job_id, job.attempt, job.failures, cause, detail, report)
+            return
+        yield Keep(report)
+        yield from self._done(job)
+
+    def _give_up(self, job: JobOf, cause: Cause, detail: str) -> Iterator[Command]:
+        """A row without a report of the device."""
+        yield GiveUp(job.campaign.campaign_id, job.job_id, max(job.attempt, 1), job.device_id, cause, detail)
+        yield from self._done(job)
+
+    def _done(self, job: JobOf) -> Iterator[Command]:
+        job.done, job.waits = True, False
+        job.campaign.left -= 1
+        if job.campaign.left == 0:
+            yield from self._completed(job.campaign)
+
+    def _completed(self, campaign: CampaignOf) -> Iterator[Command]:
+        del self._campaigns[campaign.campaign_id]
+        for device in self._devices.values():
+            device.queues.pop(campaign.campaign_id, None)
+        self._jobs = {key: job for key, job in self._jobs.items() if job.campaign is not campaign}
+        yield Completed(campaign.campaign_id)
+
+    def _refused(self, event: StateRefused) -> Iterator[Command]:
+        device = self._devices.get(event.device_id)
+        if device is None:
+            return
+        if event.by_agent:  # it could not set the split: the operator is asked
+            device.rebooting, device.cannot_set, device.chosen_bytes = False, True, None
+            device.forget_changes()
+            yield from self._next(device, note=event.why)
+            return
+        for job in [job for job in device.waiting() if _same_state(job.state, event.state)]:
+            yield from self._give_up(job, Cause.WRONG_STATE, event.why)
+        if device.ask is not None and _same_state(device.ask.state, event.state):
+            device.ask = None
+            yield Answered(device.device_id)
+        yield from self._next(device)
+
+    def _next(self, device: DeviceOf, note: str = "", anew: bool = False) -> Iterator[Command]:
+        """The next job, or what must happen before it. ``note`` is an ask's; ``anew``: even one that stands."""
+        if not device.present or device.running or device.occupied or device.rebooting:
+            return
+        job, wanted = self._choose(device)
+        if job is not None:
+            if device.ask is not None:  # nobody should reboot it now
+                device.ask = None
+                yield Answered(device.device_id)
+            job.attempt += 1
+            job.waits = job.counted = False
+            device.running, device.used = job, True
+            yield Send(job.campaign.campaign_id, job.job_id, job.attempt, device.device_id)
+            return
+        if device.used:
+            device.used = False
+            yield Rest(device.device_id)
+        yield from self._ask(device, wanted, note, anew)
+
+    def _choose(self, device: DeviceOf) -> tuple[JobOf | None, tuple[CampaignOf, MachineState, Change] | None]:
+        """The job to send now; else the state to ask for, with the campaign that wants it."""
+        wanted: tuple[CampaignOf, MachineState, Change] | None = None
+        for campaign in sorted(self._candidates(device), key=CampaignOf.rank):
+            if wanted is not None and campaign.priority < wanted[0].priority:
+                break  # what is more urgent waits for another state: the device is kept free for it
+            for state in device.states(campaign):
+                change = device.change(state)
+                if change in (Change.NONE, Change.NEVER):
+                    return device.pop(campaign, state), None
+                if wanted is None or (wanted[0] is campaign and _dearness(change) < _dearness(wanted[2])):
+                    wanted = (campaign, state, change)
+        return None, wanted
+
+    def _candidates(self, device: DeviceOf) -> Iterable[CampaignOf]:
+        for campaign_id in list(device.queues):
+            campaign = self._campaigns.get(campaign_id)
+            if campaign is not None and campaign.doing is Doing.RUNNING:
+                yield campaign
+
+    def _ask(
+        self, device: DeviceOf, wanted: tuple[CampaignOf, MachineState, Change] | None, note: str, anew: bool
+    ) -> Iterator[Command]:
+        campaign, state, change = wanted or (None, MachineState(), Change.NONE)
+        split = state.dedicated_vram_bytes if change is Change.AGENT_REBOOT else None
+        if device.ask is not None and (campaign is None or split is not None):
+            device.ask = None
+            yield Answered(device.device_id)
+        if campaign is None:
+            return
+        if split is not None:
+            device.rebooting, device.chosen_bytes = True, split
+            yield SetSplit(device.device_id, split, campaign.campaign_id)
+            return
+        if device.ask is not None and (device.ask.state, device.ask.change) == (state, change) and not anew:
+            device.ask = replace(device.ask, campaign_id=campaign.campaign_id)
+            return
+        device.ask = Ask(device.device_id, campaign.campaign_id, state, change, note)
+        yield device.ask
+
+
+def _came_back_with(facts: Device) -> str:
+    split = facts.dedicated_vram_bytes
+    return "it came back " + ("and its split cannot be seen" if split is None else f"with {split / 2**20:.0f} MiB")
+
+
+def _dearness(change: Change) -> int:
+    return list(Change).index(change)
+
+
+def _same_state(one: MachineState, other: MachineState) -> bool:
+    """``other`` names a split, a power limit, or both: whether ``one`` asks for just that."""
+    split = other.dedicated_vram_bytes
+    if split is not None and (one.dedicated_vram_bytes is None or not same_split(split, one.dedicated_vram_bytes)):
+        return False
+    return other.power_limit_w is None or one.power_limit_w == other.power_limit_w

@@ -1,0 +1,352 @@
+"""The coordinator as others call it: submit, watch, status, devices, pause, cancel, retry. No Ray here.
+
+It lives on the head's node as long as the cluster does, or in the process of a ``submit`` that started its own. All
+methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from agents.contract.job import MachineState
+from agents.device_file import Stated
+from agents.inventory import boot_id
+from orchestrator.dispatch.admit import Submission, Submitted, admitted
+from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.fleet import Fleet
+from orchestrator.dispatch.happenings import Ended, Stopping
+from orchestrator.dispatch.happens import CampaignAdded, CampaignSet, Doing, StateRefused
+from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.model_peers import ModelPeers, models_token
+from orchestrator.dispatch.notify import Notifier, read_coordinator_file
+from orchestrator.dispatch.pages import DeviceView, Opening, StatusPage, WatchNews
+from orchestrator.dispatch.runs import Run, waiting_of
+from orchestrator.dispatch.views import Views
+from orchestrator.errors import OrchestrateError, UsageError
+from orchestrator.report.model_needs import DeviceNeeds
+from orchestrator.results.store import Store
+
+CALL_S = 60.0
+NEEDS_S = 30.0
+FIRST_DEVICES_S = 120.0
+T = TypeVar("T")
+
+
+class Service:
+    """``own_cluster``: the cluster lives for the runs of one command, which come by ``submit`` or ``resume`` alone.
+
+    Raises OrchestrateError where another coordinator works on the same ledger.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        make_fleet: Callable[[], Fleet],
+        *,
+        own_cluster: bool = False,
+        on_failure: Callable[[BaseException], object] = type,
+    ) -> None:
+        self._root = root
+        self._on_failure = on_failure
+        self._own = own_cluster
+        self._lock = _only_one(root)
+        self._ledger = Ledger(root / "ledger.sqlite")
+        self._store = Store(root)
+        self._board = Board()
+        self._error: BaseException | None = None
+        self._notifier = Notifier(read_coordinator_file(root).notify)
+        self._peers: ModelPeers | None = None
+        self._server: Any = None
+        self._fleet = make_fleet()
+        if not own_cluster:
+            self._serve_models()
+        self._loop = Coordinator(
+            self._fleet,
+            self._ledger,
+            self._store,
+            self._board,
+            patient=not own_cluster,
+            notifier=self._notifier,
+            peers=self._peers,
+        )
+        self._views = Views(self._loop, self._ledger, self._board, self._notifier)
+        if not own_cluster:
+            self._loop.go_on()
+        self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
+        self._thread.start()
+
+    def _serve_models(self) -> None:
+        """The head gives its own model files to devices, and has them give theirs to each other."""
+        from agents.models.share import ModelServer
+        from agents.places import device_root
+
+        try:
+            token = models_token(self._root)
+            port = int(os.environ.get("ORCHESTRATE_HEAD_MODELS_PORT", "0"))
+            self._server = ModelServer(device_root(self._root) / "models", token, lambda: False, port=port)
+        except OSError as error:
+            raise OrchestrateError(f"{self._root}: cannot serve model files: {error}") from error
+        url = f"http://{self._fleet.address}:{self._server.port}"
+        self._peers = ModelPeers(token, self._ask_port, url)
+
+    def _ask_port(self, device_id: str, token: str) -> None:
+        answer = self._fleet.call(device_id, "serve_models", token)
+
+        def answered(future: Future[Any]) -> None:
+            if future.exception() is None and self._peers is not None:
+                port, peers = int(future.result()), self._peers
+                self._loop.ask(lambda: peers.serves(device_id, port))
+
+        answer.add_done_callback(answered)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run()
+        except BaseException as error:
+            self._error = error
+            self._on_failure(error)
+        finally:
+            self._board.close()
+
+    def _ask(self, work: Callable[[], T], timeout_s: float = CALL_S) -> T:
+        """On the loop's thread. Raises what ended the loop, if something did."""
+        future = self._loop.ask(work)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._raise_error()
+            try:
+                return future.result(timeout=0.2)
+            except FutureTimeout:
+                if time.monotonic() > deadline:
+                    trouble = self._loop.trouble or "it is busy"
+                    raise OrchestrateError(f"the coordinator does not get to it: {trouble}") from None
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def where(self) -> tuple[str, str]:
+        """Boot id of the coordinator's host and the folder of its results: whoever has both reads them itself."""
+        return boot_id(Path("/")), str(self._root)
+
+    def version(self) -> str:
+        import importlib.metadata
+
+        return importlib.metadata.version("orchestrate-bench")
+
+    def wait_for_devices(self, timeout_s: float = FIRST_DEVICES_S) -> None:
+        """Until every host that is there now has become a device, or said why not. Raises OrchestrateError for none."""
+        deadline = time.monotonic() + timeout_s
+        while not self._fleet.settled:
+            self._raise_error()
+            if time.monotonic() > deadline:
+                break
+            self._board.wait(0.2)
+        self._ask(lambda: None)  # what was heard has been taken in
+        if not self._loop.known.addresses:
+            why = "; ".join(self._loop.known.troubles.values())
+            raise OrchestrateError(f"no device is in the cluster{': ' + why if why else ''}")
+
+    def submit(self, submission: Submission) -> Submitted:
+        """A new run. Raises UsageError where no device can run any of it, OrchestrateError for a full disk."""
+        self.wait_for_devices()
+        devices = self._ask(lambda: [self._loop.known.devices[key] for key in self._loop.known.addresses])
+        if submission.absent:
+            here = {device.device_id for device in devices}
+            devices += [device for device in self._ledger.devices() if device.device_id not in here]
+        run, unplaced = admitted(submission, devices, self._ledger, self._store, self._root)
+        row = self._ledger.campaign(run.campaign_id)
+        added = CampaignAdded(run.campaign_id, row.priority, row.created_unix_s, waiting_of(run))
+        self._ask(lambda: self._begin(run, added))
+        return Submitted(run.campaign_id, unplaced)
+
+    def _begin(self, run: Run, added: CampaignAdded) -> None:
+        self._loop.known.runs[run.campaign_id] = run
+        self._loop.handle([added])
+
+    def opening(self, campaign_id: str) -> Opening:
+        """How a run stands, and from which number on its happenings are to be watched."""
+        return self._ask(lambda: self._views.opening(campaign_id))
+
+    def watch(self, campaign_id: str, after: int, wait_s: float) -> WatchNews:
+        """What happened to the run after number ``after``; waits up to ``wait_s`` for something."""
+        self._raise_error()
+        run = self._loop.known.runs.get(campaign_id)
+        devices = run.device_ids if run else ()
+        news = self._board.news(campaign_id, after, wait_s, devices)
+        self._raise_error()
+        over = any(isinstance(each, Ended) for each in news.happenings)
+        quiet = self._own and not over and news.next == after
+        stuck = quiet and self._ask(lambda: self._is_stuck(campaign_id))
+        return WatchNews(news, over, stuck)
+
+    def _is_stuck(self, campaign_id: str) -> bool:
+        """In a cluster of its own nobody can come and help: all that can be done without an operator is done."""
+        loop = self._loop
+        nothing = not loop.schedule.busy and not loop.schedule.absent and bool(loop.known.addresses)
+        return nothing and campaign_id in loop.known.runs
+
+    def table(self, campaign_id: str, table: str = "trials") -> Any:
+        """One of the result tables of a run as ``pyarrow.Table``, for a host that does not have the files."""
+        return self._store.load(campaign_id, table)
+
+    def runs(self) -> list[str]:
+        """Names, the newest first."""
+        return [row.id for row in self._ledger.campaigns()]
+
+    def status(self) -> StatusPage:
+        return self._ask(self._views.status)
+
+    def devices(self) -> list[DeviceView]:
+        return self._ask(self._views.devices)
+
+    def set_run(self, campaign_id: str, doing: Doing, priority: int | None = None) -> None:
+        """Pause, cancel, go on, or another priority. A run that is complete stays as it is."""
+        self._ask(lambda: self._set_run(campaign_id, doing, priority))
+
+    def _set_run(self, campaign_id: str, doing: Doing, priority: int | None) -> None:
+        row = self._ledger.campaign(campaign_id)
+        if row.left == 0:
+            raise OrchestrateError(f"run {campaign_id}: all its jobs are done")
+        self._ledger.set_campaign(campaign_id, doing, priority)
+        if campaign_id not in self._loop.known.runs:
+            self._loop.load(campaign_id)
+            return
+        if doing is not Doing.RUNNING:
+            self._board.tell(campaign_id, Ended(complete=False, words=doing.value))
+        self._loop.handle([CampaignSet(campaign_id, doing, priority)])
+
+    def resume(self, campaign_id: str) -> None:
+        """The run goes on, if it does not already. Raises UsageError, in a cluster of its own, where it cannot."""
+        self.wait_for_devices()
+        row = self._ledger.campaign(campaign_id)
+        if self._own:
+            waits = {job.device_id for job in self._ledger.jobs(campaign_id) if job.state != "done"}
+            if not waits & set(self._loop.known.addresses):
+                names = {each.device_id: each.name for each in self._ledger.devices()}
+                who = ", ".join(names.get(each, each) for each in sorted(waits))
+                raise OrchestrateError(f"run {campaign_id}: what is left waits for devices that are not here: {who}")
+        if row.left:
+            self.set_run(campaign_id, Doing.RUNNING)
+
+    def stop(self, campaign_id: str) -> None:
+        """For the command that owns the cluster: what runs is cancelled, and the run is paused."""
+        self._board.tell(campaign_id, Stopping())
+        self._ask(lambda: self._stop(campaign_id))
+
+    def _stop(self, campaign_id: str) -> None:
+        self._ledger.set_campaign(campaign_id, Doing.PAUSED)
+        self._loop.stop_run(campaign_id)
+
+    def idle(self) -> bool:
+        return self._ask(lambda: not self._loop.schedule.busy)
+
+    def retry(self, campaign_id: str, causes: list[str]) -> int:
+        """Jobs that failed with one of ``causes`` run again; how many."""
+        return self._ask(lambda: self._retry(campaign_id, causes))
+
+    def _retry(self, campaign_id: str, causes: list[str]) -> int:
+        again = self._ledger.wait_again(campaign_id, causes)
+        if again:
+            self._ledger.set_campaign(campaign_id, Doing.RUNNING)
+            row, run = self._ledger.campaign(campaign_id), self._loop.known.runs.get(campaign_id)
+            if run is None:
+                self._loop.load(campaign_id)
+            else:
+                jobs = [replace(each, attempt=again[each.job_id]) for each in waiting_of(run) if each.job_id in again]
+                added = CampaignAdded(campaign_id, row.priority, row.created_unix_s, jobs)
+                self._loop.handle([added, CampaignSet(campaign_id, Doing.RUNNING)])
+        return len(again)
+
+    def needs(self, campaign_id: str) -> dict[str, DeviceNeeds]:
+        """Model files that devices lack for a run; a device that does not answer in time is left out."""
+        run = self._loop.known.runs.get(campaign_id)
+        if run is None:
+            return {}
+        loads: dict[str, dict[Any, None]] = {}
+        for job in run.jobs.values():
+            loads.setdefault(job.device_id, {}).setdefault(job.cell.load)
+        asked = {
+            device_id: self._fleet.call(device_id, "needs", list(wanted))
+            for device_id, wanted in loads.items()
+            if device_id in self._loop.known.addresses
+        }
+        found = {}
+        deadline = time.monotonic() + NEEDS_S
+        for device_id, future in asked.items():
+            try:
+                free_bytes, needs = future.result(timeout=max(deadline - time.monotonic(), 0.0))
+            except (OrchestrateError, FutureTimeout):
+                continue
+            found[device_id] = DeviceNeeds(self._loop.known.name_of(device_id).name, free_bytes, needs)
+        return found
+
+    def state(self, name: str, stated: Stated) -> None:
+        """The operator's word on a device's state. Raises UsageError for an unknown one, OrchestrateError else."""
+        device_id = self._ask(lambda: self._device_named(name, live=True))
+        device = self._fleet.call(device_id, "state", stated).result(timeout=CALL_S)
+        self._ask(lambda: self._loop.changed(device))
+
+    def skip(self, name: str, state: MachineState) -> int:
+        """What ``state`` asks for cannot be had on a device: its jobs there become rows that say so; how many."""
+        return self._ask(lambda: self._skip(name, state))
+
+    def _skip(self, name: str, state: MachineState) -> int:
+        device_id = self._device_named(name, live=False)
+        before = self._left()
+        why = f"the operator says that {name} cannot be brought into this state"
+        self._loop.handle([StateRefused(device_id, state, why)])
+        return before - self._left()
+
+    def _left(self) -> int:
+        return sum(row.left for row in self._ledger.campaigns())
+
+    def _device_named(self, name: str, *, live: bool) -> str:
+        devices = {each.device_id: each for each in self._ledger.devices()} | self._loop.known.devices
+        found = [key for key, device in devices.items() if name in (key, device.name)]
+        found = [key for key in found if key in self._loop.known.addresses] or found
+        if len(found) > 1:
+            raise UsageError(f"device {name!r}: several have this name; give an id: {', '.join(found)}")
+        if not found:
+            known = ", ".join(sorted(device.name for device in devices.values())) or "none"
+            raise UsageError(f"device {name!r}: not known; known: {known}")
+        if live and found[0] not in self._loop.known.addresses:
+            raise OrchestrateError(f"device {name}: is not there now")
+        return found[0]
+
+    def close(self) -> None:
+        """Ends the loop; what is done stays done, and the ledger knows what is not."""
+        self._loop.close()
+        self._thread.join(timeout=10.0)
+        self._fleet.close()
+        if self._server is not None:
+            self._server.close()
+        self._ledger.close()
+        self._lock.release()
+
+
+def _only_one(root: Path) -> FileLock:
+    path = root / "coordinator.lock"
+    lock = FileLock(path)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=2.0)  # the one before may be on its way out
+    except Timeout as error:
+        raise OrchestrateError(
+            f"another coordinator works on {root}: a submit that started its own cluster, or a head on this machine."
+            " Wait for it, or start a head, which takes many runs: orchestrate head"
+        ) from error
+    except OSError as error:
+        raise OrchestrateError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return lock

@@ -1,0 +1,97 @@
+"""How runs and devices stand now, for whoever asks: read from the loop's state and the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.happenings import JobSent
+from orchestrator.dispatch.ledger import CampaignRow, Ledger
+from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.notify import Notifier
+from orchestrator.dispatch.operator_words import ask_words, cannot_words
+from orchestrator.dispatch.pages import DeviceView, Opening, RunView, StatusPage
+from orchestrator.dispatch.runs import run_of_ledger
+
+
+class Views:
+    """All methods on the loop's thread."""
+
+    def __init__(self, loop: Coordinator, ledger: Ledger, board: Board, notifier: Notifier) -> None:
+        self._loop = loop
+        self._ledger = ledger
+        self._board = board
+        self._notifier = notifier
+
+    def opening(self, campaign_id: str) -> Opening:
+        loop, row = self._loop, self._ledger.campaign(campaign_id)
+        run = loop.known.runs.get(campaign_id)
+        waiting = Counter(job.device_id for job in self._ledger.jobs(campaign_id) if job.state != "done")
+        names = {each.device_id: each.name for each in self._ledger.devices()}
+        names |= {key: device.name for key, device in loop.known.devices.items()}
+        matrix = run.matrix if run else run_of_ledger(self._ledger, campaign_id).matrix
+        return Opening(
+            run=campaign_id,
+            name=matrix.name,
+            question=matrix.question,
+            devices=tuple(sorted(((key, names.get(key, key)) for key in waiting), key=lambda each: each[1])),
+            present=frozenset(loop.known.addresses),
+            total=row.jobs,
+            done=row.done,
+            failed=row.failed,
+            waiting=dict(waiting),
+            running=self._running(campaign_id),
+            asks=self._asks(campaign_id),
+            doing=row.doing,
+            trouble=loop.trouble,
+            after=self._board.count,
+        )
+
+    def _running(self, campaign_id: str) -> tuple[JobSent, ...]:
+        run = self._loop.known.runs.get(campaign_id)
+        return tuple(
+            JobSent(run.name_of(job_id), self._loop.known.name_of(device_id), attempt)
+            for device_id, (job_id, attempt) in self._loop.schedule.running().items()
+            if run is not None and job_id in run.jobs
+        )
+
+    def _asks(self, campaign_id: str) -> tuple[str, ...]:
+        return tuple(
+            ask_words(ask, self._loop.known.devices[key])
+            for key, ask in self._loop.schedule.asks().items()
+            if ask.campaign_id == campaign_id
+        )
+
+    def status(self) -> StatusPage:
+        loop = self._loop
+        views = tuple(self._run_view(row) for row in self._ledger.campaigns())
+        asks = [ask for view in views for ask in loop.schedule.asks().values() if ask.campaign_id == view.row.id]
+        cannot = tuple(cannot_words(ask, loop.known.devices[ask.device_id]) for ask in asks)  # as the views have them
+        troubles = tuple(filter(None, (loop.trouble, self._notifier.problem, *loop.known.troubles.values())))
+        return StatusPage(views, troubles, cannot, len(loop.known.addresses))
+
+    def _run_view(self, row: CampaignRow) -> RunView:
+        busy = tuple(each.device.name for each in self._running(row.id))
+        return RunView(row, busy, self._asks(row.id))
+
+    def devices(self) -> list[DeviceView]:
+        """Devices by their names, then hosts that are none."""
+        loop, now = self._loop, time.time()
+        views = []
+        for seen in self._ledger.seen_devices():
+            key = seen.device.device_id
+            live = key in loop.known.addresses
+            device = loop.known.devices.get(key, seen.device)
+            address = loop.known.addresses.get(key) or seen.address
+            views.append(DeviceView(device, self._doing(key), address, now if live else seen.seen_unix_s))
+        views.sort(key=lambda each: each.device.name if each.device else "")
+        return views + [DeviceView(None, why, node, now) for node, why in loop.known.troubles.items()]
+
+    def _doing(self, device_id: str) -> str:
+        schedule = self._loop.schedule
+        if device_id not in self._loop.known.addresses:
+            return "away"
+        if device_id in schedule.running():
+            return "busy"
+        return "waits for its operator" if device_id in schedule.asks() else "free"

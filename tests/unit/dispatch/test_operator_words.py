@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agents.contract.device import Device, StateSource
+from agents.contract.job import MachineState
+from orchestrator.dispatch.happens import Ask
+from orchestrator.dispatch.operator_words import ask_words, cannot_words, state_words
+from orchestrator.plan.changes import Change
+from tests.unit.results.attempts_made_up import DEVICE
+
+GIB = 2**30
+SEEN = replace(DEVICE, name="mini", split_source=StateSource.SEEN)
+UNSEEN = replace(SEEN, split_source=None)
+STATED = replace(SEEN, split_source=StateSource.STATED)
+
+
+def asked(split: int | None, watts: float | None, change: Change, note: str = "") -> Ask:
+    return Ask("device-1", "run-1", MachineState(split, watts), change, note)
+
+
+@pytest.mark.parametrize(
+    ("split", "watts", "words"),
+    [
+        (None, None, ""),
+        (32 * GIB, None, "dedicated VRAM 32GiB"),
+        (512 * 2**20, None, "dedicated VRAM 512MiB"),
+        (None, 80.0, "power limit 80 W"),
+        (None, 7.5, "power limit 7.5 W"),
+        (32 * GIB, 80.0, "dedicated VRAM 32GiB, power limit 80 W"),
+    ],
+)
+def test_a_state_in_words(split: int | None, watts: float | None, words: str) -> None:
+    assert state_words(MachineState(split, watts)) == words
+
+
+@pytest.mark.parametrize(
+    ("ask", "device", "words"),
+    [
+        (
+            asked(32 * GIB, None, Change.OPERATOR_REBOOT),
+            SEEN,
+            "set dedicated VRAM of mini to 32GiB and reboot",
+        ),
+        (
+            asked(32 * GIB, 55.0, Change.OPERATOR_REBOOT, "it came back with 8192 MiB"),
+            SEEN,
+            "set dedicated VRAM of mini to 32GiB and reboot (it came back with 8192 MiB)",
+        ),
+        *(
+            (
+                asked(32 * GIB, None, Change.OPERATOR_REBOOT),
+                device,
+                "set dedicated VRAM of mini to 32GiB and reboot; then say so, for it cannot be seen there:"
+                " orchestrate state mini --dedicated-vram 32GiB",
+            )
+            for device in (UNSEEN, STATED)
+        ),
+        (
+            asked(None, 55.0, Change.OPERATOR),
+            SEEN,
+            "set the power limit of mini to 55 W; then say so: orchestrate state mini --power-limit 55W",
+        ),
+        (  # the split is as it should be by then
+            asked(32 * GIB, 7.5, Change.OPERATOR, "again"),
+            SEEN,
+            "set the power limit of mini to 7.5 W (again); then say so: orchestrate state mini --power-limit 7.5W",
+        ),
+    ],
+)
+def test_what_is_asked_can_be_followed(ask: Ask, device: Device, words: str) -> None:
+    assert ask_words(ask, device) == words
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (asked(32 * GIB, None, Change.OPERATOR_REBOOT), "orchestrate skip mini --dedicated-vram 32GiB"),
+        (asked(32 * GIB, 55.0, Change.OPERATOR_REBOOT), "orchestrate skip mini --dedicated-vram 32GiB"),
+        (asked(None, 55.0, Change.OPERATOR), "orchestrate skip mini --power-limit 55W"),
+        # the machine has the split: were it skipped, its jobs with other limits would be given up too
+        (asked(32 * GIB, 55.0, Change.OPERATOR), "orchestrate skip mini --power-limit 55W"),
+    ],
+)
+def test_what_to_say_where_it_cannot_be_done(ask: Ask, words: str) -> None:
+    assert cannot_words(ask, SEEN) == words

@@ -1,0 +1,409 @@
+"""Whatever happens to devices, operators, campaigns and the coordinator, in any order: what must always hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from agents.contract.device import Device, MemoryKind
+from agents.contract.job import MachineState
+from agents.contract.report import RETRIED, Attempt, Cause, Failed, Measured, Outcome, Refused, Report
+from orchestrator.dispatch.happens import (
+    Answered,
+    Ask,
+    AttemptEnded,
+    CampaignAdded,
+    CampaignSet,
+    Cancel,
+    Command,
+    Completed,
+    DeviceJoined,
+    DeviceLost,
+    Discard,
+    Doing,
+    Event,
+    GiveUp,
+    Keep,
+    PutBack,
+    Rest,
+    Retry,
+    Send,
+    SetSplit,
+    StateRefused,
+    Unknown,
+    Waiting,
+)
+from orchestrator.dispatch.schedule import MAX_FAILURES, Schedule
+from orchestrator.plan.changes import Change, change_for
+from tests.unit.dispatch.schedule_words import CANCELLED, CRASHED, ENGINE_LOST, GIB, LEASE_ENDED, machine, report, state
+from tests.unit.results.attempts_made_up import LOADED
+
+DEVICES = ("a", "b", "c")
+STATES = (state(), state(1), state(32), state(32, 55), state(16), state(None, 55))
+MEASURED = Measured(LOADED, ())
+OUTCOMES = (MEASURED, ENGINE_LOST, CRASHED, CANCELLED, LEASE_ENDED, Refused(Cause.RAM, "too big"))
+MOST_CAMPAIGNS = 5
+STEPS_TO_THE_END = 2_000
+
+
+@dataclass
+class Line:
+    """A job as the ledger has it. ``failed``: attempts that were told to have failed."""
+
+    job_id: str
+    campaign_id: str
+    device_id: str
+    state: MachineState
+    attempt: int = 0
+    sent: bool = False  # and its end is not told
+    done: Cause | str | None = None
+    failed: set[int] = field(default_factory=set)
+
+    def waiting(self) -> Waiting:
+        failures = len(self.failed)
+        return Waiting(self.job_id, self.device_id, self.state, self.attempt, failures, counted=not self.sent)
+
+
+@dataclass
+class Campaign:
+    campaign_id: str
+    priority: int
+    created_unix_s: float
+    doing: Doing = Doing.RUNNING
+    completed: bool = False
+
+
+@dataclass
+class Truth:
+    """A device as it really is, whatever the schedule thinks of it."""
+
+    facts: Device
+    boot: int = 1
+    running: Attempt | None = None
+    spool: dict[Attempt, Report] = field(default_factory=dict)
+    present: bool = False  # the schedule was told so
+    sets: int | None = None  # the agent was told to choose this split, and has not rebooted
+    asked: Ask | None = None
+    warm: bool = False  # the schedule knows that an engine may be loaded
+
+
+job_lists = st.lists(st.tuples(st.sampled_from(DEVICES), st.sampled_from(STATES)), max_size=5)
+
+
+class AnyOrderOfEvents(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.schedule = Schedule()
+        self.campaigns: dict[str, Campaign] = {}
+        self.lines: dict[str, Line] = {}
+        self.old: list[Report] = []
+        self.truths = {
+            "a": Truth(machine("a", watts=80)),
+            "b": Truth(machine("b", sets=True, options=(1, 16, 32), holds_power=True)),
+            "c": Truth(machine("c", kind=MemoryKind.DISCRETE, watts=80)),
+        }
+
+    # what the schedule says
+
+    def handle(self, event: Event) -> None:
+        for command in self.schedule.handle(event):
+            self.check(command)
+        for device_id, truth in self.truths.items():
+            self.check_device(device_id, truth)
+
+    def check(self, command: Command) -> None:  # noqa: PLR0912, PLR0915  one branch a command
+        match command:
+            case Send():
+                self.check_send(command)
+            case Keep(told):
+                self.check_keep(told)
+            case GiveUp(_, job_id, attempt, _, cause):
+                line = self.ends(job_id, cause)
+                assert attempt == max(line.attempt, 1)
+                if cause is Cause.DEVICE_LOST:
+                    assert len(line.failed | {attempt}) == MAX_FAILURES, "given up too early"
+            case Retry(_, job_id, attempt, failures, _, _, told):
+                line = self.lines[job_id]
+                assert line.done is None and line.attempt == attempt
+                line.failed.add(attempt)
+                line.sent = False
+                assert failures == len(line.failed) < MAX_FAILURES, "an attempt counts once"
+                self.collected(told)
+            case PutBack(told):
+                line = self.lines[told.job_id]
+                assert line.done is None and line.attempt == told.attempt
+                line.sent = False
+                self.collected(told)
+            case Discard(told):
+                line = self.lines[told.job_id]
+                current = line.done is None and line.attempt == told.attempt and line.device_id == told.device_id
+                assert not current or told.attempt in line.failed, "a report that counts is discarded"
+                self.collected(told)
+            case Unknown(told):
+                assert self.lines[told.job_id].done is not None, "a job that is open is not known"
+                self.collected(told)
+            case Cancel(device_id):
+                assert self.truths[device_id].running is not None
+            case Rest(device_id):
+                truth = self.truths[device_id]
+                assert truth.present and truth.running is None and truth.warm, "it rests once"
+                truth.warm = False
+            case SetSplit(device_id, size, campaign_id):
+                truth = self.truths[device_id]
+                assert truth.present and truth.running is None and truth.sets is None
+                assert truth.facts.sets_split and self.campaigns[campaign_id].doing is Doing.RUNNING
+                truth.sets = size
+            case Ask(device_id, campaign_id, wanted):
+                truth = self.truths[device_id]
+                assert truth.present and truth.running is None
+                assert self.campaigns[campaign_id].doing is Doing.RUNNING
+                assert change_for(wanted, truth.facts) not in (Change.NONE, Change.NEVER)
+                truth.asked = command
+            case Answered(device_id):
+                assert self.truths[device_id].asked is not None
+                self.truths[device_id].asked = None
+            case Completed(campaign_id):
+                campaign = self.campaigns[campaign_id]
+                assert not campaign.completed and not self.left(campaign_id)
+                campaign.completed = True
+
+    def check_send(self, send: Send) -> None:
+        line, truth = self.lines[send.job_id], self.truths[send.device_id]
+        assert truth.present, "sent to a device that is not there"
+        assert truth.running is None, "two jobs on one device"
+        assert truth.sets is None, "sent to a device that is about to reboot"
+        assert line.device_id == send.device_id and line.done is None
+        assert send.attempt == line.attempt + 1
+        assert self.campaigns[line.campaign_id].doing is Doing.RUNNING
+        assert change_for(line.state, truth.facts) in (Change.NONE, Change.NEVER), "sent in a wrong state"
+        mine = self.rank(line)
+        for other in self.waiting_on(send.device_id):
+            if other is not line:
+                assert self.rank(other)[0] >= mine[0], "a more urgent campaign wants this device"
+                assert self.rank(other) >= mine or not self.fits(other), "an older campaign has work that fits"
+        line.attempt, line.sent = send.attempt, True
+        truth.running, truth.warm = (send.job_id, send.attempt), True
+
+    def check_keep(self, told: Report) -> None:
+        cause = told.outcome.cause if isinstance(told.outcome, Failed | Refused) else None
+        line = self.ends(told.job_id, cause or "measured")
+        assert told.attempt == line.attempt, "a stale attempt is kept"
+        assert cause is not Cause.CANCELLED
+        if cause in RETRIED:
+            assert len(line.failed | {told.attempt}) == MAX_FAILURES, "it could have been tried again"
+        self.collected(told)
+
+    def check_device(self, device_id: str, truth: Truth) -> None:
+        assert (truth.asked is not None) == (device_id in self.schedule.asks())
+        if not truth.present:
+            assert self.schedule.runs(device_id) is None
+            return
+        if truth.running is not None:
+            line = self.lines[truth.running[0]]
+            counts = line.done is None and (line.job_id, line.attempt) == truth.running
+            assert self.schedule.runs(device_id) == (truth.running if counts else None)
+            return
+        assert self.schedule.runs(device_id) is None
+        if truth.sets is not None:
+            return
+        assert not truth.warm, "an idle device keeps its engine"
+        waiting = self.waiting_on(device_id)
+        first = min((self.rank(line)[0] for line in waiting), default=0)
+        urgent = [line for line in waiting if self.rank(line)[0] == first]
+        assert not any(map(self.fits, urgent)), "idle, and there is work that fits"
+        assert bool(urgent) == (truth.asked is not None), "nobody is asked for what is wanted, or for what is not"
+        if truth.asked is not None:
+            assert truth.asked.state in {line.state for line in urgent}
+
+    # what the ledger knows
+
+    def ends(self, job_id: str, how: Cause | str) -> Line:
+        line = self.lines[job_id]
+        assert line.done is None, "done twice"
+        line.done, line.sent = how, False
+        return line
+
+    def left(self, campaign_id: str) -> list[Line]:
+        return [each for each in self.lines.values() if each.campaign_id == campaign_id and each.done is None]
+
+    def rank(self, line: Line) -> tuple[int, float, str]:
+        campaign = self.campaigns[line.campaign_id]
+        return (-campaign.priority, campaign.created_unix_s, campaign.campaign_id)
+
+    def fits(self, line: Line) -> bool:
+        return change_for(line.state, self.truths[line.device_id].facts) in (Change.NONE, Change.NEVER)
+
+    def waiting_on(self, device_id: str) -> list[Line]:
+        """Jobs of running campaigns that wait for the device."""
+        return [
+            line
+            for line in self.lines.values()
+            if line.device_id == device_id
+            and line.done is None
+            and (line.job_id, line.attempt) != self.truths[device_id].running
+            and self.campaigns[line.campaign_id].doing is Doing.RUNNING
+        ]
+
+    def collected(self, told: Report | None) -> None:
+        if told is not None:
+            self.truths[told.device_id].spool.pop((told.job_id, told.attempt), None)
+
+    # what happens
+
+    @rule(priority=st.integers(0, 1), wanted=job_lists)
+    def is_submitted(self, priority: int, wanted: list[tuple[str, MachineState]]) -> None:
+        number = len(self.campaigns)
+        if number >= MOST_CAMPAIGNS:
+            return
+        campaign = Campaign(f"c{number}", priority, float(number))
+        lines = [
+            Line(f"{campaign.campaign_id}j{place}", campaign.campaign_id, *each) for place, each in enumerate(wanted)
+        ]
+        self.campaigns[campaign.campaign_id] = campaign
+        self.lines |= {line.job_id: line for line in lines}
+        self.handle(self.added(campaign, lines))
+
+    def added(self, campaign: Campaign, lines: list[Line]) -> CampaignAdded:
+        jobs = [line.waiting() for line in lines]
+        return CampaignAdded(campaign.campaign_id, campaign.priority, campaign.created_unix_s, jobs, campaign.doing)
+
+    @precondition(lambda self: any(not each.completed for each in self.campaigns.values()))
+    @rule(data=st.data(), doing=st.sampled_from(Doing), priority=st.none() | st.integers(0, 2))
+    def is_switched(self, data: st.DataObject, doing: Doing, priority: int | None) -> None:
+        open_ones = [each for each in self.campaigns.values() if not each.completed]
+        campaign = data.draw(st.sampled_from(open_ones))
+        campaign.doing = doing
+        campaign.priority = campaign.priority if priority is None else priority
+        self.handle(CampaignSet(campaign.campaign_id, doing, priority))
+
+    @precondition(lambda self: any(isinstance(each.done, Cause) for each in self.lines.values()))
+    @rule(data=st.data())
+    def failures_are_tried_again(self, data: st.DataObject) -> None:
+        failed = [line for line in self.lines.values() if isinstance(line.done, Cause)]
+        campaign = self.campaigns[data.draw(st.sampled_from(failed)).campaign_id]
+        again = [line for line in failed if line.campaign_id == campaign.campaign_id]
+        for line in again:
+            line.done, line.failed, line.attempt = None, set(), line.attempt + 1
+        campaign.completed, campaign.doing = False, Doing.RUNNING
+        for command in self.schedule.handle(self.added(campaign, again)):
+            self.check(command)  # it may still be paused
+        self.handle(CampaignSet(campaign.campaign_id, Doing.RUNNING))
+
+    @rule(device_id=st.sampled_from(DEVICES))
+    def joins(self, device_id: str) -> None:
+        """Also one that is there: it is greeted again."""
+        truth = self.truths[device_id]
+        truth.sets, truth.present = None, True
+        truth.warm = truth.warm or truth.running is not None
+        self.handle(DeviceJoined(truth.facts, truth.running, tuple(truth.spool.values())))
+
+    @rule(device_id=st.sampled_from(DEVICES))
+    def is_lost(self, device_id: str) -> None:
+        self.truths[device_id].present = False
+        self.handle(DeviceLost(device_id, "silent"))
+
+    @rule(device_id=st.sampled_from(DEVICES), outcome=st.sampled_from(OUTCOMES))
+    def ends_its_job(self, device_id: str, outcome: Outcome) -> None:
+        truth = self.truths[device_id]
+        if truth.running is None:
+            return
+        job_id, attempt = truth.running
+        truth.running = None
+        told = report(job_id, attempt, device_id, outcome)
+        truth.spool[job_id, attempt] = told
+        self.old.append(told)
+        if truth.present:
+            self.handle(AttemptEnded(told))
+
+    @precondition(lambda self: self.old)
+    @rule(data=st.data())
+    def tells_again(self, data: st.DataObject) -> None:
+        self.handle(AttemptEnded(data.draw(st.sampled_from(self.old))))
+
+    @rule(device_id=st.sampled_from(DEVICES))
+    def its_agent_dies(self, device_id: str) -> None:
+        self.truths[device_id].running = None
+        self.is_lost(device_id)
+
+    @rule(device_id=st.sampled_from(DEVICES), gib=st.sampled_from((1, 8, 16, 32)), seen=st.booleans())
+    def reboots(self, device_id: str, gib: int, seen: bool) -> None:
+        """``seen``: its silence is noticed before it is back."""
+        truth = self.truths[device_id]
+        if seen:
+            truth.present = False
+            self.handle(DeviceLost(device_id, "silent"))
+        truth.boot += 1
+        truth.running = None
+        split = truth.facts.dedicated_vram_bytes if device_id == "c" else gib * GIB
+        truth.facts = replace(truth.facts, boot_id=f"boot-{truth.boot}", dedicated_vram_bytes=split)
+        self.joins(device_id)
+
+    @rule(right=st.booleans())
+    def the_agent_reboots_as_told(self, right: bool) -> None:
+        told = self.truths["b"].sets
+        if told is not None:
+            self.reboots("b", told // GIB if right else 8, seen=True)
+
+    @precondition(lambda self: self.truths["b"].sets is not None)
+    @rule()
+    def the_agent_cannot(self) -> None:
+        truth = self.truths["b"]
+        wanted, truth.sets = MachineState(truth.sets), None
+        self.handle(StateRefused("b", wanted, "no right to", by_agent=True))
+
+    @rule(device_id=st.sampled_from(DEVICES), right=st.booleans())
+    def the_operator_does_it(self, device_id: str, right: bool) -> None:
+        truth = self.truths[device_id]
+        if truth.asked is None:
+            return
+        wanted = truth.asked.state
+        if truth.asked.change is Change.OPERATOR_REBOOT:
+            assert wanted.dedicated_vram_bytes is not None
+            self.reboots(device_id, wanted.dedicated_vram_bytes // GIB if right else 8, seen=True)
+        elif truth.present:
+            truth.facts = replace(truth.facts, power_limit_w=wanted.power_limit_w if right else 70.0)
+            self.joins(device_id)
+
+    @rule(device_id=st.sampled_from(DEVICES), wanted=st.sampled_from((state(32), state(16), state(None, 55))))
+    def the_operator_skips_it(self, device_id: str, wanted: MachineState) -> None:
+        self.handle(StateRefused(device_id, wanted, "it cannot be done"))
+        left = [line for line in self.lines.values() if line.device_id == device_id and line.done is None]
+        for line in left:
+            named = wanted.dedicated_vram_bytes or wanted.power_limit_w
+            asks = (line.state.dedicated_vram_bytes, line.state.power_limit_w)
+            assert named not in asks or self.schedule.runs(device_id) == (line.job_id, line.attempt)
+
+    @rule()
+    def the_coordinator_restarts(self) -> None:
+        self.schedule = Schedule()
+        for truth in self.truths.values():
+            truth.present, truth.asked, truth.sets, truth.warm = False, None, None, False
+        for campaign in self.campaigns.values():
+            if not campaign.completed:
+                self.handle(self.added(campaign, self.left(campaign.campaign_id)))
+
+    def teardown(self) -> None:
+        """Everybody comes back and all goes well: then each job is done, and each campaign says so."""
+        for campaign in self.campaigns.values():
+            if not campaign.completed:
+                campaign.doing = Doing.RUNNING
+                self.handle(CampaignSet(campaign.campaign_id, Doing.RUNNING))
+        for device_id in DEVICES:
+            self.joins(device_id)
+        for _ in range(STEPS_TO_THE_END):
+            if all(line.done is not None for line in self.lines.values()):
+                break
+            for device_id in DEVICES:
+                self.ends_its_job(device_id, MEASURED)
+                self.the_operator_does_it(device_id, right=True)
+                self.the_agent_reboots_as_told(right=True)
+        assert all(line.done is not None for line in self.lines.values()), "something is lost"
+        assert all(campaign.completed for campaign in self.campaigns.values())
+        assert not self.schedule.absent
+
+
+TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase
+TestAnyOrderOfEvents.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, database=None)

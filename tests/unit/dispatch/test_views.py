@@ -1,0 +1,76 @@
+"""What is said of runs and devices while several of them wait for an operator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.contract.device import StateSource
+from orchestrator.dispatch.admit import Submission, admitted
+from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.happens import CampaignSet, Doing
+from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.notify import Notifier, NotifyFile
+from orchestrator.dispatch.views import Views
+from orchestrator.matrix import matrix_to_json
+from tests.fakes.matrix_texts import matrix_of
+from tests.unit.dispatch.a_run import RUN, A, ARun, B
+
+SEEN: dict[str, Any] = {"dedicated_vram_bytes": 2**29, "split_source": StateSource.SEEN}
+OLDER, NEWER = replace(A, **SEEN), replace(B, **SEEN)
+SPLIT = "name: {name}\naxes: {{model: tiny:llama, workload: pp8, device: {device}, {axes}}}\nmeasure: {{repeats: 1}}\n"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> tuple[ARun, Coordinator, Views, str]:
+    """An older run waits for the operator of alpha, a newer one for that of beta."""
+    run = ARun(tmp_path, (OLDER, NEWER), SPLIT.format(name="old", device="alpha", axes="dedicated_vram: 32GiB"))
+    with run.ledger.batch() as db:
+        db.execute("UPDATE campaigns SET created_unix_s = 1.0")
+    text = SPLIT.format(name="new", device="beta", axes="power_limit: 55W")
+    newer, _ = admitted(Submission(matrix_to_json(matrix_of(text))), [OLDER, NEWER], run.ledger, run.store, tmp_path)
+    loop = run.coordinator(run.fleet())
+    for _ in range(100):
+        if len(loop.schedule.asks()) == 2:
+            break
+        loop.round()
+    assert len(loop.schedule.asks()) == 2
+    return run, loop, Views(loop, run.ledger, Board(), Notifier(NotifyFile())), newer.campaign_id
+
+
+def test_each_ask_stands_beside_the_command_that_says_no_to_it(
+    world: tuple[ARun, Coordinator, Views, str],
+) -> None:
+    _, _, views, _ = world
+    page = views.status()
+    asks = [ask for view in page.runs for ask in view.asks]
+    assert list(zip(asks, page.cannot, strict=True)) == [
+        (
+            "set the power limit of beta to 55 W; then say so: orchestrate state beta --power-limit 55W",
+            "orchestrate skip beta --power-limit 55W",
+        ),
+        ("set dedicated VRAM of alpha to 32GiB and reboot", "orchestrate skip alpha --dedicated-vram 32GiB"),
+    ]
+
+
+def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[ARun, Coordinator, Views, str]) -> None:
+    _, _, views, newer = world
+    opening = views.opening(RUN)
+    assert opening.asks == ("set dedicated VRAM of alpha to 32GiB and reboot",)
+    assert (opening.total, opening.done, opening.waiting, opening.doing) == (1, 0, {"id-a": 1}, Doing.RUNNING)
+    assert opening.devices == (("id-a", "alpha"),)
+    assert opening.present == {"id-a", "id-b"}
+    assert views.opening(newer).devices == (("id-b", "beta"),)
+
+
+def test_devices_say_what_they_do(world: tuple[ARun, Coordinator, Views, str]) -> None:
+    _, loop, views, newer = world
+    assert [(view.device and view.device.name, view.doing) for view in views.devices()] == [
+        ("alpha", "waits for its operator"),
+        ("beta", "waits for its operator"),
+    ]
+    loop.handle([CampaignSet(newer, Doing.PAUSED)])
+    assert [view.doing for view in views.devices()] == ["waits for its operator", "free"]
