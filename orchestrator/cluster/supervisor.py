@@ -1,0 +1,135 @@
+"""Keeps a Ray node up until it is told to stop: `ray start --block`, started again with growing pauses when it ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+
+from orchestrator.cluster.node import ray_program, remove_stale, why_not_started, will_not_pass
+from orchestrator.cluster.processes import END_S, end_all
+from orchestrator.cluster.ray_command import NODE_VARIABLE, NodeSettings, start_command
+from orchestrator.errors import OrchestrateError
+
+LEAST_PAUSE_S, MOST_PAUSE_S = 1.0, 30.0
+WELL_S = 120.0
+"""A node that was up for so long has started well: the next pause is the least again."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def pauses(least_s: float = LEAST_PAUSE_S, most_s: float = MOST_PAUSE_S) -> Iterator[float]:
+    """Seconds before each new start: doubled from the least to the most. PURE"""
+    pause_s = least_s
+    while True:
+        yield min(pause_s, most_s)
+        pause_s = min(pause_s * 2, most_s)
+
+
+class Supervisor:
+    """``why_not_yet`` tells why the node cannot be started now; it is asked again until it can.
+
+    ``after_start`` is called each time that the node is up, from another thread. ``say`` gets lines for people.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        environment: Mapping[str, str],
+        *,
+        why_not_yet: Callable[[], str | None] = lambda: None,
+        after_start: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = print,
+        pauses: Callable[[], Iterator[float]] = pauses,
+    ) -> None:
+        self._settings = settings
+        self._environment = dict(environment)
+        self._node = environment[NODE_VARIABLE]
+        self._why_not_yet = why_not_yet
+        self._after_start = after_start
+        self._say = say
+        self._pauses = pauses
+        self._stop = threading.Event()
+        self._child: subprocess.Popen[str] | None = None
+
+    def stop(self, *_: object) -> None:
+        """From a signal, or any thread."""
+        self._stop.set()
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.terminate()
+
+    def run(self) -> None:
+        """Until ``stop``, SIGINT, SIGTERM or SIGHUP. Nothing of the node is left after.
+
+        Raises OrchestrateError where the node never came up, for a reason that will not pass.
+        """
+        for number in SIGNALS:
+            signal.signal(number, self.stop)
+        waits, was_up = self._pauses(), False
+        try:
+            while self._can_start():
+                began = time.monotonic()
+                up, said = self._once()
+                was_up = was_up or up
+                if self._stop.is_set():
+                    return
+                if not was_up and will_not_pass(said):
+                    raise OrchestrateError(why_not_started(said, self._settings))
+                if time.monotonic() - began > WELL_S:
+                    waits = self._pauses()
+                pause_s = next(waits)
+                why = "the Ray node ended" if up else why_not_started(said, self._settings)
+                self._say(f"{why}; it is started again in {pause_s:g} s")
+                self._stop.wait(pause_s)
+        finally:
+            end_all(self._node)
+
+    def _can_start(self) -> bool:
+        """True when the node can be started, which a device waits for: its head may start later. False at a stop."""
+        told = None
+        while not self._stop.is_set():
+            why = self._why_not_yet()
+            if why is None:
+                return not self._stop.is_set()
+            if why != told:
+                self._say(f"{why}: waiting")
+                told = why
+            self._stop.wait(next(self._pauses()))
+        return False
+
+    def _once(self) -> tuple[bool, str]:
+        """One life of the node: whether it was up, and the last that it said."""
+        remove_stale(self._settings)
+        command = start_command(ray_program(), self._settings, block=True)
+        self._child = subprocess.Popen(
+            command,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        said: deque[str] = deque(maxlen=200)
+        up = threading.Event()
+        reader = threading.Thread(target=self._read, args=(self._child, said, up), daemon=True)
+        reader.start()
+        if self._stop.is_set():
+            self.stop()
+        self._child.wait()
+        end_all(self._node)  # what is left of it would hold the ports
+        reader.join(timeout=END_S)
+        return up.is_set(), "".join(said)
+
+    def _read(self, child: subprocess.Popen[str], said: deque[str], up: threading.Event) -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            said.append(line)
+            if "Ray runtime started" in line:
+                up.set()
+                self._say(f"node {self._settings.address} is up in the cluster {self._settings.cluster}")
+                self._after_start()
+        child.stdout.close()

@@ -1,0 +1,111 @@
+"""TLS of the cluster: folders with certificates, made on the head, used by each node and by what joins the cluster.
+
+A folder holds ``ca.crt``, ``server.crt`` and ``server.key``; the head's own has, beside them, ``authority/`` with the
+key that signs: it does not leave the head. Keys have mode 600.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from orchestrator.cluster.private_files import mend_mode, write_private
+from orchestrator.errors import UsageError
+
+AUTHORITY, CERTIFICATE, KEY = "ca.crt", "server.crt", "server.key"
+AUTHORITY_KEY = "ca.key"
+RENEW_BEFORE = timedelta(days=30)
+
+
+def make_authority(folder: Path, now: datetime | None = None) -> None:
+    """``ca.crt`` and ``ca.key`` in ``folder``, unless they are there. Raises OrchestrateError, UsageError."""
+    from orchestrator.cluster.certificates import new_authority
+
+    if (folder / AUTHORITY_KEY).exists():
+        _check_time(folder / AUTHORITY, now)
+        mend_mode(folder / AUTHORITY_KEY)
+        return
+    made = new_authority(now or datetime.now(UTC))
+    write_private(folder / AUTHORITY, made.certificate)
+    write_private(folder / AUTHORITY_KEY, made.key)
+
+
+def make_certificate(authority: Path, addresses: Sequence[str], folder: Path, now: datetime | None = None) -> None:
+    """What a node needs, in ``folder``; what was there is replaced. Raises OrchestrateError, UsageError."""
+    from orchestrator.cluster.certificates import Signed, new_certificate
+
+    if not (authority / AUTHORITY_KEY).exists():
+        raise UsageError(
+            f"{authority} has no {AUTHORITY_KEY}: certificates are made on the head, after its first start"
+            " with `orchestrate head --tls`"
+        )
+    _check_time(authority / AUTHORITY, now)
+    signer = Signed(_bytes(authority / AUTHORITY), _bytes(authority / AUTHORITY_KEY))
+    made = new_certificate(signer, addresses, now or datetime.now(UTC))
+    write_private(folder / KEY, made.key)
+    write_private(folder / CERTIFICATE, made.certificate)
+    write_private(folder / AUTHORITY, signer.certificate)
+
+
+def keep_head_certificate(folder: Path, address: str, now: datetime | None = None) -> None:
+    """The head's own: made, and made again when it ends soon or the head has another address."""
+    from orchestrator.cluster.certificates import is_signed_by, names_in, why_not_now
+
+    make_authority(folder / "authority", now)
+    with suppress(OSError, ValueError):
+        certificate = (folder / CERTIFICATE).read_bytes()
+        soon = (now or datetime.now(UTC)) + RENEW_BEFORE
+        signed = is_signed_by(certificate, (folder / "authority" / AUTHORITY).read_bytes())
+        if signed and address in names_in(certificate) and why_not_now(certificate, soon) is None:
+            return
+    make_certificate(folder / "authority", [address], folder, now)
+
+
+def tls_environment(folder: Path, address: str | None = None, now: datetime | None = None) -> dict[str, str]:
+    """Ray's variables. Raises UsageError where the certificate has expired, or is not for ``address``."""
+    from orchestrator.cluster.certificates import is_signed_by, names_in
+
+    for name in (AUTHORITY, CERTIFICATE):
+        _check_time(folder / name, now)
+    certificate = _bytes(folder / CERTIFICATE)
+    if not is_signed_by(certificate, _bytes(folder / AUTHORITY)):
+        raise UsageError(f"{folder / CERTIFICATE} is not signed by {folder / AUTHORITY}: {make_anew(folder)}")
+    if address is not None and address not in (names := names_in(certificate)):
+        raise UsageError(
+            f"{folder / CERTIFICATE} is for {', '.join(names)}, and this host is {address}: {make_anew(folder)}"
+        )
+    _bytes(folder / KEY)
+    mend_mode(folder / KEY)
+    return {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_SERVER_CERT": str(folder / CERTIFICATE),
+        "RAY_TLS_SERVER_KEY": str(folder / KEY),
+        "RAY_TLS_CA_CERT": str(folder / AUTHORITY),
+    }
+
+
+def _check_time(path: Path, now: datetime | None) -> None:
+    from orchestrator.cluster.certificates import why_not_now
+
+    try:
+        why_not = why_not_now(_bytes(path), now or datetime.now(UTC))
+    except ValueError as error:
+        raise UsageError(f"{path} holds no certificate (PEM)") from error
+    if why_not is not None:
+        raise UsageError(f"{path} {why_not}: {make_anew(path.parent)}")
+
+
+def make_anew(folder: Path) -> str:
+    return f"make it anew on the head (orchestrate certificate ADDRESS --to FOLDER), and bring it to {folder}"
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read: {error.strerror or error}."
+            f" A folder for --tls holds {AUTHORITY}, {CERTIFICATE} and {KEY}"
+        ) from error

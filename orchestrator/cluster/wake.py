@@ -1,0 +1,23 @@
+"""After a head is up: the coordinator is made, and goes on with what the ledger holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+
+WAKE_S = 180.0
+
+
+def wake_coordinator(cluster: str, environment: Mapping[str, str]) -> str:
+    """What the coordinator answered, or why it does not: the head goes on without it until somebody asks for it."""
+    command = [sys.executable, "-m", "orchestrator", "wake", "--address", cluster]
+    try:
+        done = subprocess.run(
+            command, env=dict(environment), capture_output=True, text=True, timeout=WAKE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"the coordinator could not be started: {error}"
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    said = lines[-1] if lines else f"exit code {done.returncode}"
+    return said if done.returncode == 0 else f"the coordinator could not be started: {said}"

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from orchestrator.cluster.ray_command import NodeSettings, Role
+from orchestrator.cluster.supervisor import SIGNALS, Supervisor, pauses
+from orchestrator.errors import OrchestrateError
+from tests.unit.cluster.conftest import FakeRay
+
+DEVICE = NodeSettings(Role.DEVICE, "10.0.0.1:6379", "10.0.0.2", "0.1.0")
+UP = "say Ray runtime started."
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Run:
+    """A supervisor that is stopped when its node is up for the ``ups``-th time, run to its end; what it said."""
+
+    def __init__(self, ray: FakeRay, ups: int = 1, **more: Any) -> None:
+        self.said: list[str] = []
+        self._ups = itertools.count(1)
+        self._last = ups
+        self.supervisor = Supervisor(
+            DEVICE,
+            ray.environment,
+            say=self.said.append,
+            pauses=lambda: itertools.repeat(0.0),
+            after_start=self._is_up,
+            **more,
+        )
+
+    def _is_up(self) -> None:
+        if next(self._ups) == self._last:
+            self.stop()
+
+    def stop(self) -> None:
+        self.supervisor.stop()
+
+    def to_its_end(self) -> list[str]:
+        self.supervisor.run()
+        return self.said
+
+
+def test_a_node_that_ends_is_started_again_until_it_is_stopped(ray: FakeRay) -> None:
+    ray.plan(f"{UP}\nfork\nexit 1", f"{UP}\nexit 0", f"{UP}\nfork\nstay")
+    said = Run(ray, 3).to_its_end()
+    up, ended = "node 10.0.0.2 is up in the cluster 10.0.0.1:6379", "the Ray node ended; it is started again in 0 s"
+    assert said == [up, ended, up, ended, up]
+    assert len(ray.started()) == 3
+    assert all("--block" in words for words in ray.started())
+    assert ray.left() == []
+
+
+def test_what_one_life_of_a_node_left_is_gone_before_the_next(ray: FakeRay) -> None:
+    alive: list[int] = []
+
+    class Counted(Run):
+        def _is_up(self) -> None:
+            alive.append(len(ray.left()))
+            super()._is_up()
+
+    ray.plan(f"fork\n{UP}\nexit 1", f"{UP}\nstay")
+    Counted(ray, 2).to_its_end()
+    assert alive[1] == 1  # itself
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_all_of_it(ray: FakeRay, number: signal.Signals) -> None:
+    class Signalled(Run):
+        def stop(self) -> None:
+            os.kill(os.getpid(), number)
+
+    ray.plan(f"fork\n{UP}\nstay")
+    Signalled(ray).to_its_end()
+    assert len(ray.started()) == 1
+    assert ray.left() == []
+
+
+def test_what_will_not_pass_ends_it_with_the_reason(ray: FakeRay) -> None:
+    ray.plan("fork\nsay ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: ...\nexit 1")
+    with pytest.raises(OrchestrateError, match="wants another token"):
+        Run(ray).to_its_end()
+    assert len(ray.started()) == 1
+    assert ray.left() == []
+
+
+def test_what_may_pass_is_tried_again_and_said(ray: FakeRay) -> None:
+    ray.plan("say ValueError: not now\nexit 1", f"{UP}\nstay")
+    assert Run(ray).to_its_end()[0] == ("the Ray node did not start: ValueError: not now; it is started again in 0 s")
+
+
+def test_a_token_that_changed_later_is_waited_for(ray: FakeRay) -> None:
+    """A head that was made anew: the device goes on trying, for its owner may bring the new token."""
+    ray.plan(f"{UP}\nexit 1", "say InvalidAuthToken\nexit 1", f"{UP}\nstay")
+    Run(ray, 2).to_its_end()
+    assert len(ray.started()) == 3
+
+
+def test_a_device_waits_for_its_head_and_says_each_reason_once(ray: FakeRay) -> None:
+    ray.plan(f"{UP}\nstay")
+    answers = iter(["no route", "no route", "refused", "refused", None])
+    said = Run(ray, why_not_yet=lambda: next(answers)).to_its_end()
+    assert said[:2] == ["no route: waiting", "refused: waiting"]
+    assert len(ray.started()) == 1
+
+
+def test_a_device_can_be_stopped_while_it_waits(ray: FakeRay) -> None:
+    reasons: list[Run] = []
+
+    def why_not() -> str:
+        reasons[0].stop()
+        return "no route"
+
+    reasons.append(Run(ray, why_not_yet=why_not))
+    assert reasons[0].to_its_end() == ["no route: waiting"]
+    assert ray.started() == []
+
+
+def test_pauses_grow_to_half_a_minute() -> None:
+    assert list(itertools.islice(pauses(), 8)) == [1, 2, 4, 8, 16, 30, 30, 30]
