@@ -1,0 +1,206 @@
+"""A head and its devices, each on a host of its own, kept up as by services: what tests and benchmarks drive."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator.results.store import Store
+from tests.fleet.hosts import Host, Lan, Started, until
+from tests.fleet.machines import NO_GPU
+
+DEVICES = ("one", "two", "three")
+COMMAND = (sys.executable, "-m", "orchestrator")
+UP_S = 120.0
+RUN_S = 300.0
+
+SHORT = """
+name: short
+defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg8}
+axes: {context: [512, 1K]}
+measure: {repeats: 1, warmups: 0}
+"""
+LONG = """
+name: long
+defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg700}
+axes: {context: [2K, 3K]}
+measure: {repeats: 6, warmups: 0}
+"""
+SPLITS = """
+name: splits
+defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg8}
+axes: {context: [512, 1K], dedicated_vram: [512MiB, 32GiB]}
+measure: {repeats: 2, warmups: 0}
+"""
+SETS_ITS_SPLIT = """
+allow:
+  set_dedicated_vram: true
+  reboot: [sh, -c, 'touch "$ORCHESTRATE_HOME/reboot-asked"']
+"""
+
+
+@dataclass
+class Run:
+    """A ``submit --json``, or ``watch --json``, on the head."""
+
+    started: Started
+    fleet: Fleet
+
+    def events(self, *names: str) -> list[dict[str, Any]]:
+        lines = self.started.out.splitlines(keepends=True)
+        events = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [event for event in events if not names or event["event"] in names]
+
+    @property
+    def name(self) -> str:
+        return str(self.events("begin")[0]["run"])
+
+    def until(self, holds: Callable[[], Any], what: str, deadline_s: float = RUN_S) -> None:
+        def held() -> bool:
+            if holds():
+                return True
+            assert self.started.poll() is None, f"{what}: over before: {self.started.told()}"
+            return False
+
+        until(held, lambda: f"{what}: {self.started.told()}", deadline_s)
+
+    def until_sent(self, device: str, count: int = 1) -> None:
+        """Until ``count`` jobs have begun on a device: so many are running or done there."""
+        self.until(lambda: self.sent(device) >= count, f"{count} jobs sent to {device}")
+
+    def sent(self, device: str) -> int:
+        return sum(event["device"] == device for event in self.events("job_sent"))
+
+    def completed(self, deadline_s: float = RUN_S) -> None:
+        until(lambda: self.started.poll() is not None, lambda: f"its end: {self.started.told()}", deadline_s)
+        assert self.started.returncode == 0, self.started.told()
+        assert self.events("end")[0]["complete"] is True
+
+
+@dataclass
+class Fleet:
+    """``services`` are what systemd would keep up: of each host, where one is meant to run."""
+
+    lan: Lan
+    services: dict[str, Started] = field(default_factory=dict)
+    options: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def head(self) -> Host:
+        return self.lan.hosts["head"]
+
+    @property
+    def cluster(self) -> str:
+        return f"{self.head.address}:6379"
+
+    def start_head(self) -> None:
+        """Returns when the cluster takes commands."""
+        service = self.head.start(*COMMAND, "head", "--address", self.head.address, "--block")
+        self.services["head"] = service
+        until(lambda: "the coordinator (version" in service.out, service.told, UP_S)
+
+    def bring_token(self, name: str) -> None:
+        text = (self.head.folder / "user/.ray/auth_token").read_text()
+        folder = self.lan.hosts[name].folder / "user/.ray"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "auth_token").write_text(text)
+        (folder / "auth_token").chmod(0o600)
+
+    def start_device(self, name: str, *, device_file: str = "") -> None:
+        """As a service does at boot; does not wait."""
+        host = self.lan.hosts[name]
+        folder = host.home / "device"
+        folder.mkdir(parents=True, exist_ok=True)
+        if device_file:
+            (folder / "device.yaml").write_text(device_file)
+        self.services[name] = host.start(*COMMAND, "join", self.cluster, "--block", *self.options.get(name, ()))
+
+    def until_free(self, *names: str, deadline_s: float = UP_S) -> None:
+        """Until these devices are there, and nothing runs on them."""
+
+        def free() -> bool:
+            doing = self.devices()
+            return all(doing.get(name) == "free" for name in names or DEVICES)
+
+        def told() -> str:
+            return f"devices: {self.devices()}; {[each.told() for each in self.services.values()]}"
+
+        until(free, told, deadline_s)
+
+    def devices(self) -> dict[str, str]:
+        """What each does, by name; hosts that are refused by their address, with the reason."""
+        views = json.loads(self.command("devices", "--json"))
+        return {view["device"]["name"] if view["device"] else view["address"]: view["doing"] for view in views}
+
+    def command(self, *arguments: str | Path) -> str:
+        """Its output. Fails where it does."""
+        return self.head.run(*COMMAND, *arguments).stdout
+
+    def submit(self, matrix: str, *options: str) -> Run:
+        path = self.head.folder / "matrix.yaml"
+        path.write_text(matrix)
+        return Run(self.head.start(*COMMAND, "submit", path, "--json", *options), self)
+
+    def watch(self, run: str) -> Run:
+        return Run(self.head.start(*COMMAND, "watch", run, "--json"), self)
+
+    def rows(self, run: str) -> list[dict[str, Any]]:
+        return [row for row in Store(self.head.home).load(run).to_pylist() if not row["warmup"]]
+
+    def assert_once(self, run: str, jobs: int, status: str = "ok") -> None:
+        """Every job has one row, and it is a good one."""
+        rows = self.rows(run)
+        counts = Counter(row["job_id"] for row in rows)
+        assert len(counts) == jobs, f"{len(counts)} of {jobs} jobs have rows"
+        assert set(counts.values()) == {1}, f"more than one row: {[key for key, count in counts.items() if count > 1]}"
+        assert {row["status"] for row in rows} == {status}, [row for row in rows if row["status"] != status][:2]
+
+    def assert_no_orphan(self) -> None:
+        """No job process and no engine once a run is over: agents rest."""
+        until(lambda: not self._at_work(), lambda: f"still at work: {self._at_work()}")
+
+    def _at_work(self) -> list[str]:
+        lines = []
+        for host in self.lan.hosts.values():
+            for process in host.processes():
+                try:
+                    line = " ".join(process.cmdline())
+                except psutil.Error:
+                    continue
+                if "agents.runner" in line or "embedded_child" in line:
+                    lines.append(f"{host.name}: {line}")
+        return lines
+
+    def power_on(self, name: str) -> None:
+        """Its service starts at boot."""
+        self.lan.hosts[name].power_on()
+        self.start_device(name)
+
+    def reboot(self, name: str, carveout_index: int | None = None) -> None:
+        """``carveout_index``: what somebody sets in the firmware before."""
+        host = self.lan.hosts[name]
+        if carveout_index is not None:
+            (host.folder / "machine/drm/card0/device/uma/carveout").write_text(f"{carveout_index}\n")
+        host.power_off()
+        self.power_on(name)
+
+
+def started_fleet(lan: Lan, devices: tuple[str, ...] = DEVICES) -> Fleet:
+    fleet = Fleet(lan)
+    fleet.start_head()
+    for name in devices:
+        fleet.bring_token(name)
+        fleet.start_device(name)
+    fleet.until_free(*devices)
+    return fleet
+
+
+def lan_of(folder: Path, *more: str, clocks: tuple[str, ...] = ()) -> Lan:
+    return Lan(folder / "lan", ["head", *DEVICES, *more], machines={"head": NO_GPU}, clocks=clocks)

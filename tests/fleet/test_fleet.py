@@ -1,0 +1,203 @@
+"""A real fleet in all its troubles: every job once, nothing left running."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fleet.a_fleet import COMMAND, DEVICES, LONG, SETS_ITS_SPLIT, SHORT, SPLITS, Fleet, lan_of, started_fleet
+from tests.fleet.hosts import until, why_no_clock
+from tests.fleet.machines import GIB, MIB
+
+pytestmark = pytest.mark.timeout(600)
+LONG_JOBS, SPLIT_JOBS = 36, 24
+INDEX_8_GIB, INDEX_32_GIB = 5, 9  # in the firmware's menu
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    clocks = () if why_no_clock() else ("three",)
+    with lan_of(tmp_path_factory.mktemp("fleet"), "late", clocks=clocks) as lan:
+        yield started_fleet(lan)
+
+
+@pytest.fixture
+def fleet(running: Fleet) -> Iterator[Fleet]:
+    """Whole before each test: whatever the one before did."""
+    for name in DEVICES:
+        host = running.lan.hosts[name]
+        host.heal()
+        host.free_disk()
+        if running.services[name].poll() is not None:
+            running.start_device(name)
+    running.head.free_disk()
+    running.until_free()
+    yield running
+    for view in json.loads(running.command("status", "--json"))["runs"]:
+        if view["left"]:
+            running.command("cancel", view["id"])
+
+
+def test_splits_and_reboots(fleet: Fleet) -> None:
+    """One device sets its split itself; of one the operator gets it right, of one wrong at first."""
+    (fleet.lan.hosts["one"].home / "device/device.yaml").write_text(SETS_ITS_SPLIT)
+    fleet.reboot("one", 0)
+    for name in ("two", "three"):
+        fleet.reboot(name, 0)
+    fleet.until_free()
+    run = fleet.submit(SPLITS)
+    asked = fleet.lan.hosts["one"].home / "reboot-asked"
+    run.until(asked.exists, "one reboots itself")
+    asked.unlink()
+    fleet.reboot("one")
+
+    def asks(name: str) -> list[str]:
+        return [event["text"] for event in run.events("operator_asked") if event["device"] == name]
+
+    run.until(lambda: asks("two") and asks("three"), "operators are asked")
+    assert asks("two") == ["set dedicated VRAM of two to 32GiB and reboot"]
+    assert "set dedicated VRAM of two to 32GiB and reboot" in fleet.command("status")
+    fleet.reboot("two", INDEX_32_GIB)
+    fleet.reboot("three", INDEX_8_GIB)
+    run.until(lambda: len(asks("three")) == 2, "a wrong split is said")
+    assert asks("three")[1] == "set dedicated VRAM of three to 32GiB and reboot (it came back with 8192 MiB)"
+    fleet.reboot("three", INDEX_32_GIB)
+    run.completed()
+    fleet.assert_once(run.name, SPLIT_JOBS)
+    seen = {(row["dedicated_vram_bytes"], row["dedicated_vram_seen_bytes"]) for row in fleet.rows(run.name)}
+    assert seen == {(512 * MIB, 512 * MIB), (32 * GIB, 32 * GIB)}
+    assert {row["dedicated_vram_source"] for row in fleet.rows(run.name)} == {"seen"}
+    assert len({row["boot_id"] for row in fleet.rows(run.name)}) == 6, "each device ran in two boots"
+    fleet.assert_no_orphan()
+
+
+def test_agent_raylet_and_job_process_are_killed(fleet: Fleet) -> None:
+    run = fleet.submit(LONG)
+    for name in DEVICES:
+        run.until_sent(name, 2)
+    one, two, three = (fleet.lan.hosts[name] for name in DEVICES)
+    one.process("ray::DeviceAgent").kill()
+    two.process("raylet/raylet").kill()
+    three.process("agents.runner").kill()
+    run.completed()
+    fleet.assert_once(run.name, LONG_JOBS)
+    lost = {event["device"] for event in run.events("device_lost")}
+    assert lost == {"one", "two"}
+    again = [event for event in run.events("job_ended") if not event["final"]]
+    assert ("three", "engine_lost") in {(event["device"], event["cause"]) for event in again}
+    fleet.assert_no_orphan()
+
+
+def test_links_down_for_20_and_120_seconds(fleet: Fleet) -> None:
+    """Ray calls a host dead after a minute: the short one loses nothing, the long one is taken up again."""
+    run = fleet.submit(LONG)
+    for name in DEVICES:
+        run.until_sent(name, 2)
+    one, two = fleet.lan.hosts["one"], fleet.lan.hosts["two"]
+    one.cut()
+    two.cut()
+    at = run.events()[-1]["at"]
+
+    def passed(seconds: float) -> None:
+        until(lambda: _now() - at >= seconds, f"{seconds} s", seconds + 30)
+
+    passed(20.0)
+    one.heal()
+    passed(120.0)
+    two.heal()
+    run.completed()
+    fleet.assert_once(run.name, LONG_JOBS)
+    assert {event["device"] for event in run.events("device_lost")} == {"two"}
+    attempts = {row["device"]: set() for row in fleet.rows(run.name)}  # type: dict[str, set[int]]
+    for row in fleet.rows(run.name):
+        attempts[row["device"]].add(row["attempt"])
+    assert attempts["one"] == {1}, "what ran on it went on"
+    fleet.assert_no_orphan()
+
+
+def test_coordinator_and_submit_are_killed(fleet: Fleet) -> None:
+    run = fleet.submit(LONG)
+    for name in DEVICES:
+        run.until_sent(name, 2)
+    fleet.head.process("ray::CoordinatorActor").kill()
+    run.until_sent("one", 3)
+    run.started.signal(signal.SIGKILL, group=True)
+    run.started.wait()
+    watched = fleet.watch(run.name)
+    watched.completed()
+    fleet.assert_once(run.name, LONG_JOBS)
+    assert {row["attempt"] for row in fleet.rows(run.name)} == {1}, "agents went on while nobody asked them"
+    fleet.assert_no_orphan()
+
+
+def test_the_head_is_killed_and_starts_again(fleet: Fleet) -> None:
+    run = fleet.submit(LONG)
+    for name in DEVICES:
+        run.until_sent(name, 2)
+    fleet.head.crash()  # its processes; the devices see their connections end
+    run.started.wait()
+    fleet.services["head"].wait()
+    fleet.start_head()
+    watched = fleet.watch(run.name)
+    watched.completed()
+    fleet.assert_once(run.name, LONG_JOBS)
+    fleet.assert_no_orphan()
+
+
+def test_disks_are_full_and_a_clock_jumps(fleet: Fleet) -> None:
+    """What the head cannot write waits until it can; what a device cannot keep is told all the same."""
+    run = fleet.submit(LONG)
+    for name in DEVICES:
+        run.until_sent(name, 2)
+    if not why_no_clock():
+        fleet.lan.hosts["three"].jump_clock(-7200)
+    fleet.lan.hosts["two"].fill_disk()
+    fleet.head.fill_disk()
+    run.until(lambda: any(event["text"] for event in run.events("trouble")), "trouble is said")
+    done = len(run.events("job_ended"))
+    fleet.head.free_disk()
+    run.until(lambda: len(run.events("job_ended")) > done, "it goes on")
+    fleet.lan.hosts["two"].free_disk()
+    run.completed()
+    fleet.assert_once(run.name, LONG_JOBS)
+    fleet.assert_no_orphan()
+
+
+def test_who_may_not_join(fleet: Fleet) -> None:
+    """Without the token, with a wrong one, and with an identity that another device has."""
+    late, one = fleet.lan.hosts["late"], fleet.lan.hosts["one"]
+    none = late.run(*COMMAND, "join", fleet.cluster, check=False)
+    assert none.returncode == 2
+    assert "no token" in none.stderr
+    (late.folder / "wrong").write_text("0" * 64)
+    wrong = late.run(*COMMAND, "join", fleet.cluster, "--token-file", late.folder / "wrong", check=False)
+    assert wrong.returncode == 1
+    assert "wants another token" in wrong.stderr
+    assert not late.processes(), "nothing half-started is left"
+    fleet.bring_token("late")
+    (late.home / "device").mkdir(exist_ok=True)
+    (late.home / "device/device-id").write_text((one.home / "device/device-id").read_text())
+    fleet.start_device("late")
+
+    def refused() -> bool:
+        return sum("two nodes claim to be device" in words for words in fleet.devices().values()) == 2
+
+    until(refused, lambda: f"{fleet.devices()} {fleet.services['late'].told()}", 60)
+    words = next(words for words in fleet.devices().values() if "two nodes claim" in words)
+    assert one.address in words and late.address in words
+    late.run(*COMMAND, "leave")
+    fleet.services.pop("late").wait()
+    until(lambda: not late.processes(), lambda: f"left: {late.processes()}")
+    fleet.until_free()
+    run = fleet.submit(SHORT)
+    run.completed()
+    fleet.assert_once(run.name, 6)
+
+
+def _now() -> float:
+    import time
+
+    return time.time()
