@@ -24,7 +24,7 @@ param(
     [switch] $Remove
 )
 $ErrorActionPreference = 'Stop'
-$ports = @(6380..6383) + @(20000..20099)
+$ports = @(6380, 6381, 6383) + @(20000..20099)  # not 6382: only the node itself calls it
 
 if (-not $Remove) {
     $line = wsl.exe --distribution $Distribution --exec ip -4 -o address show dev eth0 | Out-String

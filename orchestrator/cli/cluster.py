@@ -75,7 +75,8 @@ def join_cluster(options: JoinOptions) -> None:
     if not options.block and (why := _why_no_head(cluster, folder)) is not None:
         raise OrchestrateError(why)
     _keep_device_file(options.name, labels)
-    settings = NodeSettings(Role.DEVICE, cluster, own, _version(), _text(options.temp_dir))
+    told = options.address is not None
+    settings = NodeSettings(Role.DEVICE, cluster, own, _version(), _text(options.temp_dir), told_address=told)
     check_free(ports_of(settings))
     own_note = Noted(cluster, Role.DEVICE, uuid.uuid4().hex, None, _text(folder), options.token, settings.temp_dir)
     _run(settings, own_note, options.block)

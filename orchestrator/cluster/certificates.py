@@ -146,3 +146,12 @@ def _signed(
         builder.sign(signer, hashes.SHA256()).public_bytes(pem),
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
+
+
+def is_key_of(key: bytes, certificate: bytes) -> bool:
+    """Whether a private key (PEM) is that of a certificate (PEM); False also for what is no key."""
+    try:
+        own = serialization.load_pem_private_key(key, password=None).public_key()
+    except (ValueError, TypeError):
+        return False
+    return bool(own == x509.load_pem_x509_certificate(certificate).public_key())

@@ -48,6 +48,7 @@ class NodeSettings:
     version: str
     temp_dir: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    told_address: bool = True  # else it was looked up, and may be another one at the next start
 
     @property
     def port(self) -> int:

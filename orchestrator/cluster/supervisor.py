@@ -8,7 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 
+from orchestrator.cluster.addresses import address_towards
 from orchestrator.cluster.node import ray_program, remove_stale, why_not_started, will_not_pass
 from orchestrator.cluster.processes import END_S, end_all
 from orchestrator.cluster.ray_command import NODE_VARIABLE, NodeSettings, start_command
@@ -102,6 +105,9 @@ class Supervisor:
 
     def _once(self) -> tuple[bool, str]:
         """One life of the node: whether it was up, and the last that it said."""
+        if not self._settings.told_address and not self._settings.is_head:
+            with suppress(OrchestrateError):  # no way there now: Ray will say so
+                self._settings = replace(self._settings, address=address_towards(self._settings.cluster))
         remove_stale(self._settings)
         command = start_command(ray_program(), self._settings, block=True)
         self._child = subprocess.Popen(

@@ -51,21 +51,22 @@ def make_certificate(authority: Path, addresses: Sequence[str], folder: Path, no
 
 def keep_head_certificate(folder: Path, address: str, now: datetime | None = None) -> None:
     """The head's own: made, and made again when it ends soon or the head has another address."""
-    from orchestrator.cluster.certificates import is_signed_by, names_in, why_not_now
+    from orchestrator.cluster.certificates import is_key_of, is_signed_by, names_in, why_not_now
 
     make_authority(folder / "authority", now)
     with suppress(OSError, ValueError):
         certificate = (folder / CERTIFICATE).read_bytes()
         soon = (now or datetime.now(UTC)) + RENEW_BEFORE
         signed = is_signed_by(certificate, (folder / "authority" / AUTHORITY).read_bytes())
-        if signed and address in names_in(certificate) and why_not_now(certificate, soon) is None:
+        whole = signed and is_key_of((folder / KEY).read_bytes(), certificate)
+        if whole and address in names_in(certificate) and why_not_now(certificate, soon) is None:
             return
     make_certificate(folder / "authority", [address], folder, now)
 
 
 def tls_environment(folder: Path, address: str | None = None, now: datetime | None = None) -> dict[str, str]:
     """Ray's variables. Raises UsageError where the certificate has expired, or is not for ``address``."""
-    from orchestrator.cluster.certificates import is_signed_by, names_in
+    from orchestrator.cluster.certificates import is_key_of, is_signed_by, names_in
 
     for name in (AUTHORITY, CERTIFICATE):
         _check_time(folder / name, now)
@@ -76,7 +77,8 @@ def tls_environment(folder: Path, address: str | None = None, now: datetime | No
         raise UsageError(
             f"{folder / CERTIFICATE} is for {', '.join(names)}, and this host is {address}: {make_anew(folder)}"
         )
-    _bytes(folder / KEY)
+    if not is_key_of(_bytes(folder / KEY), certificate):
+        raise UsageError(f"{folder / KEY} is not the key of {CERTIFICATE} beside it: {make_anew(folder)}")
     mend_mode(folder / KEY)
     return {
         "RAY_USE_TLS": "1",

@@ -142,6 +142,7 @@ class Deeds:
         if state is not None and (state[0] == "done" or state[1] > report.attempt):
             self._tools.fleet.collected(report.device_id, key)
         else:
+            self._known.left[key] = report
             self._tools.fleet.left(report.device_id, key)
 
     def _set_split(self, command: SetSplit) -> None:

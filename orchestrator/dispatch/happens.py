@@ -37,13 +37,17 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class CampaignAdded:
-    """A campaign, new or from the ledger, with its jobs in the order of the plan; or more jobs of a known one."""
+    """A campaign, new or from the ledger, with its jobs in the order of the plan; or more jobs of a known one.
+
+    ``reports`` of its jobs that devices hold already.
+    """
 
     campaign_id: str
     priority: int
     created_unix_s: float
     jobs: Sequence[Waiting]
     doing: Doing = Doing.RUNNING
+    reports: tuple[Report, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from agents.contract.device import Device
@@ -117,7 +118,8 @@ class Coordinator:
         run = run_of_ledger(self._ledger, campaign_id)
         event = added_again(self._ledger, self._store, run)
         self.known.runs[campaign_id] = run
-        self.handle([event])
+        held = [key for key in self.known.left if key[0] in run.jobs]
+        self.handle([replace(event, reports=tuple(self.known.left.pop(key) for key in held))])
 
     def ask(self, work: Callable[[], T]) -> Future[T]:
         """Runs ``work`` on the loop's thread, where all state is its own. From any thread."""

@@ -106,6 +106,8 @@ class Schedule:
         touched = dict.fromkeys(self._queue(campaign, waiting) for waiting in event.jobs)
         if campaign.left == 0:
             yield from self._completed(campaign)
+        for report in event.reports:
+            yield from self._ended(report)
         for device in touched:
             yield from self._next(device)
 

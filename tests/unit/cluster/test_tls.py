@@ -295,3 +295,10 @@ def test_a_head_is_not_taken_for_another_address(tmp_path: Path) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         call(served.port, head, trusts=head, name="10.0.0.9")
     served.ended()
+
+
+def test_a_key_of_another_certificate_is_said(tmp_path: Path) -> None:
+    host, other = made(tmp_path), made(tmp_path, host="other")
+    (host / "server.key").write_bytes((other / "server.key").read_bytes())
+    with pytest.raises(UsageError, match=r"server\.key is not the key of server\.crt beside it"):
+        tls_environment(host, now=NOW)

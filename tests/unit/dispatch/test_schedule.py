@@ -553,6 +553,20 @@ RESTARTED: dict[str, Story] = {
             ["keep 2.1", "unknown 9.1", "1.1 failed, 1: engine_lost", "send 1.2 to a"],
         ),
     ],
+    "a campaign that is taken up while its device is there: what that holds already counts": [
+        (joined(A, reports=(report("1"), report("2", 2))), ["unknown 1.1", "unknown 2.2"]),
+        (
+            replace(
+                added("c", [Waiting("1", "a", state(), 1), Waiting("2", "a", state(), 3)]),
+                reports=(report("1"), report("2", 2)),
+            ),
+            ["keep 1.1", "discard 2.2", "send 2.4 to a"],
+        ),
+    ],
+    "all of a campaign that is taken up was done": [
+        (joined(A, reports=(report("1"),)), ["unknown 1.1"]),
+        (replace(added("c", [Waiting("1", "a", state(), 1)]), reports=(report("1"),)), ["keep 1.1", "completed c"]),
+    ],
     "what it was running is among its reports": [
         (joined(A), []),
         (added("c", jobs("a", "1", "2")), ["send 1.1 to a"]),

@@ -406,4 +406,4 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
 
 TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase
-TestAnyOrderOfEvents.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, database=None)
+TestAnyOrderOfEvents.settings = settings(max_examples=120, stateful_step_count=50, deadline=None, database=None)
