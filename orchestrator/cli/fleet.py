@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from agents.contract.job import MachineState
 from agents.contract.report import Cause
 from agents.device_file import Stated, parse_size, parse_watts
@@ -22,7 +24,7 @@ from orchestrator.dispatch.coordination import Coordination
 from orchestrator.dispatch.happens import Doing
 from orchestrator.dispatch.ledger import CampaignRow, Ledger
 from orchestrator.dispatch.pages import DeviceView, RunView, StatusPage
-from orchestrator.errors import NoCluster, UsageError
+from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.report.terminal import print_grid
 
 PASSED = (
@@ -119,9 +121,30 @@ def set_run(name: str, doing: str, *, address: str | None) -> None:
         with _own_ledger() as ledger:
             row = _row_named(name, ledger)
             run = row.id
-            if ledger is not None and row.left:
-                ledger.set_campaign(run, what)
+            if not row.left:
+                raise OrchestrateError(f"run {run}: all its jobs are done") from None
+            with _nobody_works() as free:
+                if not free:
+                    words = "a submit with a cluster of its own is at work; Ctrl-C there stops its run"
+                    raise OrchestrateError(words) from None
+                if ledger is not None:
+                    ledger.set_campaign(run, what)
     print(f"run {run}: {doing}; go on with: orchestrate resume {run}")
+
+
+@contextlib.contextmanager
+def _nobody_works() -> Iterator[bool]:
+    """Whether no coordinator works on this ledger; while this is entered, none begins."""
+    lock = FileLock(data_root() / "coordinator.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _row_named(name: str, ledger: Ledger | None) -> CampaignRow:

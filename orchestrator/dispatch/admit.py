@@ -41,7 +41,7 @@ def admitted(
 ) -> tuple[Run, tuple[str, ...]]:
     """The run, as the ledger holds it from now on, and why each cell that fits no device does not.
 
-    Raises UsageError, OrchestrateError; then nothing is left of it.
+    Raises UsageError, OrchestrateError; then it is in no ledger, and nothing of it will run.
     """
     matrix = matrix_from_json(submission.matrix_json)
     cells = expand(matrix)

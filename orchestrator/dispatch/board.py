@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from orchestrator.dispatch.happenings import Happening, JobProgress
 
+MOST_RUNS = 200
+"""Runs whose happenings are kept; the ledger and the store know all."""
 KEPT = 5_000
 """Happenings kept for a run: a watcher that was away for longer sees a gap in the lines, none in the counts."""
 
@@ -35,6 +37,8 @@ class Board:
         with self._changed:
             self._count += 1
             self._kept[run].append((self._count, happening))
+            if len(self._kept) > MOST_RUNS:
+                self._kept.pop(next(iter(self._kept)))
             self._changed.notify_all()
 
     def progress(self, happening: JobProgress) -> None:
@@ -43,38 +47,34 @@ class Board:
             self._progress[happening.device.device_id] = happening
             self._changed.notify_all()
 
-    def latest(self) -> dict[str, JobProgress]:
-        with self._changed:
-            return dict(self._progress)
-
     @property
     def count(self) -> int:
         with self._changed:
             return self._count
 
-    def news(self, run: str, after: int, wait_s: float, devices: Iterable[str] = ()) -> News:
+    def news(self, run: str, after: int, wait_s: float, devices: Collection[str] = ()) -> News:
         """What happened to ``run`` after number ``after``; waits up to ``wait_s`` for something to happen."""
         with self._changed:
-            progress = dict(self._progress)
-            self._changed.wait_for(lambda: not self._open or self._is_new(run, after, progress), timeout=wait_s)
+            before = self._progress_of(devices)
+            self._changed.wait_for(
+                lambda: not self._open or self._is_new(run, after) or self._progress_of(devices) != before,
+                timeout=wait_s,
+            )
             new = [happening for number, happening in self._kept[run] if number > after]
-            live = [self._progress[each] for each in devices if each in self._progress]
+            live = self._progress_of(devices)
             return News((*new, *live), self._count)
 
-    def _is_new(self, run: str, after: int, progress: dict[str, JobProgress]) -> bool:
-        kept = self._kept[run]
-        return bool(kept and kept[-1][0] > after) or self._progress != progress
+    def _is_new(self, run: str, after: int) -> bool:
+        kept = self._kept.get(run)
+        return bool(kept and kept[-1][0] > after)
+
+    def _progress_of(self, devices: Collection[str]) -> list[JobProgress]:
+        return [self._progress[each] for each in devices if each in self._progress]
 
     def wait(self, wait_s: float) -> None:
         """Until something happens, or ``wait_s`` are over."""
         with self._changed:
             self._changed.wait(timeout=wait_s)
-
-    def forget(self, runs_to_keep: Iterable[str]) -> None:
-        with self._changed:
-            keep = set(runs_to_keep)
-            for run in [run for run in self._kept if run not in keep]:
-                del self._kept[run]
 
     def close(self) -> None:
         with self._changed:

@@ -89,8 +89,12 @@ class Notifier:
         try:
             text = json.dumps(message).encode()
             subprocess.run(self._settings.command, input=text, check=True, capture_output=True, timeout=TIMEOUT_S)
-        except (OSError, subprocess.SubprocessError) as error:
-            return f"the notify command failed: {error}"
+        except subprocess.CalledProcessError as error:  # not its words: the command line may hold a secret
+            return f"the notify command failed: exit code {error.returncode}"
+        except subprocess.TimeoutExpired:
+            return f"the notify command failed: no end within {TIMEOUT_S:g} s"
+        except OSError as error:
+            return f"the notify command failed: {error.strerror or type(error).__name__}"
         return ""
 
     def _post(self, message: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ from orchestrator.results.store import Store
 
 CALL_S = 60.0
 NEEDS_S = 30.0
+STATE_S = 150.0  # the agent looks at its machine anew, which may take START_S there
 FIRST_DEVICES_S = 120.0
 T = TypeVar("T")
 
@@ -168,7 +169,12 @@ class Service:
         run, unplaced = admitted(submission, devices, self._ledger, self._store, self._root)
         row = self._ledger.campaign(run.campaign_id)
         added = CampaignAdded(run.campaign_id, row.priority, row.created_unix_s, waiting_of(run))
-        self._ask(lambda: self._begin(run, added))
+        try:
+            self._ask(lambda: self._begin(run, added))
+        except OrchestrateError as error:  # a second submit would measure it twice
+            raise OrchestrateError(
+                f"run {run.campaign_id} is kept, and begins when the coordinator can: {error}"
+            ) from error
         return Submitted(run.campaign_id, unplaced)
 
     def _begin(self, run: Run, added: CampaignAdded) -> None:
@@ -295,11 +301,16 @@ class Service:
     def state(self, name: str, stated: Stated) -> None:
         """The operator's word on a device's state. Raises UsageError for an unknown one, OrchestrateError else."""
         device_id = self._ask(lambda: self._device_named(name, live=True))
-        device = self._fleet.call(device_id, "state", stated).result(timeout=CALL_S)
+        try:
+            device = self._fleet.call(device_id, "state", stated).result(timeout=STATE_S)
+        except FutureTimeout:
+            raise OrchestrateError(f"device {name}: does not answer within {STATE_S:g} s") from None
         self._ask(lambda: self._loop.changed(device))
 
     def skip(self, name: str, state: MachineState) -> int:
         """What ``state`` asks for cannot be had on a device: its jobs there become rows that say so; how many."""
+        if state == MachineState():
+            raise UsageError("nothing is said to be skipped. Allowed: a split, a power limit, or both")
         return self._ask(lambda: self._skip(name, state))
 
     def _skip(self, name: str, state: MachineState) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from orchestrator.dispatch.board import KEPT, Board
+from orchestrator.dispatch.board import KEPT, MOST_RUNS, Board
 from orchestrator.dispatch.happenings import DeviceName, Ended, Happening, JobProgress, Stopping, Troubled
 
 LONG_S = 60.0
@@ -61,7 +61,6 @@ def test_of_progress_only_the_latest_and_only_of_the_runs_devices() -> None:
     board.progress(progress("b", "loading"))
     assert board.news("run-1", 0, 0.0, ["a", "c"]).happenings == (progress("a", "measuring"),)
     assert board.news("run-1", 0, 0.0).happenings == ()
-    assert board.latest() == {"a": progress("a", "measuring"), "b": progress("b", "loading")}
     board.tell("run-1", Stopping())
     assert board.news("run-1", 0, 0.0, ["b"]).happenings == (Stopping(), progress("b", "loading"))
 
@@ -118,10 +117,9 @@ def test_a_watcher_that_was_away_for_long_hears_the_latest() -> None:
     assert board.news("run-1", news.next, 0.0).happenings == ()
 
 
-def test_runs_that_are_over_can_be_forgotten() -> None:
+def test_of_many_runs_the_oldest_are_forgotten() -> None:
     board = Board()
-    board.tell("run-1", words(1))
-    board.tell("run-2", words(2))
-    board.forget(["run-2"])
-    assert board.news("run-1", 0, 0.0).happenings == ()
-    assert board.news("run-2", 0, 0.0).happenings == (words(2),)
+    for number in range(MOST_RUNS + 1):
+        board.tell(f"run-{number}", words(number))
+    assert board.news("run-0", 0, 0.0).happenings == ()
+    assert board.news("run-1", 0, 0.0).happenings == (words(1),)
