@@ -22,7 +22,7 @@ from agents.device_file import Stated, keep_stated, read_device_file
 from agents.errors import Unsupported
 from agents.inventory import boot_id
 from agents.lease import Lease
-from agents.memory.carveout import choose
+from agents.memory.carveout import choose, put_back
 from agents.models.needs import ModelNeed, free_bytes, needs
 from agents.models.peers import Peers
 from agents.models.share import ModelServer
@@ -238,8 +238,12 @@ class Agent:
                 allow = read_device_file(self._folder).allow
                 if not allow.set_dedicated_vram:
                     raise JobProcessFailed("device.yaml does not allow to set the dedicated VRAM")
-                choose(wanted_bytes, Path("/"))
-                subprocess.run(allow.reboot, check=True, capture_output=True, timeout=REBOOT_S)
+                before = choose(wanted_bytes, Path("/"))
+                try:
+                    subprocess.run(allow.reboot, check=True, capture_output=True, timeout=REBOOT_S)
+                except BaseException:
+                    put_back(before, Path("/"))  # else it would hold from some later boot on, which nobody asked for
+                    raise
             except Unsupported as error:
                 raise JobProcessFailed(error.detail) from error
             except (ValueError, OSError, subprocess.SubprocessError) as error:
@@ -289,11 +293,14 @@ class Agent:
             self._changed.wait_for(lambda: self._child is not child, timeout=CLOSE_S)
 
     def _end_child(self, cause: Cause, words: str) -> None:
-        """Ends the running job the hard way; its report will say why."""
+        """Ends the job process with its job; the report will say why. A power limit that it holds is restored."""
         self._end_as = (cause, words)
         if self._child is not None:
             self._going = self._child
-            self._child.kill()
+            _close(self._child)
+            killer = threading.Timer(CLOSE_S, self._child.kill)
+            killer.daemon = True
+            killer.start()
 
     def _up(self) -> Device:
         """The device, as the job process that runs now tells it. Raises JobProcessFailed within START_S."""

@@ -46,7 +46,7 @@ def inventory(folder: Path, engines: Iterable[EngineFound], sys_root: Path = Pat
     kind = own.memory or memory_kind(gpus, sys_root)
     if kind is MemoryKind.NONE and stated.dedicated_vram_bytes is not None:
         kind = MemoryKind.CARVE_OUT  # Linux under Windows, say: the operator knows what nothing here shows
-    split, split_source = _split(gpus, stated)
+    split, split_source = _split(kind, gpus, stated)
     options = tuple(option.size_bytes for option in options_of(sys_root))
     device = Device(
         device_id=device_id_of(folder),
@@ -76,8 +76,10 @@ def inventory(folder: Path, engines: Iterable[EngineFound], sys_root: Path = Pat
     return replace(device, fingerprint=fingerprint_of(device))
 
 
-def _split(gpus: tuple[Gpu, ...], stated: Stated) -> tuple[int | None, StateSource | None]:
-    """What the machine shows counts more than what somebody said."""
+def _split(kind: MemoryKind, gpus: tuple[Gpu, ...], stated: Stated) -> tuple[int | None, StateSource | None]:
+    """Of a carve-out. What the machine shows counts more than what somebody said; a card's own memory is no split."""
+    if kind is not MemoryKind.CARVE_OUT:
+        return None, None
     seen = next((gpu.vram_bytes for gpu in gpus if gpu.vram_bytes), None)
     if seen is not None:
         return seen, StateSource.SEEN

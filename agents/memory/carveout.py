@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +46,8 @@ def options_of(sys_root: Path) -> tuple[Option, ...]:
         return ()
 
 
-def choose(wanted_bytes: int, sys_root: Path) -> None:
-    """Has the firmware give this much to the GPU from the next boot on, and reads the choice back.
+def choose(wanted_bytes: int, sys_root: Path) -> str:
+    """Has the firmware give this much to the GPU from the next boot on, and reads the choice back; what it was before.
 
     Raises Unsupported, with the reason, where that cannot be done; nothing is changed then.
     """
@@ -57,12 +58,27 @@ def choose(wanted_bytes: int, sys_root: Path) -> None:
         raise Unsupported(f"the firmware offers no carve-out of {wanted_bytes / 2**20:.0f} MiB; it offers {offered}")
     file = folder / "carveout"
     try:
+        before = _index(file)
         file.write_text(f"{option.index}\n")
-        now = file.read_text().strip()
+        now = _index(file)
     except OSError as error:
         raise Unsupported(f"{file}: cannot be written: {error.strerror or error}") from error
     if now != str(option.index):
+        put_back(before, sys_root)
         raise Unsupported(f"{file}: {option.index} was written, and {now!a} is read back")
+    return before
+
+
+def put_back(index: str, sys_root: Path) -> None:
+    """The choice as it was, as far as that can be had."""
+    if folder := _folder(sys_root):
+        with suppress(OSError):
+            (folder / "carveout").write_text(f"{index}\n")
+
+
+def _index(file: Path) -> str:
+    with file.open(encoding="ascii", errors="replace") as opened:
+        return opened.read(64).strip()
 
 
 def _folder(sys_root: Path) -> Path | None:

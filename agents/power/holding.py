@@ -41,7 +41,10 @@ class PowerHold:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LimitNotHeld(f"{self._journal}: cannot be read: {error}") from error
         if name not in self._methods:
-            raise LimitNotHeld(f"{self._journal}: method {name} set a limit, and is not allowed or not known any more")
+            raise LimitNotHeld(
+                f"{self._journal}: {name} set a limit that was {old_w:g} W before, and device.yaml allows {name} no"
+                " more: allow it once, or set the limit yourself and delete the file"
+            )
         self._methods[name].set(old_w)
         self._journal.unlink(missing_ok=True)
 

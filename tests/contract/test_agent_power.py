@@ -127,7 +127,10 @@ def test_a_limit_left_by_a_method_that_is_allowed_no_more_keeps_the_device_away_
     (folder / "device.yaml").unlink()
     later = Agent(folder)
     try:
-        with pytest.raises(JobProcessFailed, match="method in-a-file set a limit, and is not allowed or not known"):
+        with pytest.raises(
+            JobProcessFailed,
+            match="in-a-file set a limit that was 80 W before, and device.yaml allows in-a-file no more",
+        ):
             later.device()
         (folder / "device.yaml").write_text("allow: {power: [in-a-file]}\n")
         assert later.device().power_methods == ("in-a-file",)
