@@ -77,11 +77,9 @@ def inventory(folder: Path, engines: Iterable[EngineFound], sys_root: Path = Pat
 
 
 def _split(kind: MemoryKind, gpus: tuple[Gpu, ...], stated: Stated) -> tuple[int | None, StateSource | None]:
-    """Of a carve-out. What the machine shows counts more than what somebody said; a card's own memory is no split."""
-    if kind is not MemoryKind.CARVE_OUT:
-        return None, None
+    """What the machine shows counts more than what somebody said; a card's own memory is no split."""
     seen = next((gpu.vram_bytes for gpu in gpus if gpu.vram_bytes), None)
-    if seen is not None:
+    if seen is not None and kind is MemoryKind.CARVE_OUT:
         return seen, StateSource.SEEN
     said = stated.dedicated_vram_bytes
     return said, None if said is None else StateSource.STATED

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.fleet.a_fleet import DEVICES, LONG, Fleet, Run, lan_of, started_fleet
 from tests.fleet.hosts import until, why_no_clock, why_not
 
-JOBS = 36
+JOBS = 24
 AT_WORK_S = 60.0
 
 

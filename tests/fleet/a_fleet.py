@@ -31,7 +31,7 @@ LONG = """
 name: long
 defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg700}
 axes: {context: [2K, 3K]}
-measure: {repeats: 6, warmups: 0}
+measure: {repeats: 4, warmups: 0}
 """
 SPLITS = """
 name: splits
@@ -193,11 +193,12 @@ class Fleet:
 
 
 def started_fleet(lan: Lan, devices: tuple[str, ...] = DEVICES) -> Fleet:
+    """Device `one` may choose its split by itself."""
     fleet = Fleet(lan)
     fleet.start_head()
     for name in devices:
         fleet.bring_token(name)
-        fleet.start_device(name)
+        fleet.start_device(name, device_file=SETS_ITS_SPLIT if name == "one" else "")
     fleet.until_free(*devices)
     return fleet
 

@@ -56,11 +56,6 @@ with Lan(pathlib.Path(sys.argv[1]), ["one"]) as lan:
     print("ready", flush=True)
     time.sleep(1000)
 """
-ALIVE = """
-import json, ray
-ray.init("10.77.0.1:6379", _node_ip_address="10.77.0.1", log_to_driver=False)
-print(json.dumps([node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]]))
-"""
 
 
 @pytest.fixture
@@ -300,22 +295,3 @@ class TestNothingIsLeft:
         assert len(left_by(owner)) == 2  # a disk and a folder
         with Lan(tmp_path / "next", ["one"]):
             assert left_by(owner) == []
-
-
-def test_a_ray_cluster_notices_the_end_of_one_host(head: Host, one: Host) -> None:
-    if not why_no_clock():
-        one.jump_clock(3600)  # Ray bears it
-    common = ("--include-log-monitor=false", "--object-store-memory=78643200", "--disable-usage-stats", "--num-cpus=0")
-    heads = ("--head", "--port=6379", "--include-dashboard=false")
-    head.run("ray", "start", *heads, f"--node-ip-address={head.address}", *common)
-    one.run("ray", "start", f"--address={head.address}:6379", f"--node-ip-address={one.address}", *common)
-
-    def alive() -> list[str]:
-        told = head.run("python", "-c", ALIVE).stdout.splitlines()  # Ray puts its warnings there too
-        return sorted(json.loads(next(line for line in told if line.startswith("["))))
-
-    assert alive() == ["head", "one"]
-    one.process("raylet/raylet").kill()
-    until(lambda: alive() == ["head"], "the news of the raylet's end")
-    until(lambda: not one.processes(), lambda: f"the end of {one.processes()}")
-    assert head.process("gcs_server").is_running()

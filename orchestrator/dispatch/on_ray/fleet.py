@@ -34,7 +34,7 @@ GATHER_S, GATHER_FROM = 0.004, 8
 REFRESH_S = 2.0
 """Between two looks at the nodes of the cluster."""
 START_S = 130.0  # the agent's own limit, and a little
-CLAIM_S = 10.0
+CLAIM_S = 5.0
 AGAIN_S = 10.0  # between two greetings of a node that cannot be used
 CLOSE_S = 10.0
 CALLS_AT_ONCE = 8  # a poll waits in one thread; start, cancel and collected pass it by
