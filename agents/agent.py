@@ -26,7 +26,7 @@ from agents.memory.carveout import choose, put_back
 from agents.models.needs import ModelNeed, free_bytes, needs
 from agents.models.peers import Peers
 from agents.models.share import ModelServer
-from agents.places import data_root, device_root
+from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
 from agents.spool import Spool
 
 
@@ -67,8 +67,8 @@ class Grant:
 
 CLOSE_S = 5.0
 REBOOT_S = 60.0
+IDLE_S = 30.0
 MEASURING = ("warm-up", "measuring")  # how the phases begin in which nothing else may use this machine
-PORT_VARIABLE = "ORCHESTRATE_MODELS_PORT"
 START_S = 120.0  # imports on a cold disk, and the drivers of a GPU waking up
 
 
@@ -85,10 +85,12 @@ class Agent:
         now: Callable[[], float] = time.time,
         start_s: float = START_S,
         monotonic: Callable[[], float] = time.monotonic,
+        idle_s: float = IDLE_S,
     ) -> None:
         """``folder``: where this device keeps its things; by default as ``agents.places`` says *on this machine*.
 
-        ``start_s``: how long the job process may take to say what this machine is.
+        ``start_s``: how long the job process may take to say what this machine is; ``idle_s``: how long it stays,
+        with the model that it has loaded, where nobody gives it a job or says that it may rest.
         """
         self._folder = folder or device_root(data_root())
         self._now = now
@@ -103,6 +105,8 @@ class Agent:
         self._closing = False
         self._said_before = 0  # size of the job process's log when the present one was started
         self._start_s = start_s
+        self._idle_s = idle_s
+        self._idle: threading.Timer | None = None
         self._error: str | None = None
         self._lease = Lease(monotonic)
         self._end_as: tuple[Cause, str] | None = None  # why the job process is being killed
@@ -121,6 +125,8 @@ class Agent:
             for report in self._spool.reports():
                 if (report.job_id, report.attempt) != running:
                     self._reports.setdefault((report.job_id, report.attempt), report)
+            if self._job is None:
+                self._rest_later()
             return Hello(device, self._status())
 
     def device(self) -> Device:
@@ -144,6 +150,8 @@ class Agent:
             self._lease.heard(grant.term)  # a newer coordinator may have spoken meanwhile
             if self._is_running(job):  # started by another thread meanwhile
                 return self._status()
+            if self._idle is not None:
+                self._idle.cancel()
             self._job, self._phase, self._live = job, "starting", None
             self._lease.begin(grant.lease_s)
             threading.Thread(target=self._watch_lease, args=(job,), name="lease", daemon=True).start()
@@ -258,7 +266,7 @@ class Agent:
         """Begins to serve this device's model files to others that know ``token``; the port. Raises OSError."""
         with self._changed:
             if self._models is None:
-                store, port = self._folder / "models", int(os.environ.get(PORT_VARIABLE, "0"))
+                store, port = self._folder / "models", int(os.environ.get(MODELS_PORT_VARIABLE, "0"))
                 try:
                     self._models = ModelServer(store, token, self._measures, port=port)
                 except OSError:  # another agent of this machine has the port
@@ -273,6 +281,8 @@ class Agent:
         """Ends the job process and with it the engine."""
         with self._changed:
             self._closing = True
+            if self._idle is not None:
+                self._idle.cancel()
             child, models, self._models = self._child, self._models, None
             self._changed.notify_all()
         if models is not None:
@@ -399,6 +409,15 @@ class Agent:
             report = from_json(Report, json.dumps(message["report"]))
             self._reports[report.job_id, report.attempt] = report
             self._job, self._phase = None, "idle"
+            self._rest_later()
+
+    def _rest_later(self) -> None:
+        """A coordinator that was replaced between two jobs says nothing more: the memory is given back all the same."""
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = threading.Timer(self._idle_s, self.rest)
+        self._idle.daemon = True
+        self._idle.start()
 
     def _lost(self, job: Job, code: int) -> Report:
         device = self._device

@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 HOME_VARIABLE = "ORCHESTRATE_HOME"
+MODELS_PORT_VARIABLE = "ORCHESTRATE_MODELS_PORT"
+"""Port at which a device serves its model files to others."""
+HEAD_MODELS_PORT_VARIABLE = "ORCHESTRATE_HEAD_MODELS_PORT"
+"""The same of the head, whose host may be a device as well."""
 
 
 def data_root() -> Path:

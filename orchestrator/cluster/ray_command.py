@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agents.places import HEAD_MODELS_PORT_VARIABLE, MODELS_PORT_VARIABLE
+
 HEAD_PORT = 6379
 OBJECT_STORE_BYTES = 78_643_200  # Ray's least: reports are small
 MODELS_PORT = 6383
@@ -26,8 +28,6 @@ PINNED: Mapping[str, int] = {
 
 NODE_VARIABLE = "ORCHESTRATE_NODE"
 """In the environment of all that belongs to a node that was started here, so that all of it can be found and ended."""
-MODELS_PORT_VARIABLE = "ORCHESTRATE_MODELS_PORT"
-HEAD_MODELS_PORT_VARIABLE = "ORCHESTRATE_HEAD_MODELS_PORT"
 
 
 class Role(StrEnum):
@@ -47,7 +47,6 @@ class NodeSettings:
     address: str
     version: str
     temp_dir: str | None = None
-    labels: tuple[tuple[str, str], ...] = ()
     told_address: bool = True  # else it was looked up, and may be another one at the next start
 
     @property
@@ -61,7 +60,7 @@ class NodeSettings:
 
 def start_command(ray: str, settings: NodeSettings, *, block: bool) -> list[str]:
     """``ray start ...`` for this node."""
-    labels = {"orchestrate-role": settings.role.value, "orchestrate-version": settings.version, **dict(settings.labels)}
+    labels = {"orchestrate-role": settings.role.value, "orchestrate-version": settings.version}
     words = [ray, "start"]
     words += ["--head", f"--port={settings.port}"] if settings.is_head else [f"--address={settings.cluster}"]
     words += [

@@ -90,11 +90,11 @@ class Service:
     def _serve_models(self) -> None:
         """The head gives its own model files to devices, and has them give theirs to each other."""
         from agents.models.share import ModelServer
-        from agents.places import device_root
+        from agents.places import HEAD_MODELS_PORT_VARIABLE, device_root
 
         try:
             token = models_token(self._root)
-            port = int(os.environ.get("ORCHESTRATE_HEAD_MODELS_PORT", "0"))
+            port = int(os.environ.get(HEAD_MODELS_PORT_VARIABLE, "0"))
             self._server = ModelServer(device_root(self._root) / "models", token, lambda: False, port=port)
         except OSError as error:
             raise OrchestrateError(f"{self._root}: cannot serve model files: {error}") from error

@@ -228,3 +228,29 @@ def test_a_report_that_was_on_the_disk_when_the_job_was_ended_is_the_one_that_is
     outcome = report_of(agent).outcome
     assert isinstance(outcome, Failed)
     assert (outcome.cause, "exit code -9" in outcome.detail) == (Cause.ENGINE_LOST, True)
+
+
+def test_a_job_process_that_nobody_gives_a_job_ends_with_its_model(folder: Path) -> None:
+    """Its coordinator may have been killed between two jobs: the next one knows of no model that is loaded."""
+    agent = Agent(folder, idle_s=0.3)
+    try:
+        agent.hello(term=1)
+        first = runner()
+        until(lambda: ended(first), "the end of a job process without a job")
+        agent.start(a_job(), Grant(term=1))
+        second = runner()
+        assert isinstance(report_of(agent).outcome, Measured)
+        until(lambda: ended(second), "its end after its job")
+        assert agent.poll(term=1).reports, "its report is still told"
+    finally:
+        agent.close()
+
+
+def test_a_long_job_is_not_idleness(folder: Path) -> None:
+    agent = Agent(folder, idle_s=0.05)
+    try:
+        agent.start(long_job(), Grant(term=1))
+        until_streaming(agent)
+        assert agent.poll(0.2, term=1).job == ("j", 1)
+    finally:
+        agent.close()

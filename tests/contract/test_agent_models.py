@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from agents.agent import PORT_VARIABLE, Agent, Grant
+from agents.agent import Agent, Grant
 from agents.contract.job import LoadSettings, ModelSource
 from agents.contract.report import Failed
 from agents.models.peers import Peer, Peers
 from agents.models.tiny import make_tiny
+from agents.places import MODELS_PORT_VARIABLE
 from tests.contract.an_agent import a_job, key_of, long_job, report_of, runners
 from tests.contract.waiting import until
 
@@ -84,7 +85,7 @@ def test_models_are_served_to_those_who_know_the_token_until_close(idle: Agent) 
 def test_the_port_for_models_is_the_one_that_is_asked_for(idle: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     held, port = a_free_port()
     held.close()
-    monkeypatch.setenv(PORT_VARIABLE, str(port))
+    monkeypatch.setenv(MODELS_PORT_VARIABLE, str(port))
     assert idle.serve_models(TOKEN) == port
     assert asked(port, f"/sha256/{'0' * 64}") == (404, "lacks")
 
@@ -93,7 +94,7 @@ def test_another_port_where_that_one_is_taken(idle: Agent, monkeypatch: pytest.M
     held, port = a_free_port()
     with held:
         held.listen()
-        monkeypatch.setenv(PORT_VARIABLE, str(port))
+        monkeypatch.setenv(MODELS_PORT_VARIABLE, str(port))
         other = idle.serve_models(TOKEN)
         assert other not in (0, port)
         assert asked(other, f"/sha256/{'0' * 64}") == (404, "lacks")

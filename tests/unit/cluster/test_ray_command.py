@@ -16,7 +16,7 @@ from orchestrator.cluster.ray_command import (
 )
 
 HEAD = NodeSettings(Role.HEAD, "10.0.0.1:6379", "10.0.0.1", "0.1.0")
-DEVICE = NodeSettings(Role.DEVICE, "10.0.0.1:6379", "10.0.0.2", "0.1.0", temp_dir="/run/o", labels=(("lab", "munich"),))
+DEVICE = NodeSettings(Role.DEVICE, "10.0.0.1:6379", "10.0.0.2", "0.1.0", temp_dir="/run/o")
 COMMON = [
     "--node-manager-port=6380",
     "--object-manager-port=6381",
@@ -41,7 +41,7 @@ def test_a_device() -> None:
     words = start_command("/x/ray", DEVICE, block=True)
     assert words[:3] == ["/x/ray", "start", "--address=10.0.0.1:6379"]
     assert set(words) >= {*COMMON, "--node-ip-address=10.0.0.2", "--temp-dir=/run/o", "--block"}
-    assert "--labels=orchestrate-role=device,orchestrate-version=0.1.0,lab=munich" in words
+    assert "--labels=orchestrate-role=device,orchestrate-version=0.1.0" in words
     assert not any(word.startswith(("--head", "--port", "--include-dashboard")) for word in words)  # Ray refuses them
 
 
