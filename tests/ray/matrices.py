@@ -24,6 +24,9 @@ axes: {context: [2K, 3K]}
 measure: {repeats: 3, warmups: 0}
 """
 
+LONGER_JOBS = 30
+LONGER = LONG.replace("repeats: 3", "repeats: 15")
+
 ENDLESS = LONG.replace("repeats: 3", "repeats: 1000")
 
 FAILING = """
