@@ -138,8 +138,6 @@ def through_ray(folder: Path, jobs: int, devices: int) -> float:
 
 def without_ray(folder: Path, jobs: int, devices: int) -> float:
     """The same writes, as many a round as there are devices; jobs a second."""
-    from orchestrator.plan.jobs import job_of
-
     known = {each.device_id: each for each in (a_device(number) for number in range(devices))}
     ledger, store, run = submitted(folder, jobs, list(known.values()))
     records = Records(ledger, store, {RUN: run}, known, 1)
@@ -148,7 +146,7 @@ def without_ray(folder: Path, jobs: int, devices: int) -> float:
     for start in range(0, len(ids), devices):
         group = ids[start : start + devices]
         sends = [Send(RUN, job_id, 1, run.jobs[job_id].device_id) for job_id in group]
-        made = [job_of(run.matrix, RUN, run.jobs[job_id], 1) for job_id in group]
+        made = [run.job(job_id, 1) for job_id in group]
         keeps = [Keep(report_of(job, known[job.device_id])) for job in made]
         records.write([*keeps, *sends])
     seconds = time.perf_counter() - began
@@ -157,7 +155,7 @@ def without_ray(folder: Path, jobs: int, devices: int) -> float:
 
 
 def idle_agent(seconds: float) -> float:
-    """Share of one core that a real agent takes which has nothing to do, in %."""
+    """Share of one core, in %, of a real agent that has nothing to do and is not ended yet (the coordinator does, after 30 s)."""
     agent: Any = ray.remote(Agent)
     with tempfile.TemporaryDirectory() as folder:
         handle = agent.options(num_cpus=0, max_concurrency=8).remote(Path(folder))
@@ -185,7 +183,7 @@ def main() -> None:
             through = through_ray(Path(other), options.jobs, options.devices)
         print(f"{options.jobs:,} jobs that do nothing, {options.devices} devices: {through:.0f} a second")
         print(f"ledger and store alone: {alone:.0f} a second")
-        print(f"an idle agent: {idle_agent(30.0):.2f} % of one core")
+        print(f"an idle agent, until it is ended: {idle_agent(30.0):.2f} % of one core")
     finally:
         connection.close()
 

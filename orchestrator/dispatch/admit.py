@@ -10,11 +10,11 @@ from pathlib import Path
 from agents.contract.device import Device
 from agents.contract.report import Cause, Refused, Report
 from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.records import kept
 from orchestrator.dispatch.runs import Run, planned_run
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.matrix import Matrix, check_size, expand, matrix_from_json
-from orchestrator.plan.jobs import Plan, PlannedJob, job_id_of, plan_jobs
+from orchestrator.plan.jobs import Plan, PlannedJob, job_id_of, job_of, plan_jobs
+from orchestrator.results.rows import Kept
 from orchestrator.results.store import Store
 
 
@@ -81,7 +81,8 @@ def keep_unplaced(run: Run, plan: Plan, store: Store) -> None:
         asked_for = cell.device or ""  # equal cells that name two devices are two rows
         job_id = job_id_of(run.campaign_id, cell.cell_id, asked_for, 0)
         report = Report(job_id, 1, run.campaign_id, asked_for, "", "", now, now, Refused(Cause.NO_DEVICE, why))
-        rows.append(kept(run, PlannedJob(cell, asked_for, 0), report, None))
+        job = job_of(run.matrix, run.campaign_id, PlannedJob(cell, asked_for, 0), 1)
+        rows.append(Kept(job, report, None))
     store.append_many(rows)
 
 

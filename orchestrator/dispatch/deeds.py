@@ -40,7 +40,6 @@ from orchestrator.dispatch.notify import Notifier
 from orchestrator.dispatch.operator_words import ask_words
 from orchestrator.dispatch.records import report_to_keep
 from orchestrator.errors import OrchestrateError
-from orchestrator.plan.jobs import job_of
 from orchestrator.results.store import Store
 
 COMPACT_FROM = 500
@@ -110,7 +109,7 @@ class Deeds:
 
     def _send(self, command: Send) -> None:
         run, device_id = self._known.runs[command.campaign_id], command.device_id
-        job = job_of(run.matrix, command.campaign_id, run.jobs[command.job_id], command.attempt)
+        job = run.job(command.job_id, command.attempt)
         peers = self._tools.peers.for_job(device_id, job) if self._tools.peers is not None else None
         self._tools.fleet.send(device_id, job, Grant(self._term, self._tools.lease_s, peers))
         self._tools.board.tell(

@@ -79,6 +79,15 @@ class Fleet(Protocol):
         """From any thread: ``listen`` returns at once."""
         ...
 
+    def sleep(self) -> None:
+        """Nothing is left to do: what takes the devices' time ends, and they stay known, for as long as their hosts
+        are there. Nothing may be sent until ``rouse``."""
+        ...
+
+    def rouse(self) -> None:
+        """Each device that sleeps joins again: ``settled`` says when. From the thread that listens."""
+        ...
+
     def send(self, device_id: str, job: Job, grant: Grant) -> None: ...
 
     def collected(self, device_id: str, attempt: Attempt) -> None:

@@ -41,6 +41,12 @@ class InlineFleet:
     def wake(self) -> None:
         pass
 
+    def sleep(self) -> None:
+        pass
+
+    def rouse(self) -> None:
+        pass
+
     def send(self, device_id: str, job: Job, grant: Grant) -> None:
         self._agent.start(job, grant)
 

@@ -55,6 +55,9 @@ AGAIN_S = 2.0
 """Between two tries to write where a disk takes no more."""
 REBOOT_S = 900.0
 """So long a device that was told to reboot may still be there."""
+SLEEP_S = 30.0
+"""Without work for so long, the agents end: an idle actor of Ray takes 0.8 to 1 % of a core (it wakes 100 times a
+second), which the next thing that is measured on the device, by whomever, would feel."""
 SEEN_S = 30.0
 """How exact the ledger is on when a device was last there."""
 
@@ -97,7 +100,8 @@ class Coordinator:
         self._late: list[News] = []  # heard while nothing could be written
         self._rebooting: dict[str, tuple[float, SetSplit]] = {}  # since when
         self._try_again_s = 0.0
-        self._seen_s = monotonic()
+        self._seen_s = self._worked_s = monotonic()
+        self._sleeping = False
         self._closed = threading.Event()
 
     @property
@@ -163,6 +167,7 @@ class Coordinator:
         self.handle([event for each in late for event in self._events(each)])
         self._note_idle_reboots()
         self._note_seen()
+        self._sleep_without_work()
 
     def handle(self, events: Sequence[Event]) -> None:
         """On the loop's thread: decides, writes down, does."""
@@ -244,6 +249,8 @@ class Coordinator:
     def _joined(self, device: Device, address: str, status: Any) -> Sequence[Event]:
         before = self.known.devices.get(device.device_id)
         self._rebooting.pop(device.device_id, None)
+        if self._sleeping:  # it is new: the others go on sleeping, and this one joins them
+            self._sleeping, self._worked_s = False, self._monotonic()
         self.known.devices[device.device_id] = device
         self.known.addresses[device.device_id] = address
         with suppress(OrchestrateError):  # a full disk: it is written when it is next seen
@@ -281,6 +288,19 @@ class Coordinator:
                 state = MachineState(dedicated_vram_bytes=command.dedicated_vram_bytes)
                 why = f"the agent set it, and the machine did not reboot within {REBOOT_S / 60:g} min"
                 self.handle([StateRefused(device_id, state, why, by_agent=True)])
+
+    def rouse(self) -> None:
+        """On the loop's thread, before there is work again: devices that sleep join again."""
+        self._sleeping = False
+        self._worked_s = self._monotonic()
+        self._fleet.rouse()
+
+    def _sleep_without_work(self) -> None:
+        if self.schedule.at_work or not self._patient:
+            self._worked_s = self._monotonic()
+        elif not self._sleeping and self._monotonic() - self._worked_s >= SLEEP_S:
+            self._sleeping = True
+            self._fleet.sleep()
 
     def _note_seen(self) -> None:
         if self._monotonic() - self._seen_s >= SEEN_S:

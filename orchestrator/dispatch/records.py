@@ -10,7 +10,6 @@ from agents.contract.report import Cause, Failed, Outcome, Refused, Report
 from orchestrator.dispatch.happens import Command, GiveUp, Keep, PutBack, Retry, Send
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.runs import Run
-from orchestrator.plan.jobs import PlannedJob, job_of
 from orchestrator.results.rows import Kept
 from orchestrator.results.store import Store
 
@@ -36,8 +35,8 @@ class Records:
                 self._note(command)
 
     def _kept(self, report: Report) -> Kept:
-        run = self._runs[report.campaign_id]
-        return kept(run, run.jobs[report.job_id], report, self._devices.get(report.device_id))
+        job = self._runs[report.campaign_id].job(report.job_id, report.attempt)
+        return Kept(job, report, self._devices.get(report.device_id))
 
     def _note(self, command: Command) -> None:
         match command:
@@ -54,10 +53,6 @@ class Records:
                 self._ledger.put_back(report.job_id)
             case _:
                 pass
-
-
-def kept(run: Run, planned: PlannedJob, report: Report, device: Device | None) -> Kept:
-    return Kept(job_of(run.matrix, report.campaign_id, planned, report.attempt), report, device)
 
 
 def report_to_keep(command: Command, devices: Mapping[str, Device]) -> Report | None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
+from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause
 from orchestrator.dispatch.happenings import JobName
 from orchestrator.dispatch.happens import CampaignAdded, Waiting
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.errors import OrchestrateError
-from orchestrator.matrix import Matrix, expand, matrix_from_json
-from orchestrator.plan.jobs import Plan, PlannedJob, job_id_of
+from orchestrator.matrix import Cell, Matrix, expand, matrix_from_json
+from orchestrator.plan.jobs import Plan, PlannedJob, job_id_of, job_of
 from orchestrator.results.store import Store
+
+CELLS_KEPT = 4096
+"""Cells whose jobs are kept ready to be copied: a job is made for its send and for its result, on each device."""
 
 
 @dataclass
@@ -27,10 +32,21 @@ class Run:
 
     def __post_init__(self) -> None:
         self.device_ids = frozenset(job.device_id for job in self.jobs.values())
+        self._of_cell = lru_cache(CELLS_KEPT)(self._made)
+
+    def job(self, job_id: str, attempt: int) -> Job:
+        """The complete job, as it travels."""
+        planned = self.jobs[job_id]
+        job, _ = self._of_cell(planned.cell)
+        return replace(job, job_id=job_id, attempt=attempt, device_id=planned.device_id, repeat=planned.repeat)
 
     def name_of(self, job_id: str) -> JobName:
         planned = self.jobs[job_id]
-        return JobName(job_id, planned.cell.cell_id, planned.cell.label(), planned.repeat)
+        job, label = self._of_cell(planned.cell)
+        return JobName(job_id, job.cell_id, label, planned.repeat)
+
+    def _made(self, cell: Cell) -> tuple[Job, str]:
+        return job_of(self.matrix, self.campaign_id, PlannedJob(cell, "", 0), 0), cell.label()
 
 
 def planned_run(campaign_id: str, matrix: Matrix, plan: Plan) -> Run:

@@ -61,6 +61,11 @@ class Schedule:
         return any(device.running or device.occupied or device.rebooting for device in self._devices.values())
 
     @property
+    def at_work(self) -> bool:
+        """A run goes on, or something of it still does."""
+        return self.busy or any(each.left and each.doing is Doing.RUNNING for each in self._campaigns.values())
+
+    @property
     def absent(self) -> tuple[str, ...]:
         """Devices that have work and are not there."""
         return tuple(key for key, device in self._devices.items() if not device.present and any(device.waiting()))

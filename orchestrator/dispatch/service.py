@@ -148,6 +148,14 @@ class Service:
 
     def wait_for_devices(self, timeout_s: float = FIRST_DEVICES_S) -> None:
         """Until every host that is there now has become a device, or said why not. Raises OrchestrateError for none."""
+        self._rouse(timeout_s)
+        if not self._loop.known.addresses:
+            why = "; ".join(self._loop.known.troubles.values())
+            raise OrchestrateError(f"no device is in the cluster{': ' + why if why else ''}")
+
+    def _rouse(self, timeout_s: float = FIRST_DEVICES_S) -> None:
+        """Before there is work, or a word for an agent: devices that sleep are there again, or the time is over."""
+        self._ask(self._loop.rouse)
         deadline = time.monotonic() + timeout_s
         while not self._fleet.settled:
             self._raise_error()
@@ -155,9 +163,6 @@ class Service:
                 break
             self._board.wait(0.2)
         self._ask(lambda: None)  # what was heard has been taken in
-        if not self._loop.known.addresses:
-            why = "; ".join(self._loop.known.troubles.values())
-            raise OrchestrateError(f"no device is in the cluster{': ' + why if why else ''}")
 
     def submit(self, submission: Submission) -> Submitted:
         """A new run. Raises UsageError where no device can run any of it, OrchestrateError for a full disk."""
@@ -219,6 +224,8 @@ class Service:
 
     def set_run(self, campaign_id: str, doing: Doing, priority: int | None = None) -> None:
         """Pause, cancel, go on, or another priority. A run that is complete stays as it is."""
+        if doing is Doing.RUNNING:
+            self._rouse()
         self._ask(lambda: self._set_run(campaign_id, doing, priority))
 
     def _set_run(self, campaign_id: str, doing: Doing, priority: int | None) -> None:
@@ -260,6 +267,7 @@ class Service:
 
     def retry(self, campaign_id: str, causes: list[str]) -> int:
         """Jobs that failed with one of ``causes`` run again; how many."""
+        self._rouse()
         return self._ask(lambda: self._retry(campaign_id, causes))
 
     def _retry(self, campaign_id: str, causes: list[str]) -> int:
@@ -301,6 +309,7 @@ class Service:
     def state(self, name: str, stated: Stated) -> None:
         """The operator's word on a device's state. Raises UsageError for an unknown one, OrchestrateError else."""
         device_id = self._ask(lambda: self._device_named(name, live=True))
+        self._rouse()
         try:
             device = self._fleet.call(device_id, "state", stated).result(timeout=STATE_S)
         except FutureTimeout:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -76,11 +77,12 @@ def devices_of(run: str, devices: Iterable[Device]) -> pa.Table:
 
 
 def _columns_of(value: Any, prefix: str = "") -> Row:
-    return {
-        prefix + each.name: getattr(value, each.name)
-        for each in dataclasses.fields(value)
-        if "definition" in each.metadata
-    }
+    return {prefix + name: getattr(value, name) for name in _columns(cast(Hashable, type(value)))}
+
+
+@cache
+def _columns(kind: Hashable) -> tuple[str, ...]:
+    return tuple(each.name for each in dataclasses.fields(cast(Any, kind)) if "definition" in each.metadata)
 
 
 def _time(unix_s: float) -> datetime:

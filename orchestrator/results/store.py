@@ -73,6 +73,7 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self._cleaned: set[str] = set()
+        self._devices: set[tuple[str, str]] = set()  # run, name of the file
         self._merged: dict[Path, frozenset[Key]] = {}
 
     def run_folder(self, run: str) -> Path:
@@ -195,9 +196,12 @@ class Store:
     def _keep_device(self, folder: Path, run: str, device: Device) -> None:
         """Once a fingerprint and device: two machines of one kind can share a fingerprint."""
         name = f"{_checked(device.fingerprint or 'unknown', 'fingerprint')}-{_checked(device.device_id, 'device id')}"
+        if (run, name) in self._devices:
+            return
         path = folder / "devices" / f"{name}.parquet"
         if not path.exists():
             _write(path, devices_of(run, [device]))
+        self._devices.add((run, name))
 
     def _clean_once(self, run: str) -> None:
         if run not in self._cleaned:

@@ -179,6 +179,7 @@ class SimulatedFleet:
         self.up: set[str] = set()
         self.closed = False
         self.asks: list[tuple[str, str, tuple[Any, ...]]] = []
+        self.slept_s: list[float] = []
         self._news: list[News] = []
         self._stuck: dict[str, list[Callable[[], None]]] = {}  # calls to a device whose link is cut
 
@@ -199,6 +200,11 @@ class SimulatedFleet:
                 device.fleet = None
 
     def wake(self) -> None: ...
+
+    def sleep(self) -> None:
+        self.slept_s.append(self.world.now_s)
+
+    def rouse(self) -> None: ...
 
     def listen(self, wait_s: float) -> Sequence[News]:
         deadline_s = self.world.now_s + wait_s

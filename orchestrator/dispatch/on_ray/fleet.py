@@ -33,6 +33,8 @@ GATHER_S, GATHER_FROM = 0.004, 8
 """So long answers are gathered from so many devices on: what comes together costs one flush to the disk (8 ms)."""
 REFRESH_S = 2.0
 """Between two looks at the nodes of the cluster."""
+NAME_FREE_S = 1.0
+"""So long Ray may take to give away the name of an actor that was ended."""
 START_S = 130.0  # the agent's own limit, and a little
 CLAIM_S = 5.0
 AGAIN_S = 10.0  # between two greetings of a node that cannot be used
@@ -53,8 +55,14 @@ class Phase(Enum):
     GREETED = auto()  # asked who it is
     CLAIMS = auto()  # says it is a device that another node is: that one is asked whether it lives
     UP = auto()
+    CLOSING = auto()  # its agent ends, for want of work
+    ASLEEP = auto()  # a device without an agent
+    ROUSED = auto()  # greeted in a moment
     OUT = auto()  # cannot be used; greeted again after a while
     DOUBLE = auto()  # two live nodes claim to be one device: neither is used
+
+
+ASLEEP = (Phase.CLOSING, Phase.ASLEEP, Phase.ROUSED)
 
 
 @dataclass(eq=False)
@@ -68,6 +76,7 @@ class NodeOf:
     status: Status | None = None
     until_s: float = 0.0  # when the phase is over
     polled: bool = False
+    told: bool = False  # the coordinator counts on it
 
     @property
     def shown(self) -> str:
@@ -151,7 +160,8 @@ class RayFleet:
         for node in list(self._nodes.values()):
             if now >= node.until_s:
                 yield from self._over(node)
-        self.settled = all(node.phase not in (Phase.GREETED, Phase.CLAIMS) for node in self._nodes.values())
+        unsettled = (Phase.GREETED, Phase.CLAIMS, Phase.ROUSED)
+        self.settled = all(node.phase not in unsettled for node in self._nodes.values())
 
     def _hosts(self) -> list[dict[str, Any]]:
         """All nodes of the cluster that ever were, as Ray lists them."""
@@ -176,18 +186,15 @@ class RayFleet:
                 yield from self._out(node, f"its agent did not answer within {START_S:g} s")
             case Phase.CLAIMS:  # the other one says nothing: it is this machine as it was before
                 yield from self._superseded(node)
-            case Phase.OUT:
+            case Phase.OUT | Phase.ROUSED:
                 self._greet(node)
-            case Phase.UP | Phase.DOUBLE:
+            case Phase.UP | Phase.CLOSING | Phase.ASLEEP | Phase.DOUBLE:
                 pass
 
     def _left(self, node: NodeOf) -> Iterator[News]:
         del self._nodes[node.node_id]
         yield NodeTrouble(node.key, "")
-        if self._owns(node) and node.device is not None:
-            del self._by_device[node.device.device_id]
-            if node.phase is Phase.UP:
-                yield Silent(node.device.device_id, f"its host {node.shown} left the cluster")
+        yield from self._lost(node, f"its host {node.shown} left the cluster")
         if node.phase is Phase.DOUBLE:
             yield from self._alone_again(node)
 
@@ -198,6 +205,13 @@ class RayFleet:
             if other.phase is Phase.DOUBLE and same:
                 yield NodeTrouble(other.key, "")
                 self._greet(other)
+
+    def _lost(self, node: NodeOf, why: str) -> Iterator[News]:
+        if self._owns(node) and node.device is not None:
+            del self._by_device[node.device.device_id]
+            if node.told:
+                yield Silent(node.device.device_id, why)
+        node.told = False
 
     def _owns(self, node: NodeOf) -> bool:
         return node.device is not None and self._by_device.get(node.device.device_id) is node
@@ -219,6 +233,9 @@ class RayFleet:
             return  # its host has left since
         if kind in ("start", "poll"):
             node.polled = False
+        if kind == "close":
+            self._closed(node)
+            return
         try:
             value = future.result()
         except ActorUnavailableError:  # the call may have run or not: it says how it stands when it is greeted
@@ -254,15 +271,12 @@ class RayFleet:
 
     def _died(self, node: NodeOf, error: RayActorError) -> Iterator[News]:
         """The agent is gone; another one is made in a moment, if the node is still there."""
-        if node.phase is Phase.OUT:
+        if node.phase in (Phase.OUT, *ASLEEP):
             return
         if node.phase is Phase.CLAIMS:  # it was the other node that was asked
             yield from self._superseded(node)
             return
-        if self._owns(node) and node.device is not None:
-            del self._by_device[node.device.device_id]
-            if node.phase is Phase.UP:
-                yield Silent(node.device.device_id, f"its agent ended: {first_line(error)}")
+        yield from self._lost(node, f"its agent ended: {first_line(error)}")
         node.phase, node.until_s = Phase.OUT, self._monotonic() + REFRESH_S
 
     def _failed(self, node: NodeOf, kind: str, error: RayError) -> Iterator[News]:
@@ -273,10 +287,7 @@ class RayFleet:
         yield from self._out(node, first_line(getattr(error, "cause", None) or error))
 
     def _out(self, node: NodeOf, why: str) -> Iterator[News]:
-        if self._owns(node) and node.device is not None:
-            del self._by_device[node.device.device_id]
-            if node.phase is Phase.UP:
-                yield Silent(node.device.device_id, why)
+        yield from self._lost(node, why)
         node.phase, node.until_s = Phase.OUT, self._monotonic() + AGAIN_S
         yield NodeTrouble(node.key, f"node {node.shown}: {why}")
 
@@ -292,12 +303,17 @@ class RayFleet:
         if other is None or other is node:
             yield from self._accepted(node)
             return
+        if other.phase in ASLEEP:  # it is greeted, and claims to be it in turn
+            yield from self._lost(other, f"{node.shown} says that it is it")
+            self._wake_up(other)
+            yield from self._accepted(node)
+            return
         node.phase, node.until_s = Phase.CLAIMS, self._monotonic() + CLAIM_S
         self._ask(node, "claim", other.handle.ping.remote())
 
     def _accepted(self, node: NodeOf) -> Iterator[News]:
         assert node.device is not None and node.status is not None
-        node.phase = Phase.UP
+        node.phase, node.told = Phase.UP, True
         self._by_device[node.device.device_id] = node
         yield NodeTrouble(node.key, "")
         yield Joined(node.device, node.status, node.address)
@@ -310,6 +326,7 @@ class RayFleet:
         other = self._by_device.get(node.device.device_id)
         if other is not None and other is not node:
             yield Silent(node.device.device_id, f"it is at {node.shown} now, and {other.shown} answers no more")
+            other.told = False
             other.phase, other.until_s = Phase.OUT, self._monotonic() + START_S
         yield from self._accepted(node)
 
@@ -325,15 +342,41 @@ class RayFleet:
             " a copied disk: stop one of them, or delete the file device-id on the copy"
         )
         for each in filter(None, (node, other)):
-            each.phase = Phase.DOUBLE
+            each.phase, each.told = Phase.DOUBLE, False
             with suppress(RayError):
                 each.handle.cancel.remote()
             yield NodeTrouble(each.key, words)
         yield Silent(device_id, words)
 
+    def sleep(self) -> None:
+        for node in self._nodes.values():
+            if node.phase is Phase.UP and not node.polled:
+                node.phase, node.until_s = Phase.CLOSING, self._monotonic() + CLOSE_S
+                self._ask(node, "close", node.handle.close.remote())
+
+    def _closed(self, node: NodeOf) -> None:
+        with suppress(RayError):
+            ray.kill(node.handle)
+        node.handle = None
+        node.until_s = self._monotonic() + NAME_FREE_S
+        if node.phase is Phase.CLOSING:
+            node.phase = Phase.ASLEEP
+        else:  # roused since
+            self._refresh_s = min(self._refresh_s, node.until_s)
+
+    def rouse(self) -> None:
+        for node in self._nodes.values():
+            if node.phase in (Phase.CLOSING, Phase.ASLEEP):
+                self._wake_up(node)
+
+    def _wake_up(self, node: NodeOf) -> None:
+        node.phase = Phase.ROUSED
+        self.settled = False
+        self._refresh_s = min(self._refresh_s, max(node.until_s, self._monotonic()))
+
     def send(self, device_id: str, job: Job, grant: Grant) -> None:
         node = self._by_device.get(device_id)
-        if node is not None:  # else its silence is on its way to the coordinator
+        if node is not None and node.handle is not None:  # else its silence is on its way to the coordinator
             node.polled = True
             packed = pickle.dumps((job, grant, *self._stored.pop(device_id, ())))
             self._ask(node, "start", node.handle.start_packed.remote(packed))
@@ -350,13 +393,13 @@ class RayFleet:
 
     def _tell(self, device_id: str, method: str, *arguments: Any) -> None:
         node = self._by_device.get(device_id)
-        if node is not None:
+        if node is not None and node.handle is not None:
             getattr(node.handle, method).remote(*arguments)
 
     def call(self, device_id: str, method: str, *arguments: Any) -> Future[Any]:
         told: Future[Any] = Future()
         node = self._by_device.get(device_id)
-        if node is None:
+        if node is None or node.handle is None:
             told.set_exception(DeviceGone("it is not there"))
             return told
 

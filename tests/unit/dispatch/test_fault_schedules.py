@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.dispatch.happens import Retry
-from orchestrator.dispatch.records import Records, kept
+from orchestrator.dispatch.records import Records
+from orchestrator.results.rows import Kept
 from tests.fakes.fault_schedules import Schedule
 
 
@@ -24,8 +25,8 @@ def test_the_judge_sees_a_job_that_is_there_twice(tmp_path: Path, monkeypatch: p
     def keeps_too_much(self: Records, commands: list[object]) -> None:
         for command in commands:
             if isinstance(command, Retry) and command.report is not None:
-                run = self._runs[command.campaign_id]
-                self._store.append_many([kept(run, run.jobs[command.job_id], command.report, None)])
+                job = self._runs[command.campaign_id].job(command.job_id, command.report.attempt)
+                self._store.append_many([Kept(job, command.report, None)])
         write(self, commands)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Records, "write", keeps_too_much)

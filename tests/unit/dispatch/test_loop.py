@@ -16,6 +16,7 @@ from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
 from orchestrator.dispatch.happenings import Asked, DeviceSilent, DeviceThere, Ended, JobEnded, Troubled
 from orchestrator.dispatch.happens import CampaignSet, Doing
+from orchestrator.dispatch.loop import SLEEP_S, Coordinator
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.durable import StoreFull
 from orchestrator.results.store import Store
@@ -347,3 +348,46 @@ def test_terms_count_up(tmp_path: Path) -> None:
     run = ARun(tmp_path)
     first, second = run.coordinator(run.fleet()), run.coordinator(run.fleet())
     assert second.term == first.term + 1
+
+
+def rounds(run: ARun, loop: Coordinator, seconds: float) -> None:
+    until_s = run.world.now_s + seconds
+    loop.run(until=lambda: run.world.now_s >= until_s)
+
+
+def test_without_work_for_a_while_the_fleet_sleeps_once(tmp_path: Path) -> None:
+    run = ARun(tmp_path)
+    fleet = run.fleet()
+    loop = run.coordinator(fleet, patient=True)
+    run.complete(loop)
+    ended_s = run.world.now_s
+    rounds(run, loop, SLEEP_S - 2)
+    assert fleet.slept_s == []
+    rounds(run, loop, 100)
+    assert fleet.slept_s == [pytest.approx(ended_s + SLEEP_S, abs=2)]
+    loop.rouse()
+    roused_s = run.world.now_s
+    rounds(run, loop, 100)
+    assert fleet.slept_s[1:] == [pytest.approx(roused_s + SLEEP_S, abs=2)]
+
+
+def test_no_fleet_sleeps_while_a_run_has_work_even_if_nothing_runs(tmp_path: Path) -> None:
+    """Here its device is away; when it is back, it must not have to be waited for."""
+    run = ARun(tmp_path)
+    fleet = run.fleet()
+    run.devices[0].linked = False
+    loop = run.coordinator(fleet, patient=True)
+    rounds(run, loop, 10 * SLEEP_S)
+    assert fleet.slept_s == []
+    loop.handle([CampaignSet(RUN, Doing.PAUSED)])
+    rounds(run, loop, 2 * SLEEP_S)
+    assert len(fleet.slept_s) == 1
+
+
+def test_the_fleet_of_one_command_never_sleeps(tmp_path: Path) -> None:
+    run = ARun(tmp_path)
+    fleet = run.fleet()
+    loop = run.coordinator(fleet)
+    run.complete(loop)
+    rounds(run, loop, 10 * SLEEP_S)
+    assert fleet.slept_s == []

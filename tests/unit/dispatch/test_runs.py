@@ -10,11 +10,11 @@ import pytest
 
 from agents.contract.report import Cause, Failed, Outcome, Refused, Report
 from orchestrator.dispatch.happens import CampaignAdded, Doing, Waiting
-from orchestrator.dispatch.records import kept
 from orchestrator.dispatch.runs import added_again, planned_run, run_of_ledger, waiting_of
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import matrix_to_json
 from orchestrator.plan.jobs import job_of, plan_jobs
+from orchestrator.results.rows import Kept
 from orchestrator.results.store import Store
 from tests.fakes.matrix_texts import world_of
 from tests.fakes.reports import report_of
@@ -30,8 +30,8 @@ def report_at(run: ARun, outcome: Outcome, attempt: int = 1, which: int = 0) -> 
 
 
 def stored(run: ARun, outcome: Outcome, attempt: int = 1, which: int = 0) -> None:
-    planned = run.run.jobs[run.ids[which]]
-    run.store.append_many([kept(run.run, planned, report_at(run, outcome, attempt, which), A)])
+    report = report_at(run, outcome, attempt, which)
+    run.store.append_many([Kept(run.run.job(report.job_id, attempt), report, A)])
 
 
 def again(run: ARun) -> CampaignAdded:
