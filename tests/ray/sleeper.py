@@ -1,0 +1,51 @@
+"""A coordinator's fleet that sleeps and is roused, in a cluster that runs; prints a line of JSON for each step."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+from orchestrator.dispatch.fleet import Joined, News, Silent
+from orchestrator.dispatch.on_ray.connect import Connection
+from orchestrator.dispatch.on_ray.fleet import Phase, RayFleet
+
+LIMIT_S = 60.0
+
+
+def heard_until(fleet: RayFleet, holds: Callable[[], bool]) -> list[News]:
+    news: list[News] = []
+    deadline = time.monotonic() + LIMIT_S
+    while not holds() and time.monotonic() < deadline:
+        news += fleet.listen(0.2)
+    return news
+
+
+def sleeps(fleet: RayFleet) -> bool:
+    return all(node.phase is Phase.ASLEEP for node in fleet._nodes.values())
+
+
+def say(step: str, news: list[News]) -> None:
+    joined = [each.device.device_id for each in news if isinstance(each, Joined)]
+    silent = [each.detail for each in news if isinstance(each, Silent)]
+    sys.stdout.write(json.dumps({"step": step, "joined": joined, "silent": silent}) + "\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+
+
+def main() -> None:
+    connection = Connection(join_only=True)
+    fleet = RayFleet(detached=True)
+    fleet.begin(1)
+    say("settled", heard_until(fleet, lambda: fleet.settled))
+    for number in (1, 2):
+        fleet.sleep()
+        say(f"asleep {number}", heard_until(fleet, lambda: sleeps(fleet)))
+        fleet.rouse()
+        say(f"roused {number}", heard_until(fleet, lambda: fleet.settled))
+    connection.close()
+
+
+if __name__ == "__main__":
+    main()
