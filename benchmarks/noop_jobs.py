@@ -155,7 +155,7 @@ def without_ray(folder: Path, jobs: int, devices: int) -> float:
 
 
 def idle_agent(seconds: float) -> float:
-    """Share of one core, in %, of a real agent that has nothing to do and is not ended yet (the coordinator does, after 30 s)."""
+    """Share of one core, in %, of a real agent that has nothing to do, before the coordinator ends it."""
     agent: Any = ray.remote(Agent)
     with tempfile.TemporaryDirectory() as folder:
         handle = agent.options(num_cpus=0, max_concurrency=8).remote(Path(folder))
