@@ -49,6 +49,28 @@ class Allow(BaseModel):
     power: list[str] = []  # names of methods that may hold a power limit
 
 
+class EngineEntry(BaseModel):
+    """Where an engine of this device is, where that is not its usual place; a section under ``engines``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+(/[^?#\s]*)?$")  # of a server that runs already
+    programs: tuple[str, ...] = ()  # paths of builds of the engine, or of its command-line tool
+    token_env: str | None = None  # the environment variable that holds the server's token; never the token itself
+    restart: tuple[str, ...] = ()  # command that restarts the server, where the owner allows it
+    environment_file: str | None = None  # file that the restarted server reads its environment from
+
+
+ENGINE_NAMES = ("embedded", "llama-server", "lmstudio", "ollama", "lemonade", "openai", "comfyui")
+
+
+def _engines(value: Any) -> Any:
+    unknown = sorted(set(value) - set(ENGINE_NAMES)) if isinstance(value, dict) else []
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no engine; allowed: {', '.join(ENGINE_NAMES)}")
+    return value
+
+
 class DeviceFile(BaseModel):
     """``device.yaml``. All keys are optional."""
 
@@ -60,6 +82,11 @@ class DeviceFile(BaseModel):
     dedicated_vram: Annotated[int | None, _given(parse_size)] = None  # stated; what is seen counts more
     power_limit: Annotated[float | None, _given(parse_watts)] = None  # stated
     allow: Allow = Allow()
+    engines: Annotated[dict[str, EngineEntry], BeforeValidator(_engines)] = {}
+
+    def engine(self, name: str) -> EngineEntry:
+        """What the owner says of one engine; nothing, where nothing is said."""
+        return self.engines.get(name, EngineEntry())
 
 
 def read_device_file(folder: Path) -> DeviceFile:
@@ -77,6 +104,8 @@ def read_device_file(folder: Path) -> DeviceFile:
         key = ".".join(map(str, first["loc"])) or "the file"
         if key.startswith("allow."):
             allowed = ", ".join(Allow.model_fields)
+        elif key.startswith("engines."):
+            allowed = ", ".join(EngineEntry.model_fields)
         raise ValueError(f"{path}: {key}: {first['msg']}. Allowed keys: {allowed}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}. Allowed keys: {allowed}") from error

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agents.clock import Clock, SystemClock
-from agents.contract.device import Device, StateSource, same_power, same_split, why_no_split
+from agents.contract.device import Device, EngineFound, StateSource, same_power, same_split, why_no_split
 from agents.contract.job import Job, LoadSettings, Workload
 from agents.contract.measure import Trial
 from agents.contract.report import Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
-from agents.engines import ENGINES
+from agents.device_file import read_device_file
+from agents.engines import engines_of
 from agents.engines.base import Engine, LoadPlace, Session, refuse_what_it_cannot
 from agents.engines.http_stream import Progress
 from agents.errors import AgentError, LoadFailed, Unsupported
@@ -51,12 +52,12 @@ class Host:
 
     @classmethod
     def of_this_machine(cls, folder: Path) -> Host:
-        found = [engine.find() for engine in ENGINES]
-        device = inventory(folder, [each for each in found if each is not None])
+        engines = engines_of(read_device_file(folder))
+        device = inventory(folder, found_of(engines))
         methods = [method for method in METHODS if method.name in device.power_methods]
         power = PowerHold(methods, folder / "power-journal.json")
         power.restore_left()
-        return cls(device, folder, ENGINES, power=power)
+        return cls(device, folder, engines, power=power)
 
     def run(self, job: Job, cancelled: threading.Event, say: Say) -> Report:
         """One attempt at ``job``. The engine stays loaded for a next job with equal settings."""
@@ -137,7 +138,7 @@ class Host:
             before = self._failed[1]
             raise LoadFailed(before.cause, f"{before.detail} (not tried again: it failed so just before)")
         engine = self._engine(job)
-        refuse_what_it_cannot(engine, job.load)
+        refuse_what_it_cannot(engine, job.load, job.workload)
         self._log = self.folder / "logs" / job.campaign_id / f"{job.job_id}-{job.attempt}.log"
         self._log.unlink(missing_ok=True)  # of the same attempt before a crash: not this engine's words
 
@@ -192,6 +193,15 @@ class Host:
                 self._log.parent.rmdir()
         self._session = self._settings = self._log = None
         self._warmed.clear()
+
+
+def found_of(engines: Iterable[Engine]) -> list[EngineFound]:
+    """What is there of them."""
+    found = []
+    for engine in engines:
+        with suppress(Unsupported):
+            found.append(engine.find())
+    return found
 
 
 def _set_it(wanted_bytes: int, device: Device) -> str:

@@ -15,6 +15,7 @@ from agents.contract.measure import Arrival, EngineTimings, Flag, StopReason, Tr
 from agents.contract.rates import decode_tps, ttft_s
 from agents.contract.report import Cause
 from agents.engines.base import Request, Session
+from agents.engines.causes import cause_of_request
 from agents.engines.http_stream import Ended, Exchange, Limits, Progress
 from agents.engines.wire import Chunk, Event, Response, bunched_share, read_response, stream_events
 from agents.errors import EngineLost, RequestFailed
@@ -23,7 +24,6 @@ CONNECT_S = 10.0
 DISAGREEMENT = 0.03  # client against engine: a row past this is flagged
 TTFT_FLOOR_S = 0.005  # a first token is not blamed for less: the engine's time leaves out HTTP and tokenising
 DECODE_FLOOR_S = 0.002  # nor the span from first to last token: each end is stamped 0.1 to 1 ms late on a busy machine
-TOO_LONG = (b"exceed_context_size_error", b"context_length_exceeded")  # llama.cpp; OpenAI and its dialects
 BUNCHED_SHARE = 0.5  # share of tokens without a time of their own, past which the arrivals say nothing of single tokens
 BUNCHED_RATE = 0.01  # error of the decode rate that bunched first and last tokens could make
 
@@ -103,8 +103,8 @@ def events_of(response: Response) -> tuple[Event, ...]:
     try:
         return stream_events(response)
     except RequestFailed as error:
-        if any(words in response.body for words in TOO_LONG):
-            raise RequestFailed(Cause.PROMPT_TOO_LONG, error.detail) from error
+        if error.cause is Cause.REQUEST_REFUSED:
+            raise RequestFailed(cause_of_request(error.detail), error.detail) from error
         raise
 
 

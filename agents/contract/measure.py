@@ -24,6 +24,10 @@ class Flag(StrEnum):
     FEWER_TOKENS = "fewer_tokens"  # fewer tokens than the exact number asked for
     ARRIVALS_BUNCHED = "arrivals_bunched"  # several tokens in one read: their times are not their own
     CLOCKS_DISAGREE = "clocks_disagree"  # client's and engine's figures differ by more than 3 %
+    ABOVE_BANDWIDTH = "above_bandwidth"  # a decode rate that the memory could not feed: cached, speculative, miscounted
+    OUTPUT_EMPTY = "output_empty"  # tokens were counted, and no text came
+    OUTPUT_REPEATED = "output_repeated"  # the same words again and again
+    OUTPUT_BROKEN = "output_broken"  # text with characters that are none
     TOKEN_COUNT_UNKNOWN = "token_count_unknown"  # the engine told no usage; chunks were counted
 
 

@@ -93,6 +93,10 @@ class Loaded:
     )
     kv_bytes: int | None = column("KV cache buffers, from the engine's log", unit="bytes", default=None)
     compute_bytes: int | None = column("Compute buffers, from the engine's log", unit="bytes", default=None)
+    engine_model_bytes: int | None = column(
+        "Memory that the engine says the loaded model takes in all", unit="bytes", default=None
+    )
+    engine_vram_bytes: int | None = column("Part of it that the engine says lies in VRAM", unit="bytes", default=None)
     context_tokens_actual: int | None = column(
         "Context window that the engine says it has", unit="tokens", default=None
     )

@@ -1,8 +1,12 @@
-"""One adapter a file, behind the Protocol in ``base``. A new engine: one file, and one entry in ENGINES."""
+"""One adapter a file, behind the Protocol in ``base``. A new engine: one file, and one line in ``engines_of``."""
 
 from __future__ import annotations
 
+from agents.device_file import DeviceFile
 from agents.engines.base import Engine
 from agents.engines.embedded import Embedded
 
-ENGINES: tuple[Engine, ...] = (Embedded(),)
+
+def engines_of(own: DeviceFile) -> tuple[Engine, ...]:  # noqa: ARG001  the embedded one needs no word of the owner
+    """Adapters, told by the owner's ``device.yaml`` where their engines are."""
+    return (Embedded(),)

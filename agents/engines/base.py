@@ -14,7 +14,7 @@ from typing import Protocol
 
 from agents.clock import Clock
 from agents.contract.device import EngineFound
-from agents.contract.job import LoadSettings, Workload
+from agents.contract.job import LoadSettings, Stop, Synthetic, Workload
 from agents.contract.report import Loaded
 from agents.engines.http_stream import Exchange, Limits, Progress
 from agents.engines.wire import Chunk, Event
@@ -89,17 +89,23 @@ class Session(Protocol):
         ...
 
 
+ABILITIES = ("chat", "image", "synthetic", "exact_stop", "workflow")
+"""What a workload may ask of an engine, beside the axes: text, an image with it, token ids of our choice, a given
+number of tokens whatever the model says, a graph that makes images."""
+
+
 class Engine(Protocol):
     """An adapter for one kind of engine."""
 
     name: str
 
-    def find(self) -> EngineFound | None:
-        """What of this engine is on the device; None if nothing."""
+    def find(self) -> EngineFound:
+        """What of this engine is on the device. Raises Unsupported with why it cannot be used, and what to do."""
         ...
 
     def capabilities(self) -> Mapping[str, Support]:
-        """For each field of LoadSettings that is an axis: what the adapter does with it."""
+        """For each field of LoadSettings that is an axis, and each of ABILITIES: what the adapter does with it. What is
+        not named it cannot."""
         ...
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> Session:
@@ -107,11 +113,68 @@ class Engine(Protocol):
         ...
 
 
-def refuse_what_it_cannot(engine: Engine, settings: LoadSettings) -> None:
-    """Raises Unsupported if ``settings`` ask for a value of an axis that the engine does not set."""
+def refuse_what_it_cannot(engine: Engine, settings: LoadSettings, workload: Workload) -> None:
+    """Raises Unsupported if a cell asks for what the engine cannot do. An axis that it can only record passes: the
+    adapter compares what it finds, by ``refuse_other``."""
     support = engine.capabilities()
-    asked = [each.name for each in fields(settings) if getattr(settings, each.name) is not None]
-    cannot = [name for name in asked if support.get(name, Support.SETS) is not Support.SETS]
+    cannot = [name for name in asked_for(settings) if support.get(name, Support.CANNOT) is Support.CANNOT]
     if cannot:
-        able = sorted(name for name, how in support.items() if how is Support.SETS)
+        able = sorted(name for name in AXES_OF_LOADS if support.get(name) is Support.SETS)
         raise Unsupported(f"{engine.name} cannot set {', '.join(cannot)}; it sets {', '.join(able)}")
+    for ability in abilities_of(workload):
+        if support.get(ability, Support.CANNOT) is Support.CANNOT:
+            raise Unsupported(f"{engine.name} cannot run workload {workload.name}: {_WHY_NOT[ability]}")
+
+
+AXES_OF_LOADS = tuple(each.name for each in fields(LoadSettings))
+_ALWAYS = {"engine", "model", "source"}
+_WHY_NOT = {
+    "chat": "it takes no text",
+    "image": "its adapter sends no images",
+    "synthetic": "it takes text, not token ids; measure it with a chat workload, whose prompt may come from a file",
+    "exact_stop": "it cannot be told to go on past the end of text; use stop: natural",
+    "workflow": "it makes no images",
+}
+
+
+def asked_for(settings: LoadSettings) -> tuple[str, ...]:
+    """The axes that a cell gives a value."""
+    return tuple(name for name in AXES_OF_LOADS if name not in _ALWAYS and getattr(settings, name) is not None)
+
+
+def abilities_of(workload: Workload) -> tuple[str, ...]:
+    if isinstance(workload, Synthetic):
+        return ("synthetic",)
+    image = () if workload.image is None else ("image",)
+    exact = ("exact_stop",) if workload.stop is Stop.EXACT else ()
+    return ("chat", *image, *exact)
+
+
+def refuse_other(engine: str, settings: LoadSettings, found: Mapping[str, object]) -> None:
+    """Raises Unsupported where a cell asks for another value of an axis that can only be recorded than was ``found``,
+    by the names of LoadSettings; one that is not told at all cannot be asked for."""
+    for name in asked_for(settings):
+        if name not in found:
+            continue
+        wanted, seen = getattr(settings, name), found[name]
+        if seen is None:
+            raise Unsupported(f"{engine} does not tell its {name}, so it cannot be asked for ({wanted})")
+        if wanted != seen:
+            raise Unsupported(f"{engine} has {name} {seen}, and the cell asks for {wanted}; it cannot be set from here")
+
+
+def name_in(engine: str, settings: LoadSettings) -> str:
+    """What the engine calls the model: its entry under ``names`` in the matrix, or the model as the matrix names it.
+
+    Raises Unsupported where the matrix names files and no name for this engine.
+    """
+    source = settings.source
+    named = dict(source.engine_names).get(engine)
+    if named is not None:
+        return named
+    if source.path or source.url or source.hf_repo or source.tiny:
+        raise Unsupported(
+            f"{engine} holds models under names of its own, and the matrix has none for {settings.model}:"
+            f" add  models: {{{settings.model}: {{names: {{{engine}: NAME}}}}}}"
+        )
+    return settings.model

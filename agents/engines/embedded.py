@@ -41,19 +41,16 @@ class Embedded:
 
     name = "embedded"
 
-    def find(self) -> EngineFound | None:
-        """None where the wheel is not installed or cannot be loaded; a job that asks for it is told why."""
-        try:
-            version = importlib.metadata.version("xllamacpp")
-            runtimes = llama_devices().runtimes
-        except (importlib.metadata.PackageNotFoundError, Unsupported):
-            return None
+    def find(self) -> EngineFound:
+        """Raises Unsupported where the wheel is not installed or cannot be loaded."""
+        runtimes = llama_devices().runtimes
+        version = importlib.metadata.version("xllamacpp")
         return EngineFound(self.name, f"xllamacpp {version}", runtimes, "PyPI package in this environment")
 
     def capabilities(self) -> Mapping[str, Support]:
         axes = (
             "engine model quantisation runtime context_tokens kv_type_k kv_type_v flash_attention gpu_layers threads"
-            " batch_tokens micro_batch_tokens mmap keep_in_memory kv_offload source"
+            " batch_tokens micro_batch_tokens mmap keep_in_memory kv_offload source chat image synthetic exact_stop"
         )
         return dict.fromkeys(axes.split(), Support.SETS)
 

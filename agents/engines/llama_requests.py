@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any
 
-from agents.contract.job import Chat, Sampling, Stop, Synthetic, Workload
+from agents.contract.job import Chat, Stop, Synthetic, Workload
 from agents.engines.base import Request
-from agents.engines.wire import llama_completion_chunks, openai_chat_chunks
+from agents.engines.chat_requests import openai_chat_request, sampling_fields
+from agents.engines.wire import llama_completion_chunks
 
 
 def llama_request(base_url: str, workload: Workload, n_vocab: int, nonce: int) -> Request:
@@ -21,42 +21,13 @@ def llama_request(base_url: str, workload: Workload, n_vocab: int, nonce: int) -
     return _synthetic(base_url, workload, n_vocab, nonce)
 
 
-def _sampling(sampling: Sampling) -> dict[str, Any]:
-    fields = {
-        "seed": sampling.seed,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "repeat_penalty": sampling.repeat_penalty,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
 def _chat(base_url: str, chat: Chat) -> Request:
-    content: Any = chat.prompt
-    if chat.image is not None:
-        url = f"data:{chat.image.media_type};base64,{chat.image.data_base64}"
-        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": chat.prompt}]
-    messages = [{"role": "system", "content": chat.system}] if chat.system is not None else []
-    messages.append({"role": "user", "content": content})
-    exact = chat.stop is Stop.EXACT
-    body = {
-        "messages": messages,
-        "max_tokens": chat.max_tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
+    more = {
         "timings_per_token": True,  # for its running count: without it the end-of-text token would have no time
         "cache_prompt": False,
-        "ignore_eos": exact,
-        **_sampling(chat.sampling),
+        "ignore_eos": chat.stop is Stop.EXACT,
     }
-    return Request(
-        url=f"{base_url}/v1/chat/completions",
-        body=json.dumps(body).encode(),
-        decode=openai_chat_chunks,
-        expected_tokens=chat.max_tokens if exact else None,
-    )
+    return openai_chat_request(f"{base_url}/v1/chat/completions", chat, more)
 
 
 def _synthetic(base_url: str, work: Synthetic, n_vocab: int, nonce: int) -> Request:
@@ -80,7 +51,7 @@ def _synthetic(base_url: str, work: Synthetic, n_vocab: int, nonce: int) -> Requ
             "stream": True,
             "cache_prompt": primed,
             "id_slot": 0,
-            **_sampling(work.sampling),
+            **sampling_fields(work.sampling),
         }
         return json.dumps(fields).encode()
 

@@ -73,7 +73,7 @@ def llama_completion_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
 
     The last event (``stop``) counts all tokens, so a token without text (the end of text) comes with it.
     """
-    drafts = _Drafts()
+    drafts = Drafts()
     for event in events:
         part = drafts.parse(event, Completion)
         if part is None:
@@ -92,7 +92,7 @@ def openai_chat_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
     for each chunk are known only where every event counts them (llama.cpp ``timings_per_token``, vLLM
     ``continuous_usage_stats``).
     """
-    drafts = _Drafts()
+    drafts = Drafts()
     stop: str | None = None
     usage, timings = Usage(), Timings()
     for event in events:
@@ -156,7 +156,7 @@ def _one_line(words: str) -> str:
 _P = TypeVar("_P", bound=Part)
 
 
-class _Drafts:
+class Drafts:
     """Chunks as they are found. Token counts, the final and the error are put in at the end."""
 
     def __init__(self) -> None:

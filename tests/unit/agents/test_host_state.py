@@ -13,8 +13,8 @@ import pytest
 from agents.contract.device import Device, EngineFound, MemoryKind, StateSource
 from agents.contract.job import Job, LoadSettings, MachineState
 from agents.contract.report import Cause, Failed, MachineSeen, Measured, Outcome, Refused, Report
-from agents.engines.base import LoadPlace, Support
-from agents.errors import LoadFailed
+from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Support
+from agents.errors import LoadFailed, Unsupported
 from agents.host import Host
 from agents.models.peers import Peers
 from agents.power.base import LimitNotHeld
@@ -38,11 +38,11 @@ class ScriptedEngine:
         self.power: FakePower | None = None
         self.fails = False
 
-    def find(self) -> EngineFound | None:
-        return None
+    def find(self) -> EngineFound:
+        raise Unsupported("it is made up")
 
     def capabilities(self) -> Mapping[str, Support]:
-        return {}
+        return dict.fromkeys((*AXES_OF_LOADS, *ABILITIES), Support.SETS)
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> Scripted:
         self.places.append(place)
@@ -207,7 +207,7 @@ def test_the_peers_of_a_job_reach_the_load(tmp_path: Path, engine: ScriptedEngin
 @pytest.fixture
 def this_machine(power: FakePower, monkeypatch: pytest.MonkeyPatch) -> FakePower:
     """A version of Orchestrate that has a method to hold power limits, and no engine."""
-    monkeypatch.setattr("agents.host.ENGINES", ())
+    monkeypatch.setattr("agents.host.engines_of", lambda _: ())
     monkeypatch.setattr("agents.host.METHODS", (power,))
     monkeypatch.setattr("agents.inventory.METHODS", (power,))
     return power

@@ -1,0 +1,61 @@
+"""An engine's own words about a failure -> the one taxonomy of causes. PURE
+
+The first pattern that matches decides; most telling first. Texts from llama.cpp b11549, LM Studio 0.4, Ollama 0.21,
+Lemonade 10, vLLM 0.19 and the OpenAI API reference, as documented or recorded.
+"""
+
+from __future__ import annotations
+
+import re
+
+from agents.contract.report import Cause
+
+_OF_LOADS: tuple[tuple[str, Cause], ...] = (
+    (r"context (length|size|window)[^.]{0,80}(too (large|long|big)|exceed|larger|greater)", Cause.CONTEXT_TOO_LONG),
+    (r"(max_model_len|n_ctx)[^.]{0,80}(larger|greater|exceed)", Cause.CONTEXT_TOO_LONG),
+    (r"ErrorOutOfDeviceMemory|cudaMalloc failed|hipMalloc failed|out of memory on device", Cause.VRAM),
+    (r"(CUDA|ROCm|HIP|Vulkan|Metal|GPU|VRAM|device)\b[^.]{0,60}(out of memory|insufficient|not enough)", Cause.VRAM),
+    (r"(out of|insufficient|not enough|exceeds?)[^.]{0,60}\b(VRAM|GPU|video memory|device memory)", Cause.VRAM),
+    (r"(failed|unable) to allocate \w*(Vulkan|CUDA|ROCm|HIP|SYCL|Metal|MTL)(?!_Host)", Cause.VRAM),
+    (r"requires more system memory|(insufficient|not enough|out of) (system )?(resources|memory)", Cause.RAM),
+    (r"std::bad_alloc|(failed|unable) to allocate|Cannot allocate memory|guardrail", Cause.RAM),
+    (
+        r"(runtime|backend|llm engine)[^.]{0,60}(not (found|installed|available|supported)|missing)",
+        Cause.RUNTIME_MISSING,
+    ),
+    (r"no (usable|suitable|lm)[^.]{0,20}(GPU|runtime)|No LM Runtime", Cause.RUNTIME_MISSING),
+    (
+        r"(model|file)[^.]{0,120}(not found|does not exist|no such)|No such file|pull(ing)? (it|model) first",
+        Cause.MODEL_FILE_MISSING,
+    ),
+    (
+        r"invalid magic|unknown model architecture|not a valid gguf|unsupported (model )?(architecture|format)",
+        Cause.MODEL_FILE_INVALID,
+    ),
+    (r"crash|terminated|exit(ed)? (code|status|with)|signal:|core dumped|segmentation fault", Cause.ENGINE_CRASHED),
+)
+
+_OF_REQUESTS: tuple[tuple[str, Cause], ...] = (
+    (r"exceed_context_size_error|context_length_exceeded|maximum context length", Cause.PROMPT_TOO_LONG),
+    (
+        r"(prompt|input|tokens|request)[^.]{0,120}(exceed|longer than|greater than|too long)[^.]{0,60}context",
+        Cause.PROMPT_TOO_LONG,
+    ),
+    (r"context (length|size|window)[^.]{0,80}(exceed|overflow|not (large|big) enough|reached)", Cause.PROMPT_TOO_LONG),
+    (r"(trying to keep|keep) the first \d+ tokens.{0,80}context", Cause.PROMPT_TOO_LONG),
+)
+
+
+def cause_of_load(words: str) -> Cause:
+    """Of a load that an engine refused or gave up; LOAD_FAILED where its words say no more."""
+    return _first(_OF_LOADS, words) or Cause.LOAD_FAILED
+
+
+def cause_of_request(words: str) -> Cause:
+    """Of a request that an engine answered with an error; REQUEST_REFUSED where its words say no more."""
+    return _first(_OF_REQUESTS, words) or Cause.REQUEST_REFUSED
+
+
+def _first(patterns: tuple[tuple[str, Cause], ...], words: str) -> Cause | None:
+    found = (cause for pattern, cause in patterns if re.search(pattern, words, re.IGNORECASE))
+    return next(found, None)

@@ -1,0 +1,58 @@
+"""A chat workload as OpenAI-style servers take it. PURE
+
+Fields: OpenAI API reference, "Create chat completion"; images as data URLs in ``image_url`` parts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agents.contract.job import Chat, Sampling, Stop
+from agents.engines.base import Request
+from agents.engines.wire import openai_chat_chunks
+
+
+def sampling_fields(sampling: Sampling) -> dict[str, Any]:
+    """Under llama.cpp's names, which most servers share; what is not asked for is left out."""
+    fields = {
+        "seed": sampling.seed,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repeat_penalty,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def chat_messages(chat: Chat) -> list[dict[str, Any]]:
+    content: Any = chat.prompt
+    if chat.image is not None:
+        url = f"data:{chat.image.media_type};base64,{chat.image.data_base64}"
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": chat.prompt}]
+    messages = [{"role": "system", "content": chat.system}] if chat.system is not None else []
+    return [*messages, {"role": "user", "content": content}]
+
+
+def openai_chat_request(
+    url: str, chat: Chat, more: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Request:
+    """``url``: the whole address of ``chat/completions``. ``more``: what this server takes beside the standard's
+    fields, over them; ``model`` among it."""
+    body = {
+        "messages": chat_messages(chat),
+        "max_tokens": chat.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **sampling_fields(chat.sampling),
+        **more,
+    }
+    return Request(
+        url=url,
+        body=json.dumps(body).encode(),
+        decode=openai_chat_chunks,
+        headers=headers or {},
+        expected_tokens=chat.max_tokens if chat.stop is Stop.EXACT else None,
+    )

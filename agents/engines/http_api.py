@@ -1,0 +1,110 @@
+"""Control calls to an engine's HTTP interface: JSON in, JSON out. What is timed goes through ``http_stream``."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from typing import Any
+
+import httpx
+
+from agents.contract.report import Cause
+from agents.engines.base import LoadPlace
+from agents.engines.causes import cause_of_load
+from agents.engines.wire import engine_words
+from agents.errors import AgentError, LoadFailed
+
+CALL_S = 10.0
+FIND_S = 1.0  # a server that is there answers on its loopback within milliseconds
+POLL_S = 0.1  # how late a cancel or a time-out may be noticed during a load
+
+
+class ApiError(AgentError):
+    """``status`` is None where there was no answer. ``detail``: the method and path, and the engine's own words."""
+
+    def __init__(self, detail: str, status: int | None = None) -> None:
+        super().__init__(Cause.REQUEST_REFUSED if status else Cause.ENGINE_LOST, detail)
+        self.status = status
+
+    def as_failed_load(self) -> LoadFailed:
+        return LoadFailed(cause_of_load(self.detail) if self.status else Cause.ENGINE_LOST, self.detail)
+
+
+class Api:
+    """``base_url`` without a slash at its end. No proxy and no redirect; nothing is taken from the environment.
+
+    ``transport`` takes the place of the network in tests.
+    """
+
+    def __init__(self, base_url: str, token: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.headers: Mapping[str, str] = {"Authorization": f"Bearer {token}"} if token else {}
+        self._transport = transport
+
+    def get(self, path: str, timeout_s: float = CALL_S) -> Any:
+        """The answer's JSON. Raises ApiError for no answer, for a status that is not 2xx, for what is no JSON."""
+        return self._call("GET", path, None, timeout_s)
+
+    def post(self, path: str, body: Any = None, timeout_s: float = CALL_S) -> Any:
+        """As ``get``. An answer without a body is None."""
+        return self._call("POST", path, body, timeout_s)
+
+    def load(self, path: str, body: Any, place: LoadPlace) -> Any:
+        """A POST that may take as long as a load may; obeys ``place.cancelled``.
+
+        Raises LoadFailed: CANCELLED, LOAD_TIMEOUT, or what the engine's words say. The engine may go on loading
+        after a cancel or a time-out: the caller unloads.
+        """
+        answer: Future[Any] = Future()
+        client = self._client(timeout_s=None)
+
+        def ask() -> None:
+            try:
+                answer.set_result(self._with(client, "POST", path, body))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, name="load", daemon=True).start()
+        deadline = place.clock.monotonic_ns() + int(place.timeout_s * 1e9)
+        try:
+            while True:
+                try:
+                    return answer.result(timeout=POLL_S)
+                except NotYet:
+                    if place.cancelled.is_set():
+                        raise LoadFailed(Cause.CANCELLED, "cancelled while the model was loading") from None
+                    if place.clock.monotonic_ns() > deadline:
+                        words = f"not loaded within {place.timeout_s:g} s"
+                        raise LoadFailed(Cause.LOAD_TIMEOUT, words) from None
+                except ApiError as error:
+                    raise error.as_failed_load() from error
+        finally:
+            client.close()
+
+    def _client(self, timeout_s: float | None) -> httpx.Client:
+        timeout = httpx.Timeout(timeout_s, connect=CALL_S if timeout_s is None else timeout_s)
+        return httpx.Client(transport=self._transport, timeout=timeout, trust_env=False, headers=self.headers)
+
+    def _call(self, method: str, path: str, body: Any, timeout_s: float) -> Any:
+        with self._client(timeout_s) as client:
+            return self._with(client, method, path, body)
+
+    def _with(self, client: httpx.Client, method: str, path: str, body: Any) -> Any:
+        asked = f"{method} {path}"
+        try:
+            response = client.request(method, self.base_url + path, json=body)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
+            raise ApiError(f"{asked}: {self.base_url} does not answer: {error or type(error).__name__}") from error
+        if not response.is_success:
+            raise ApiError(
+                f"{asked}: HTTP {response.status_code}: {engine_words(response.content)}", response.status_code
+            )
+        if not response.content.strip():
+            return None
+        try:
+            return json.loads(response.content)
+        except (ValueError, RecursionError) as error:
+            raise ApiError(f"{asked}: the answer is not JSON: {engine_words(response.content)}", 200) from error

@@ -1,0 +1,40 @@
+"""A model that a server holds for us: requests go to it, and closing unloads it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from agents.contract.job import Workload
+from agents.contract.report import Loaded
+from agents.engines.base import DYING_S, Request
+from agents.engines.http_stream import Exchange, Limits, Progress, exchange
+from agents.errors import AgentError, EngineLost
+
+
+@dataclass(frozen=True)
+class HttpSession:
+    """``ping`` raises AgentError where the server does not answer, or holds the model no more; ``unload`` may raise
+    AgentError, which is let pass."""
+
+    loaded: Loaded
+    request_for: Callable[[Workload, int], Request]
+    ping: Callable[[], object]
+    unload: Callable[[], object]
+
+    def stream(
+        self, request: Request, body: bytes, limits: Limits, progress: Progress, cancelled: threading.Event
+    ) -> Exchange:
+        return exchange(request.url, body, request.headers, limits, progress=progress, cancelled=cancelled)
+
+    def check_alive(self, within_s: float = DYING_S) -> None:  # noqa: ARG002  a server that is not ours is only asked
+        try:
+            self.ping()
+        except AgentError as error:
+            raise EngineLost(error.detail) from error
+
+    def close(self) -> None:
+        with suppress(AgentError):
+            self.unload()
