@@ -78,6 +78,16 @@ class Run:
     def sent(self, device: str) -> int:
         return sum(event["device"] == device for event in self.events("job_sent"))
 
+    def until_running(self, device: str) -> None:
+        """Until the device itself has said that it is at the job that was sent last."""
+
+        def told() -> bool:
+            sent = [event["job_id"] for event in self.events("job_sent") if event["device"] == device]
+            at = [event["job_id"] for event in self.events("progress") if event["device"] == device]
+            return bool(sent) and sent[-1] in at
+
+        self.until(told, f"{device} is at its job")
+
     def completed(self, deadline_s: float = RUN_S) -> None:
         until(lambda: self.started.poll() is not None, lambda: f"its end: {self.started.told()}", deadline_s)
         assert self.started.returncode == 0, self.started.told()

@@ -108,6 +108,8 @@ def test_links_down_for_20_and_120_seconds_and_coordinator_and_submit_killed(fle
     one.heal()
     sent = run.sent("one")
     run.until_sent("one", sent + 1)
+    for name in ("one", "three"):  # one that was sent and not heard of is sent again
+        run.until_running(name)
     fleet.head.process("ray::CoordinatorActor").kill()
     run.started.signal(signal.SIGKILL, group=True)
     run.started.wait()
