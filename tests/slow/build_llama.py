@@ -1,4 +1,4 @@
-"""Builds ``llama-server`` and ``llama-bench`` for this CPU, once: ``python tests/slow/build_llama.py``, 6 to 20 minutes.
+"""Builds ``llama-server`` and ``llama-bench`` for this CPU: ``python tests/slow/build_llama.py``. Once, 6 to 20 min.
 
 The sources are those inside xllamacpp's source distribution, of the same version that this project embeds, so that
 both engines are one llama.cpp. Tests and benchmarks that need them find them by ``built()``.
