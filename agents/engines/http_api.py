@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -20,6 +20,7 @@ from agents.errors import AgentError, LoadFailed
 CALL_S = 10.0
 FIND_S = 1.0  # a server that is there answers on its loopback within milliseconds
 POLL_S = 0.1  # how late a cancel or a time-out may be noticed during a load
+T = TypeVar("T")
 
 
 class ApiError(AgentError):
@@ -58,31 +59,11 @@ class Api:
         Raises LoadFailed: CANCELLED, LOAD_TIMEOUT, or what the engine's words say. The engine may go on loading
         after a cancel or a time-out: the caller unloads.
         """
-        answer: Future[Any] = Future()
-        client = self._client(timeout_s=None)
-
-        def ask() -> None:
+        with self._client(timeout_s=None) as client:
             try:
-                answer.set_result(self._with(client, "POST", path, body))
-            except BaseException as error:
-                answer.set_exception(error)
-
-        threading.Thread(target=ask, name="load", daemon=True).start()
-        deadline = place.clock.monotonic_ns() + int(place.timeout_s * 1e9)
-        try:
-            while True:
-                try:
-                    return answer.result(timeout=POLL_S)
-                except NotYet:
-                    if place.cancelled.is_set():
-                        raise LoadFailed(Cause.CANCELLED, "cancelled while the model was loading") from None
-                    if place.clock.monotonic_ns() > deadline:
-                        words = f"not loaded within {place.timeout_s:g} s"
-                        raise LoadFailed(Cause.LOAD_TIMEOUT, words) from None
-                except ApiError as error:
-                    raise error.as_failed_load() from error
-        finally:
-            client.close()
+                return awaited(lambda: self._with(client, "POST", path, body), place)
+            except ApiError as error:
+                raise error.as_failed_load() from error
 
     def _client(self, timeout_s: float | None) -> httpx.Client:
         timeout = httpx.Timeout(timeout_s, connect=CALL_S if timeout_s is None else timeout_s)
@@ -108,3 +89,30 @@ class Api:
             return json.loads(response.content)
         except (ValueError, RecursionError) as error:
             raise ApiError(f"{asked}: the answer is not JSON: {engine_words(response.content)}", 200) from error
+
+
+def awaited(load: Callable[[], T], place: LoadPlace) -> T:
+    """What ``load`` returns or raises, in a thread of its own: it may take as long as a load may.
+
+    Raises LoadFailed: CANCELLED or LOAD_TIMEOUT, within POLL_S; the thread may go on.
+    """
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(load())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="load", daemon=True).start()
+    deadline = place.clock.monotonic_ns() + int(place.timeout_s * 1e9)
+    while True:
+        try:
+            return answer.result(timeout=POLL_S)
+        except NotYet:
+            if answer.done():  # just now, or with a TimeoutError of its own
+                return answer.result()
+            if place.cancelled.is_set():
+                raise LoadFailed(Cause.CANCELLED, "cancelled while the model was loading") from None
+            if place.clock.monotonic_ns() > deadline:
+                raise LoadFailed(Cause.LOAD_TIMEOUT, f"not loaded within {place.timeout_s:g} s") from None

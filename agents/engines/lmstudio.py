@@ -1,0 +1,248 @@
+"""LM Studio: a desktop program, or its service ``llmster``, with a server of its own that holds models by name.
+
+Its REST v1 loads, unloads and streams; servers before 0.4 have REST v0, and there the SDK loads. A model is always
+loaded as an instance of our own: what the user has loaded stays as it is, and is named in the row.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import httpx
+
+from agents.contract.device import EngineFound
+from agents.contract.job import Chat, LoadSettings, Workload
+from agents.contract.report import Cause, Loaded
+from agents.device_file import EngineEntry
+from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in
+from agents.engines.http_api import Api
+from agents.engines.http_session import HttpSession
+from agents.engines.lmstudio_api import Model, Server, connect, pick
+from agents.engines.lmstudio_load import ONLY_SDK, refuse_other_config, refuse_values, rest_fields, sdk_config
+from agents.engines.lmstudio_requests import salted, v0_request, v1_request
+from agents.engines.lmstudio_runtime import Installed, LmsFailed, Selection, find_lms, runtime_of
+from agents.engines.lmstudio_sdk import INSTALL, Sdk, installed
+from agents.errors import AgentError, EngineLost, LoadFailed, Unsupported
+
+URL, TOKEN = "http://127.0.0.1:1234", "LM_API_TOKEN"
+JOURNAL = "lmstudio-runtime.json"  # beside the device's models
+GONE_WITHIN_S = 15.0  # after a cancel: how long an instance that still comes up is waited for, to unload it
+LOOK_S = 0.25
+
+
+class LMStudio:
+    """``transport`` takes the place of the network in tests."""
+
+    name = "lmstudio"
+
+    def __init__(self, entry: EngineEntry | None = None, transport: httpx.BaseTransport | None = None) -> None:
+        self._entry = entry or EngineEntry()
+        self._url = (self._entry.url or URL).rstrip("/")
+        self._token_variable = self._entry.token_env or TOKEN
+        self._token = os.environ.get(self._token_variable)
+        self._api = Api(self._url, self._token, transport)
+
+    def find(self) -> EngineFound:
+        """Raises Unsupported where no server answers. Without ``lms`` its runtimes are not known before a load."""
+        server = connect(self._api, self._token_variable)
+        lms = find_lms(self._entry, self._url)
+        runtimes: tuple[Installed, ...] = ()
+        with suppress(LmsFailed):
+            runtimes = lms.runtimes() if lms else ()
+        return EngineFound(
+            name=self.name,
+            version=_version(server, None),
+            runtimes=tuple(dict.fromkeys(each.runtime.value for each in runtimes)),
+            where=self._url,
+        )
+
+    def capabilities(self) -> Mapping[str, Support]:
+        """Those of ONLY_SDK need the SDK: without it a load refuses them, with what to install."""
+        axes = (
+            "engine model source quantisation runtime context_tokens batch_tokens flash_attention kv_offload kv_type_k"
+            " kv_type_v mmap keep_in_memory gpu_layers chat image"
+        )
+        return dict.fromkeys(axes.split(), Support.SETS)
+
+    def load(self, settings: LoadSettings, place: LoadPlace) -> HttpSession:
+        server = connect(self._api, self._token_variable)
+        model, name = pick(server.models(), name_in(self.name, settings), settings.quantisation)
+        refuse_values(settings, model.max_context_tokens)
+        sdk = self._sdk(settings, server)
+        selection = Selection(find_lms(self._entry, self._url), place.models.parent / JOURNAL)
+        selection.restore()
+        if settings.runtime is not None:
+            place.say("selecting the runtime")
+            selection.change(settings.runtime, model.format)
+        try:
+            place.say("loading")
+            return _Load(server, sdk, settings, model, name, place).session(self._version_of(server), selection)
+        except BaseException:
+            selection.restore()
+            raise
+
+    def _sdk(self, settings: LoadSettings, server: Server) -> Sdk | None:
+        """The SDK if this load needs it. Raises Unsupported where it is not there."""
+        needed = [axis for axis in asked_for(settings) if axis in ONLY_SDK]
+        if not needed and server.rest == "v1":
+            return None
+        if not installed():
+            what = f"sets {', '.join(needed)}" if needed else "loads models on a server before 0.4"
+            raise Unsupported(f"LM Studio {what} through its SDK alone: {INSTALL}")
+        return Sdk(self._url, self._token)
+
+    def _version_of(self, server: Server) -> str:
+        version = None
+        with suppress(Unsupported):
+            version = Sdk(self._url, self._token).version()
+        return _version(server, version)
+
+
+def _version(server: Server, told: str | None) -> str:
+    """REST does not tell the program's version; the SDK does."""
+    return f"LM Studio {told}, REST {server.rest}" if told else f"LM Studio, REST {server.rest}"
+
+
+class _Load:
+    """One load, and what it takes to undo it."""
+
+    def __init__(
+        self, server: Server, sdk: Sdk | None, settings: LoadSettings, model: Model, name: str, place: LoadPlace
+    ) -> None:
+        self._server, self._sdk, self._settings, self._place = server, sdk, settings, place
+        self._model, self._name = model, name
+        self._before = server.instances()
+        self._instance: str | None = None
+        self._told: dict[str, Any] = {}
+
+    def session(self, version: str, selection: Selection) -> HttpSession:
+        """Raises LoadFailed, with nothing of ours left in LM Studio as far as it can be seen."""
+        clock = self._place.clock
+        started = clock.monotonic_ns()
+        try:
+            self._told = self._by_sdk(self._sdk) if self._sdk else self._by_rest()
+            load_s = (clock.monotonic_ns() - started) / 1e9
+            runtime, info = self._server.runtime_of(self._name_of_instance())
+            self._refuse_other(runtime, info)
+        except LoadFailed as error:
+            self._undo(wait=error.cause in (Cause.CANCELLED, Cause.LOAD_TIMEOUT))
+            raise
+        except AgentError as error:
+            self._undo(wait=False)
+            raise LoadFailed(error.cause, error.detail) from error
+        loaded = self._loaded(version, load_s, runtime, info)
+
+        def unload() -> None:
+            try:
+                self._undo(wait=False)
+            finally:
+                selection.restore()
+
+        return HttpSession(loaded, self._requests(loaded), self._ping, unload)
+
+    def _name_of_instance(self) -> str:
+        assert self._instance is not None
+        return self._instance
+
+    def _by_rest(self) -> dict[str, Any]:
+        asked = rest_fields(self._settings)
+        body = {"model": self._name, **asked, "echo_load_config": True}
+        answer = self._server.api.load("/api/v1/models/load", body, self._place)
+        if not isinstance(answer, dict) or not answer.get("instance_id"):
+            raise LoadFailed(Cause.LOAD_FAILED, f"LM Studio does not tell what it loaded: {str(answer)[:200]}")
+        self._instance = str(answer["instance_id"])
+        config = answer.get("load_config")
+        told: dict[str, Any] = config if isinstance(config, dict) else {}
+        refuse_other_config(asked, told, all_told=True)
+        return {**told, "load_time_seconds": answer.get("load_time_seconds")}
+
+    def _by_sdk(self, sdk: Sdk) -> dict[str, Any]:
+        asked, taken = sdk_config(self._settings), {*self._before}
+        names = (f"orchestrate-{number}" for number in itertools.count(1))
+        self._instance = next(name for name in names if name not in taken)
+        told = dict(sdk.load(self._name, self._instance, asked, self._place))
+        refuse_other_config(asked, told, all_told=False)
+        return told
+
+    def _refuse_other(self, runtime: str | None, info: Mapping[str, Any]) -> None:
+        wanted, quantisation = self._settings.runtime, self._settings.quantisation
+        if wanted is not None and runtime is not None and runtime_of(runtime) is not wanted:
+            raise LoadFailed(Cause.RUNTIME_MISSING, f"runtime {wanted} was selected, and the model runs on {runtime}")
+        seen = info.get("quant")
+        if quantisation and seen and str(seen).lower() != quantisation.lower():
+            raise LoadFailed(Cause.LOAD_FAILED, f"LM Studio loaded {seen} instead of {quantisation}")
+
+    def _undo(self, *, wait: bool) -> None:
+        """Unloads our instance, and nothing of the user's. ``wait``: it may still be coming up, under a name that is
+        not known."""
+        clock, deadline = self._place.clock, self._place.clock.monotonic_ns() + int(GONE_WITHIN_S * 1e9)
+        while True:
+            ours = self._new_instances() if wait or self._instance is None else [self._instance]
+            for instance in ours:
+                if instance not in self._before:
+                    with suppress(AgentError):
+                        self._unload(instance)
+            if ours or not wait or clock.monotonic_ns() > deadline:
+                return
+            clock.sleep(LOOK_S)
+
+    def _new_instances(self) -> list[str]:
+        """That have come up: ours, where it has a name that we gave it; else all of the model that are new."""
+        with suppress(AgentError):
+            if self._instance is not None:
+                return [self._instance] if self._instance in self._server.instances() else []
+            found = next((each for each in self._server.models() if each.key == self._model.key), self._model)
+            return [name for name in found.instances if name not in self._before]
+        return []
+
+    def _unload(self, instance: str) -> None:
+        if self._server.rest == "v1":
+            self._server.unload(instance)
+        elif self._sdk is not None:
+            self._sdk.unload(instance)
+
+    def _loaded(self, version: str, load_s: float, runtime: str | None, info: Mapping[str, Any]) -> Loaded:
+        model, told = self._model, self._told
+        context = told.get("context_length") or told.get("contextLength") or info.get("context_length")
+        others = ", ".join(sorted(self._before))
+        sent = sdk_config(self._settings) if self._sdk else rest_fields(self._settings)
+        return Loaded(
+            load_s=load_s,
+            reused=False,
+            engine_version=version,
+            engine_runtime=runtime,
+            model_file=self._name,
+            model_bytes=model.size_bytes,
+            model_architecture=model.architecture or info.get("arch"),
+            context_tokens_actual=context,
+            settings=(
+                ("through", "sdk" if self._sdk else f"rest {self._server.rest}"),
+                ("instance", self._name_of_instance()),
+                *((name, str(value)) for name, value in sent.items()),
+                *((f"told.{name}", str(value)) for name, value in told.items() if value is not None),
+                *((("loaded_beside", others),) if others else ()),
+            ),
+        )
+
+    def _requests(self, loaded: Loaded) -> Callable[[Workload, int], Request]:
+        api, instance, counts = self._server.api, self._name_of_instance(), itertools.count(1)
+
+        def request_for(workload: Workload, nonce: int) -> Request:  # noqa: ARG001  its own count differs more often
+            if not isinstance(workload, Chat):
+                raise Unsupported(f"LM Studio takes text, and workload {workload.name} is of token ids")
+            if workload.image is not None and self._model.vision is False:
+                raise Unsupported(f"LM Studio says that {self._model.key} takes no images")
+            chat = salted(workload, next(counts))
+            if self._server.rest == "v0":
+                return v0_request(api.base_url, instance, chat, api.headers)
+            return v1_request(api.base_url, instance, chat, loaded.context_tokens_actual, api.headers)
+
+        return request_for
+
+    def _ping(self) -> None:
+        if self._name_of_instance() not in self._server.instances():
+            raise EngineLost(f"LM Studio has unloaded {self._instance}")

@@ -1,0 +1,149 @@
+"""LM Studio's server as its REST interfaces tell it: which one it speaks, its models, their loaded instances.
+
+REST v1: LM Studio 0.4.0 and later; REST v0: 0.3.6 and later. Fields: LM Studio's developer documents, April 2026.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from agents.contract.report import Cause
+from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
+from agents.errors import Unsupported
+
+MODELS = {"v1": "/api/v1/models", "v0": "/api/v0/models"}
+Rest = Literal["v1", "v0"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model on the server's disk. ``instances``: id -> configuration of each that is loaded."""
+
+    key: str
+    quantisation: str | None = None
+    format: str = "GGUF"  # or MLX, as ``lms runtime ls`` has them
+    architecture: str | None = None
+    size_bytes: int | None = None
+    max_context_tokens: int | None = None
+    vision: bool | None = None
+    variants: tuple[str, ...] = ()
+    instances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def _new_model(entry: Mapping[str, Any]) -> Model:
+    quantisation, able = entry.get("quantization") or {}, entry.get("capabilities") or {}
+    loaded = entry.get("loaded_instances") or []
+    return Model(
+        key=str(entry["key"]),
+        quantisation=quantisation.get("name"),
+        format=str(entry.get("format") or "gguf").upper(),
+        architecture=entry.get("architecture"),
+        size_bytes=entry.get("size_bytes"),
+        max_context_tokens=entry.get("max_context_length"),
+        vision=able.get("vision"),
+        variants=tuple(map(str, entry.get("variants") or ())),
+        instances={str(each["id"]): each.get("config") or {} for each in loaded},
+    )
+
+
+def _old_model(entry: Mapping[str, Any]) -> Model:
+    key, context = str(entry["id"]), entry.get("loaded_context_length")
+    told = {} if context is None else {"context_length": context}
+    return Model(
+        key=key,
+        quantisation=entry.get("quantization"),
+        format=str(entry.get("compatibility_type") or "gguf").upper(),
+        architecture=entry.get("arch"),
+        max_context_tokens=entry.get("max_context_length"),
+        vision=entry.get("type") == "vlm",
+        instances={key: told} if entry["state"] == "loaded" else {},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One that has answered."""
+
+    api: Api
+    rest: Rest
+
+    def models(self, timeout_s: float = CALL_S) -> tuple[Model, ...]:
+        """Raises ApiError, also for an answer that is not LM Studio's."""
+        return _models(self.api, self.rest, timeout_s)
+
+    def instances(self) -> Mapping[str, Mapping[str, Any]]:
+        """All that are loaded, whatever their model. Raises ApiError."""
+        return {name: config for model in self.models() for name, config in model.instances.items()}
+
+    def unload(self, instance: str) -> None:
+        """REST v1 alone has it. Raises ApiError."""
+        self.api.post("/api/v1/models/unload", {"instance_id": instance})
+
+    def runtime_of(self, instance: str) -> tuple[str | None, Mapping[str, Any]]:
+        """The runtime's name and version, and ``model_info``: only an answer of REST v0 tells them, so one token is
+        asked for. (None, {}) where it does not."""
+        one = {"role": "user", "content": "Hi"}
+        body = {"model": instance, "messages": [one], "max_tokens": 1, "temperature": 0, "stream": False}
+        try:
+            answer = self.api.post("/api/v0/chat/completions", body, timeout_s=60.0)
+            runtime, info = answer.get("runtime") or {}, answer.get("model_info") or {}
+            words = f"{runtime['name']} {runtime.get('version', '')}".strip() if runtime.get("name") else None
+            return words, dict(info)
+        except (ApiError, AttributeError, TypeError, ValueError):
+            return None, {}
+
+
+def connect(api: Api, token_variable: str) -> Server:
+    """Raises Unsupported with why it cannot be used."""
+    words = ""
+    for rest in ("v1", "v0"):
+        try:
+            _models(api, rest, FIND_S)
+        except ApiError as error:
+            if error.status in (401, 403):
+                raise Unsupported(f"{error.detail}; the token is taken from the variable {token_variable}") from error
+            words = error.detail
+            if error.status is None:
+                break
+        else:
+            return Server(api, rest)
+    raise Unsupported(f"no LM Studio at {api.base_url}: {words}. Start its server (lms server start)")
+
+
+def _models(api: Api, rest: Rest, timeout_s: float) -> tuple[Model, ...]:
+    path = MODELS[rest]
+    answer = api.get(path, timeout_s)
+    name, read = ("models", _new_model) if rest == "v1" else ("data", _old_model)
+    try:
+        listed = answer[name]
+        if not isinstance(listed, list):
+            raise TypeError(f"{name} is no list")
+        return tuple(read(entry) for entry in listed)
+    except (KeyError, TypeError, AttributeError) as error:  # old servers answer 200 to what they do not know
+        words = answer.get("error") if isinstance(answer, dict) else None
+        raise ApiError(f"GET {path}: not LM Studio's answer: {words or repr(error)}", 200) from error
+
+
+def pick(models: Sequence[Model], name: str, quantisation: str | None) -> tuple[Model, str]:
+    """The model, and what to call it in a load: ``key`` or ``key@variant``. PURE
+
+    Raises Unsupported where there is none of that name (MODEL_FILE_MISSING) or quantisation.
+    """
+    base = name.partition("@")[0]
+    found = next((each for each in models if name == each.key or name in each.variants), None)
+    found = found or next((each for each in models if base == each.key and not each.variants), None)
+    if found is None:
+        have = ", ".join(sorted(each.key for each in models)) or "none"
+        raise Unsupported(f"LM Studio has no model {name}; it has: {have}", Cause.MODEL_FILE_MISSING)
+    wanted = quantisation.lower() if quantisation else None
+    if wanted is None or (name != found.key and wanted == name.partition("@")[2].lower()):
+        return found, name
+    if found.quantisation is not None and found.quantisation.lower() == wanted and name == found.key:
+        return found, name
+    variant = f"{found.key}@{wanted}"
+    if name == found.key and variant in found.variants:
+        return found, variant
+    have = ", ".join(found.variants) or str(found.quantisation)
+    raise Unsupported(f"LM Studio has no {quantisation} of {name}; it has {have}", Cause.MODEL_FILE_MISSING)

@@ -1,0 +1,65 @@
+"""A chat workload as LM Studio's servers take it. PURE
+
+REST v1 ``/api/v1/chat``: strict about its fields, and it has no seed; images are ``input`` items (type ``text``, as the
+server wants it, not ``message`` as its page once said). REST v0 ``/api/v0/chat/completions`` is OpenAI's dialect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from agents.contract.job import Chat
+from agents.engines.base import Request
+from agents.engines.chat_requests import openai_chat_request, sampling_fields
+from agents.engines.lmstudio_stream import v0_chunks, v1_chunks
+
+
+def salted(chat: Chat, count: int) -> Chat:
+    """The prompt with a number of six digits before it, another for each request of a session.
+
+    LM Studio keeps the last prompts' KV cache, cannot be told not to, and does not say what came from it: the first
+    words must differ. All numbers have six digits, so that all prompts have as many tokens.
+    """
+    mark = f"{count:06d}\n"
+    if chat.system is not None:  # it comes first
+        return replace(chat, system=mark + chat.system)
+    return replace(chat, prompt=mark + chat.prompt)
+
+
+def v1_request(
+    base_url: str, instance: str, chat: Chat, context_tokens: int | None, headers: Mapping[str, str]
+) -> Request:
+    sampling = sampling_fields(chat.sampling)
+    sampling.pop("seed", None)
+    body: dict[str, Any] = {
+        "model": instance,
+        "input": _input(chat),
+        "stream": True,
+        "store": False,
+        "max_output_tokens": chat.max_tokens,
+        **sampling,
+    }
+    if chat.system is not None:
+        body["system_prompt"] = chat.system
+    return Request(
+        url=f"{base_url}/api/v1/chat",
+        body=json.dumps(body).encode(),
+        decode=partial(v1_chunks, max_tokens=chat.max_tokens, context_tokens=context_tokens),
+        headers=headers,
+    )
+
+
+def _input(chat: Chat) -> Any:
+    if chat.image is None:
+        return chat.prompt
+    url = f"data:{chat.image.media_type};base64,{chat.image.data_base64}"
+    return [{"type": "text", "content": chat.prompt}, {"type": "image", "data_url": url}]
+
+
+def v0_request(base_url: str, instance: str, chat: Chat, headers: Mapping[str, str]) -> Request:
+    request = openai_chat_request(f"{base_url}/api/v0/chat/completions", chat, {"model": instance}, headers)
+    return replace(request, decode=v0_chunks)

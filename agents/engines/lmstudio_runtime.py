@@ -1,0 +1,197 @@
+"""LM Studio's runtimes (llama.cpp with Vulkan, ROCm, CUDA ...) through its command line ``lms runtime``.
+
+REST cannot choose one. Texts: ``lms`` of August 2026 (sources of ``runtime ls`` and ``runtime select``). The selection
+belongs to the user: what it was stands in a file until it is back, so that a later load restores it after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from agents.contract.job import Runtime
+from agents.contract.report import Cause
+from agents.device_file import EngineEntry
+from agents.errors import AgentError, Unsupported
+
+LMS_S = 30.0  # lms is a program of 100 MB, and its first start on a machine takes seconds
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_LINE = re.compile(r"\s*(?P<name>\S+)@(?P<version>\S+)(?P<mark>\s+[^\w\s]\S*)?\s+(?P<formats>\w[\w, ]*?)\s*")
+_WHERE = "name it under engines.lmstudio.programs in device.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """One line of ``lms runtime ls``."""
+
+    name: str
+    version: str
+    selected: bool
+    formats: tuple[str, ...]  # GGUF, MLX
+
+    @property
+    def alias(self) -> str:
+        """What ``lms runtime select`` takes."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def runtime(self) -> Runtime:
+        return runtime_of(self.name)
+
+
+def runtime_of(name: str) -> Runtime:
+    """Of names such as ``llama.cpp-linux-x86_64-vulkan-avx2``; those without a back end compute on the CPU."""
+    found = (runtime for runtime in Runtime if runtime is not Runtime.CPU and runtime.value in name.lower())
+    return next(found, Runtime.CPU)
+
+
+def parse_runtimes(text: str) -> tuple[Installed, ...]:
+    """``lms runtime ls``: a table of name@version, a mark where selected, formats. PURE"""
+    found = (_LINE.fullmatch(line) for line in _COLOURS.sub("", text).splitlines())
+    return tuple(
+        Installed(one["name"], one["version"], bool(one["mark"]), tuple(re.split(r",\s*", one["formats"])))
+        for one in found
+        if one
+    )
+
+
+def choose(installed: Sequence[Installed], wanted: Runtime, model_format: str) -> Installed:
+    """The runtime to select: the one that is selected if it will do, else the newest. PURE
+
+    Raises Unsupported, RUNTIME_MISSING, with what is installed.
+    """
+    able = [each for each in installed if model_format in each.formats and each.runtime is wanted]
+    if not able:
+        have = ", ".join(each.alias for each in installed) or "none"
+        raise Unsupported(
+            f"runtime {wanted}: LM Studio has none for {model_format}; installed: {have}; get it: lms runtime get",
+            Cause.RUNTIME_MISSING,
+        )
+    return max(able, key=lambda each: (each.selected, _numbers(each.version)))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+class LmsFailed(AgentError):
+    def __init__(self, detail: str) -> None:
+        super().__init__(Cause.RUNTIME_MISSING, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Lms:
+    """The command line, told which server it talks to."""
+
+    program: str
+    target: tuple[str, ...] = ()
+
+    def runtimes(self) -> tuple[Installed, ...]:
+        """Raises LmsFailed."""
+        return parse_runtimes(self._run("runtime", "ls"))
+
+    def select(self, alias: str) -> None:
+        """Holds for all formats that the runtime has. Raises LmsFailed, also where it is not selected then."""
+        self._run("runtime", "select", alias)
+        if not any(each.selected and each.alias == alias for each in self.runtimes()):
+            raise LmsFailed(f"lms runtime select {alias} said nothing against it, and lms runtime ls shows another")
+
+    def _run(self, *words: str) -> str:
+        asked = f"lms {' '.join(words)}"
+        try:
+            done = subprocess.run(
+                [self.program, *words, *self.target],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=LMS_S,
+                check=False,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise LmsFailed(f"{asked}: {error}") from error
+        text = done.stdout.decode("utf-8", "replace")
+        if done.returncode:
+            said = _COLOURS.sub("", f"{text} {done.stderr.decode('utf-8', 'replace')}")
+            raise LmsFailed(f"{asked} ended with {done.returncode}: {' '.join(said.split())[-500:]}")
+        return text
+
+
+def find_lms(entry: EngineEntry, url: str) -> Lms | None:
+    """As ``device.yaml`` names it, else on the PATH, else where LM Studio puts it. On WSL2 the one of Windows first.
+
+    Raises Unsupported where ``device.yaml`` names one that is not there.
+    """
+    for named in entry.programs:
+        path = shutil.which(str(Path(named).expanduser()))
+        if path is None:
+            raise Unsupported(f"engines.lmstudio.programs: {named} is no program that can be run here")
+        return Lms(path, _target(path, url))
+    names = ("lms.exe", "lms") if _on_wsl() else ("lms",)
+    homes = [Path.home() / ".lmstudio/bin/lms", Path.home() / ".lmstudio/bin/lms.exe"]
+    windows = sorted(Path("/mnt/c/Users").glob("*/.lmstudio/bin/lms.exe")) if _on_wsl() else []
+    there = (path for path in (*map(shutil.which, names), *map(str, (*windows, *homes))) if path)
+    found = next((path for path in there if shutil.which(path)), None)
+    return Lms(found, _target(found, url)) if found else None
+
+
+def the_lms(lms: Lms | None) -> Lms:
+    if lms is None:
+        raise Unsupported(f"a runtime is chosen by LM Studio's lms program, which is not here: {_WHERE}")
+    return lms
+
+
+def _target(program: str, url: str) -> tuple[str, ...]:
+    """Its (hidden) options for a server: with a port it starts no service of its own. A program of Windows sees its
+    own loopback, and so does one beside the server."""
+    parts = urlsplit(url)
+    port = ("--port", str(parts.port or (443 if parts.scheme == "https" else 80)))
+    local = parts.hostname in ("127.0.0.1", "localhost", "::1") or program.lower().endswith(".exe")
+    return port if local else ("--host", parts.hostname or "", *port)
+
+
+def _on_wsl() -> bool:
+    return "microsoft" in platform.release().lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The user's selection, kept in ``journal`` while another is in force."""
+
+    lms: Lms | None
+    journal: Path
+
+    def change(self, wanted: Runtime, model_format: str) -> Installed:
+        """Raises Unsupported, with the selection as it was."""
+        lms = the_lms(self.lms)
+        try:
+            installed = lms.runtimes()
+            chosen = choose(installed, wanted, model_format)
+            if not chosen.selected:
+                self._note(
+                    [each.alias for each in installed if each.selected and set(each.formats) & set(chosen.formats)]
+                )
+                lms.select(chosen.alias)
+        except LmsFailed as error:
+            self.restore()
+            raise Unsupported(error.detail, error.cause) from error
+        return chosen
+
+    def _note(self, aliases: list[str]) -> None:
+        if not self.journal.exists():  # else it holds what stood before a crash, and could not be restored
+            self.journal.parent.mkdir(parents=True, exist_ok=True)
+            self.journal.write_text(json.dumps(aliases), encoding="utf-8")
+
+    def restore(self) -> None:
+        """What the journal holds, if there is one. Never raises: what failed is tried again at the next load."""
+        with suppress(OSError, ValueError, LmsFailed):
+            if self.lms is not None and self.journal.exists():
+                for alias in json.loads(self.journal.read_text("utf-8")):
+                    self.lms.select(str(alias))
+                self.journal.unlink()

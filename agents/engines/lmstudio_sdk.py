@@ -1,0 +1,109 @@
+"""Loads through LM Studio's Python SDK, for the axes that REST has not. The package is optional: extra ``lmstudio``.
+
+Written for ``lmstudio`` 1.5. It speaks websockets on the server's port; its log lines go where the host's logging goes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from agents.contract.report import Cause
+from agents.engines.base import LoadPlace
+from agents.engines.causes import cause_of_load
+from agents.engines.http_api import awaited
+from agents.errors import AgentError, LoadFailed, Unsupported
+
+INSTALL = "install the package lmstudio where the agent runs: pip install 'orchestrate-bench[lmstudio]'"
+T = TypeVar("T")
+
+
+class SdkFailed(AgentError):
+    """In the SDK's words."""
+
+
+def installed() -> bool:
+    return importlib.util.find_spec("lmstudio") is not None
+
+
+class Sdk:
+    """LM Studio's server at ``url``. Raises Unsupported where the SDK cannot reach such a one."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        if not installed():
+            raise Unsupported(INSTALL)
+        parts = urlsplit(url)
+        if parts.scheme != "http" or parts.path not in ("", "/"):
+            raise Unsupported(f"LM Studio's SDK takes a host and a port, without TLS and path; device.yaml says {url}")
+        self._host = f"{parts.hostname}:{parts.port or 80}"
+        self._token = token
+
+    def version(self) -> str | None:
+        """LM Studio's own, such as ``0.4.21+2``; None where it does not tell."""
+        try:
+            with self._client() as client:
+                told = client.system.remote_call("version")
+                return f"{told['version']}+{int(told['build'])}"
+        except (AgentError, KeyError, TypeError, ValueError):
+            return None
+
+    def load(self, model: str, instance: str, config: Mapping[str, Any], place: LoadPlace) -> Mapping[str, Any]:
+        """Loads ``model`` under a name of ours. The configuration that LM Studio says it has then.
+
+        Raises LoadFailed; after a cancel or a time-out LM Studio may go on: the caller unloads.
+        """
+        try:
+            with self._client(place.timeout_s) as client:
+
+                def load() -> Mapping[str, Any]:
+                    handle = client.llm.load_new_instance(model, instance, ttl=None, config=dict(config))
+                    told = handle.get_load_config()
+                    return dict(told if isinstance(told, Mapping) else told.to_dict())
+
+                return awaited(lambda: _in_words(load), place)
+        except SdkFailed as error:
+            raise LoadFailed(error.cause, error.detail) from error
+
+    def unload(self, instance: str) -> None:
+        """Raises SdkFailed."""
+        with self._client() as client:
+            _in_words(lambda: client.llm.unload(instance))
+
+    @contextmanager
+    def _client(self, timeout_s: float | None = None) -> Iterator[Any]:
+        import lmstudio
+
+        if timeout_s is not None:  # between two messages of the server; a module's setting, 60 s by itself
+            lmstudio.set_sync_api_timeout(timeout_s)
+        client: Any = _in_words(self._new)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def _new(self) -> Any:
+        import lmstudio
+
+        if not lmstudio.Client.is_valid_api_host(self._host):
+            raise SdkFailed(Cause.ENGINE_LOST, f"LM Studio is not reachable at {self._host}")
+        if self._token is None:
+            return lmstudio.Client(self._host)
+        if "api_token" not in inspect.signature(lmstudio.Client).parameters:
+            raise SdkFailed(Cause.UNSUPPORTED, "the installed lmstudio package takes no API token: a newer one does")
+        make: Any = lmstudio.Client
+        return make(self._host, api_token=self._token)
+
+
+def _in_words(do: Callable[[], T]) -> T:
+    import httpx
+    import lmstudio
+
+    try:
+        return do()
+    except (lmstudio.LMStudioError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise SdkFailed(cause_of_load(words), f"LM Studio's SDK: {words}") from error

@@ -1,0 +1,139 @@
+"""Events of LM Studio's chat streams -> chunks. PURE
+
+REST v1 (LM Studio 0.4.0 and later): named events, ``chat.end`` with the figures. REST v0: OpenAI's dialect; ``stats``
+as its answers without a stream have them, where they come. Fields: LM Studio's developer documents, April 2026.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from agents.contract.measure import EngineTimings, StopReason
+from agents.engines.stream_shapes import Part
+from agents.engines.wire import Chunk, Drafts, Event, Final, openai_chat_chunks
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_Figure = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+
+RELOADED = "LM Studio loaded the model anew for this request: the instance that was loaded for the job is gone"
+
+
+class Stats(Part):
+    """REST v1, seconds. ``input_tokens`` counts cached ones too; how many those are is not told."""
+
+    input_tokens: _Count | None = None
+    total_output_tokens: _Count | None = None
+    reasoning_output_tokens: _Count | None = None
+    tokens_per_second: _Figure | None = None
+    time_to_first_token_seconds: _Figure | None = None
+
+
+class Result(Part):
+    stats: Stats | None = None
+
+
+class ChatEvent(Part):
+    type: str | None = None
+    content: str | None = None
+    result: Result | None = None
+
+
+class OldStats(Part):
+    """REST v0, seconds."""
+
+    tokens_per_second: _Figure | None = None
+    time_to_first_token: _Figure | None = None
+    generation_time: _Figure | None = None
+    stop_reason: str | None = None
+
+
+class OldPart(Part):
+    stats: OldStats | None = None
+
+
+def v1_chunks(events: Iterable[Event], *, max_tokens: int, context_tokens: int | None) -> tuple[Chunk, ...]:
+    """A delta is not a token: only ``chat.end`` counts tokens. Why the model stopped is not told, so it is worked out
+    of the counts."""
+    drafts = Drafts()
+    for event in events:
+        part = drafts.parse(event, ChatEvent)
+        if part is None:
+            break
+        kind = part.type or event.kind
+        if kind.startswith("model_load"):
+            return (*drafts.chunks(), Chunk(event.at_ns, event.read, error=RELOADED))
+        if kind in ("message.delta", "reasoning.delta"):
+            drafts.add(event, part.content or "", reasoning=kind == "reasoning.delta", total=None)
+        if kind == "chat.end":
+            stats = part.result.stats if part.result and part.result.stats else Stats()
+            drafts.finish(event, _final(stats, max_tokens, context_tokens))
+    return drafts.chunks()
+
+
+def _final(stats: Stats, max_tokens: int, context_tokens: int | None) -> Final:
+    return Final(
+        stop_reason=_why(stats.input_tokens, stats.total_output_tokens, max_tokens, context_tokens),
+        prompt_tokens=stats.input_tokens,
+        completion_tokens=stats.total_output_tokens,
+        reasoning_tokens=stats.reasoning_output_tokens,
+        engine=EngineTimings(
+            generated_tokens=stats.total_output_tokens,
+            ttft_s=stats.time_to_first_token_seconds,
+            decode_tps=stats.tokens_per_second or None,
+        ),
+    )
+
+
+def _why(prompt: int | None, generated: int | None, max_tokens: int, context_tokens: int | None) -> StopReason:
+    if generated is None:
+        return StopReason.UNKNOWN
+    if generated >= max_tokens:
+        return StopReason.LENGTH
+    if prompt is not None and context_tokens is not None and prompt + generated >= context_tokens:
+        return StopReason.CONTEXT_FULL
+    return StopReason.END
+
+
+_OLD_REASONS = {
+    "eosFound": StopReason.END,
+    "stopStringFound": StopReason.END,
+    "toolCalls": StopReason.END,
+    "maxPredictedTokensReached": StopReason.LENGTH,
+    "contextLengthReached": StopReason.CONTEXT_FULL,
+}
+
+
+def v0_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
+    """As OpenAI's, with LM Studio's figures in the last chunk where an event brings them."""
+    kept = tuple(events)
+    chunks = openai_chat_chunks(kept)
+    stats = next((found for event in reversed(kept) if (found := _old_stats(event.data))), None)
+    if stats is None or not chunks or chunks[-1].final is None:
+        return chunks
+    final = chunks[-1].final
+    told = replace(
+        final,
+        stop_reason=_OLD_REASONS.get(stats.stop_reason or "", final.stop_reason),
+        engine=replace(
+            final.engine,
+            generated_tokens=final.completion_tokens,
+            generate_s=stats.generation_time,
+            ttft_s=stats.time_to_first_token,
+            decode_tps=stats.tokens_per_second or None,
+        ),
+    )
+    return (*chunks[:-1], replace(chunks[-1], final=told))
+
+
+def _old_stats(data: str) -> OldStats | None:
+    if '"stats"' not in data:
+        return None
+    try:
+        return OldPart.model_validate(json.loads(data, parse_constant=lambda _: None)).stats
+    except (ValidationError, ValueError, RecursionError):
+        return None
