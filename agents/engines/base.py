@@ -15,10 +15,11 @@ from typing import Protocol
 from agents.clock import Clock
 from agents.contract.device import EngineFound
 from agents.contract.job import LoadSettings, Stop, Synthetic, Workload
-from agents.contract.report import Loaded
+from agents.contract.measure import EngineTimings
+from agents.contract.report import Cause, Loaded
 from agents.engines.http_stream import Exchange, Limits, Progress
 from agents.engines.wire import Chunk, Event
-from agents.errors import Unsupported
+from agents.errors import LoadFailed, Unsupported
 from agents.models.peers import Peers
 
 DYING_S = 3.0  # between the end of an engine's connections and that of its process
@@ -47,6 +48,13 @@ class LoadPlace:
     say: Callable[[str], None]
     peers: Peers | None = None
 
+    def refuse_late(self, started_ns: int) -> None:
+        """Raises LoadFailed if the load that began at ``started_ns`` of ``clock`` was cancelled, or takes too long."""
+        if self.cancelled.is_set():
+            raise LoadFailed(Cause.CANCELLED, "cancelled while the model was loading")
+        if self.clock.monotonic_ns() - started_ns > self.timeout_s * 1e9:
+            raise LoadFailed(Cause.LOAD_TIMEOUT, f"not loaded within {self.timeout_s:g} s")
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -54,6 +62,7 @@ class Request:
 
     ``prime`` is sent first, unmeasured, and leaves ``expected_cached_tokens`` in the KV cache.
     ``decode`` turns the stream's events into chunks. ``expected_tokens`` is None where the model may stop by itself.
+    ``after`` is asked when the stream is over, for figures that the stream did not tell; it raises nothing.
     """
 
     url: str
@@ -62,7 +71,9 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     prime: bytes | None = None
     expected_cached_tokens: int = 0
+    cached_tokens_allowed: int = 0  # beside those: the template's own start, where no cache can be switched off
     expected_tokens: int | None = None
+    after: Callable[[], EngineTimings | None] | None = None
 
 
 class Session(Protocol):

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
+
+from agents.engines.tied_program import die_with_parent
 
 ENUMS = {  # parameters whose text names a member of an enum of xllamacpp
     "cache_type_k": "ggml_type",
@@ -21,22 +21,6 @@ ENUMS = {  # parameters whose text names a member of an enum of xllamacpp
     "flash_attn_type": "llama_flash_attn_type",
     "load_mode": "llama_load_mode",
 }
-
-
-def die_with_parent() -> None:
-    """Linux: SIGKILL for this process when its parent ends, and first in line for the out-of-memory killer."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-    import signal
-
-    parent = os.getppid()
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the call
-        os._exit(1)
-    with suppress(OSError):  # a model that does not fit must not take the agent with it
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def params_from(settings: dict[str, Any]) -> Any:

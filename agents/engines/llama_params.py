@@ -6,7 +6,7 @@ from typing import Any
 
 from agents.contract.job import LoadSettings, Runtime
 from agents.contract.report import Cause
-from agents.errors import LoadFailed
+from agents.errors import LoadFailed, Unsupported
 from agents.models.files import ModelFiles
 from agents.models.memory_need import kv_bytes
 from agents.models.sizes import in_words
@@ -52,6 +52,13 @@ def engine_params(settings: LoadSettings, files: ModelFiles) -> dict[str, Any]:
         "no_kv_offload": None if settings.kv_offload is None else not settings.kv_offload,
     }
     return params | {name: value for name, value in asked.items() if value is not None}
+
+
+def refuse_unknown_kv_types(settings: LoadSettings) -> None:
+    """Raises Unsupported."""
+    for kind in (settings.kv_type_k, settings.kv_type_v):
+        if kind is not None and kind not in KV_TYPES:
+            raise Unsupported(f"KV type {kind}: llama.cpp has {', '.join(KV_TYPES)}")
 
 
 def refuse_what_no_memory_holds(settings: LoadSettings, files: ModelFiles, have_bytes: int) -> None:

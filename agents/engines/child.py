@@ -1,0 +1,136 @@
+"""A process that an agent started for one loaded model: its log, its end, and whether it lives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from agents.clock import Clock
+from agents.contract.report import Cause
+from agents.engines import tied_program
+from agents.engines.base import DYING_S
+from agents.engines.llama_log import cause_of_death
+from agents.errors import EngineLost, LoadFailed, RequestFailed
+
+SPIN_COUNT = "10000"
+"""GOMP_SPINCOUNT: with libgomp's default, threads that wait spin for long, and a busy core beside them brought 492
+tokens/s down to 7; with this, 1,261."""
+LOG_TAIL = 4000
+LOG_SETTLES_S = 3.0  # llama.cpp writes its log from a thread of its own: its last lines may come after the answer
+ENDS_S = 5.0  # for a watcher to end its program, where the kernel does not
+
+
+class Child:
+    """``stdout`` is a pipe with ``answers``; else it goes to the log, as stderr does. ``spare``: names that begin so
+    are left out of the environment.
+
+    Raises LoadFailed where the process cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, *, answers: bool, spare: tuple[str, ...] = ()) -> None:
+        self._log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(spare)}
+        with log.open("wb") as words:
+            try:
+                self.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE if answers else words,
+                    stderr=words,
+                    env={**kept, "GOMP_SPINCOUNT": spin_count()},
+                )
+            except OSError as error:
+                words_of = f"{command[0]} cannot be started: {error.strerror}"
+                raise LoadFailed(Cause.RUNTIME_MISSING, words_of) from error
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.poll()
+
+    def pipe(self, name: str) -> IO[bytes]:
+        """``stdin`` or ``stdout``."""
+        found: IO[bytes] | None = getattr(self.process, name)
+        assert found is not None
+        return found
+
+    def log(self) -> str:
+        return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
+
+    def tail(self) -> str:
+        return self.log()[-LOG_TAIL:]
+
+    def settled_log(self, last_words: str, clock: Clock) -> str:
+        """The log when ``last_words`` stand in it, or as it is after LOG_SETTLES_S.
+
+        Raises LoadFailed (DISK_FULL) if they do not because the disk is full.
+        """
+        deadline = clock.monotonic_ns() + int(LOG_SETTLES_S * 1e9)
+        while last_words not in (log := self.log()):
+            if clock.monotonic_ns() > deadline:
+                refuse_full_disk(self._log)
+                break
+            clock.sleep(0.01)
+        return log
+
+    def check_alive(self, within_s: float = DYING_S) -> None:
+        """Raises RequestFailed or EngineLost, with the log's last words, if the process ends within ``within_s``."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=within_s)
+        ended = self.process.returncode
+        if ended is None:
+            return
+        cause, words = cause_of_death(ended)
+        if cause is Cause.ENGINE_LOST:
+            raise EngineLost(words, self.tail())
+        raise RequestFailed(cause, words, self.tail())
+
+    def end(self) -> None:
+        """Ends the process and reaps it. Killed at once: what it holds is memory, and llama.cpp's own way out was
+        seen to hang. A watcher ends its program first."""
+        if self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
+        if sys.platform != "linux":
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=ENDS_S)
+        with suppress(OSError):
+            self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            with suppress(OSError):
+                self.process.stdout.close()
+
+
+def tied(program: Path, arguments: Sequence[str]) -> list[str]:
+    """The command that starts ``program`` so that it dies with this process."""
+    return [sys.executable, "-I", "-S", str(Path(tied_program.__file__)), str(program), *arguments]
+
+
+def spin_count() -> str:
+    return os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)
+
+
+def surroundings() -> Mapping[str, str]:
+    """What changes an engine from outside, for the row: names of GPU drivers' variables, threads, priority."""
+    prefixes = ("GGML_", "HSA_", "ROCR_", "HIP_", "CUDA_", "VK_", "MESA_", "RADV_", "OMP_")
+    seen = {name: value for name, value in sorted(os.environ.items()) if name.startswith(prefixes)}
+    # Ray's workers run at nice 15 unless it is told otherwise.
+    nice = {"nice": str(os.getpriority(os.PRIO_PROCESS, 0))} if hasattr(os, "getpriority") else {}
+    return {"GOMP_SPINCOUNT": spin_count(), **nice, **seen}
+
+
+def refuse_full_disk(log: Path) -> None:
+    """Raises LoadFailed (DISK_FULL) if the log's disk takes no more: without its log nothing is known of a load."""
+    probe = log.with_suffix(".full")
+    try:
+        probe.write_bytes(b"x" * 4096)
+    except OSError as error:
+        raise LoadFailed(Cause.DISK_FULL, f"the engine's log {log} cannot be written: {error.strerror}") from error
+    finally:
+        probe.unlink(missing_ok=True)

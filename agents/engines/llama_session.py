@@ -1,0 +1,108 @@
+"""A llama.cpp server that this agent started: what its log tells of the load, and a session with it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from agents.contract.job import LoadSettings, Runtime, Workload
+from agents.contract.report import Cause, Loaded
+from agents.engines.base import DYING_S, Request
+from agents.engines.child import LOG_TAIL, Child, surroundings
+from agents.engines.http_stream import Exchange, Limits, Progress, exchange
+from agents.engines.llama_log import read_log
+from agents.engines.llama_requests import llama_request
+from agents.errors import LoadFailed
+from agents.models.files import ModelFiles
+
+LOG_OF_GOOD_LOAD, LOG_OF_FAILED_LOAD = "listening on", "exiting due to"  # the last words of either
+
+
+class ChildSession:
+    """One child process with one loaded model."""
+
+    def __init__(self, child: Child, address: str, loaded: Loaded, n_vocab: int) -> None:
+        self._child = child
+        self._address = address
+        self._loaded = loaded
+        self._n_vocab = n_vocab
+
+    @property
+    def loaded(self) -> Loaded:
+        return self._loaded
+
+    def request_for(self, workload: Workload, nonce: int) -> Request:
+        return llama_request(self._address, workload, self._n_vocab, nonce)
+
+    def stream(
+        self, request: Request, body: bytes, limits: Limits, progress: Progress, cancelled: threading.Event
+    ) -> Exchange:
+        return exchange(request.url, body, request.headers, limits, progress=progress, cancelled=cancelled)
+
+    def check_alive(self, within_s: float = DYING_S) -> None:
+        self._child.check_alive(within_s)
+
+    def close(self) -> None:
+        self._child.end()
+
+
+def loaded_of(
+    settings: LoadSettings, files: ModelFiles, log: str, load_s: float, version: str, handed: Iterable[tuple[str, Any]]
+) -> Loaded:
+    """What the log tells of the load; ``handed``: the settings as they were handed over.
+
+    Raises LoadFailed (RUNTIME_MISSING) if the engine did not take the runtime that was asked for.
+    """
+    facts = read_log(log)
+    _refuse_other_runtime(settings, facts.devices, facts.layers_offloaded, log)
+    model = files.facts.file_bytes if files.facts else files.path.stat().st_size
+    projector = files.mmproj.stat().st_size if files.mmproj else 0
+    return Loaded(
+        load_s=load_s,
+        reused=False,
+        engine_version=version,
+        engine_runtime=", ".join(facts.devices) or Runtime.CPU.value,
+        model_file=files.path.name,
+        model_bytes=model + projector,
+        model_sha256=files.sha256,
+        model_architecture=files.facts.architecture if files.facts else None,
+        layers_offloaded=facts.layers_offloaded,
+        layers_total=facts.layers_total,
+        weights_bytes=facts.weights_bytes,
+        kv_bytes=facts.kv_bytes,
+        compute_bytes=facts.compute_bytes,
+        context_tokens_actual=facts.context_tokens,
+        settings=(
+            *((name, str(value)) for name, value in handed),
+            *surroundings().items(),
+            *((f"log.{name}", value) for name, value in facts.told),
+        ),
+    )
+
+
+def _refuse_other_runtime(settings: LoadSettings, devices: tuple[str, ...], layers: int | None, log: str) -> None:
+    asked = settings.runtime
+    used = ", ".join(devices) or "none"
+    if asked not in (None, Runtime.CPU) and settings.gpu_layers != 0 and not layers:
+        raise LoadFailed(
+            Cause.RUNTIME_MISSING,
+            f"runtime {asked} was asked for, but the engine put no layer on a GPU"
+            f" (it would have run on the CPU); devices it used: {used}",
+            log[-LOG_TAIL:],
+        )
+    if asked is Runtime.CPU and layers:
+        words = f"runtime cpu was asked for, but the engine put {layers} layers on a GPU; devices it used: {used}"
+        raise LoadFailed(Cause.RUNTIME_MISSING, words, log[-LOG_TAIL:])
+
+
+def vocabulary(address: str, files: ModelFiles) -> int:
+    """Size of the vocabulary: from the file, else asked of the engine. Raises LoadFailed."""
+    if files.facts is not None and files.facts.n_vocab:
+        return files.facts.n_vocab
+    from agents.engines.http_api import Api, ApiError
+
+    try:
+        return int(Api(address).get("/v1/models")["data"][0]["meta"]["n_vocab"])
+    except (ApiError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise LoadFailed(Cause.LOAD_FAILED, f"the engine does not tell its vocabulary: {error!r}") from error
