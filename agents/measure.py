@@ -138,7 +138,8 @@ def trial_of(exchange: Exchange, chunks: tuple[Chunk, ...], index: int, warmup: 
 def _flagged(trial: Trial, request: Request, chunks: tuple[Chunk, ...]) -> Trial:
     flags = list(trial.flags)
     cached = trial.engine.cached_tokens
-    if cached is not None and cached != request.expected_cached_tokens:
+    least = request.expected_cached_tokens
+    if cached is not None and not least <= cached <= least + request.cached_tokens_allowed:
         flags.append(Flag.PROMPT_CACHED)
     if request.expected_tokens is not None and (trial.completion_tokens or 0) < request.expected_tokens:
         flags.append(Flag.FEWER_TOKENS)
