@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from agents.device_file import DeviceFile
 from agents.engines.base import Engine
+from agents.engines.comfyui import ComfyUI
 from agents.engines.embedded import Embedded
+from agents.engines.ollama import Ollama
 
 
-def engines_of(own: DeviceFile) -> tuple[Engine, ...]:  # noqa: ARG001  the embedded one needs no word of the owner
+def engines_of(own: DeviceFile) -> tuple[Engine, ...]:
     """Adapters, told by the owner's ``device.yaml`` where their engines are."""
-    return (Embedded(),)
+    return (Embedded(), Ollama(own.engine(Ollama.name)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any, TypeVar
@@ -24,11 +24,13 @@ T = TypeVar("T")
 
 
 class ApiError(AgentError):
-    """``status`` is None where there was no answer. ``detail``: the method and path, and the engine's own words."""
+    """``status`` is None where there was no answer. ``detail``: the method and path, and the engine's own words;
+    ``body``: all that it answered."""
 
-    def __init__(self, detail: str, status: int | None = None) -> None:
+    def __init__(self, detail: str, status: int | None = None, body: bytes = b"") -> None:
         super().__init__(Cause.REQUEST_REFUSED if status else Cause.ENGINE_LOST, detail)
         self.status = status
+        self.body = body
 
     def as_failed_load(self) -> LoadFailed:
         return LoadFailed(cause_of_load(self.detail) if self.status else Cause.ENGINE_LOST, self.detail)
@@ -65,6 +67,32 @@ class Api:
             except ApiError as error:
                 raise error.as_failed_load() from error
 
+    def lines(self, path: str, body: Any, silence_s: float) -> Iterator[Any]:
+        """The objects of a POST's answer in JSON lines, as they come; no line for ``silence_s`` is an ApiError, and so
+        are the others of ``get``. To end the iteration closes the connection."""
+        asked = f"POST {path}"
+        with self._client(silence_s) as client:
+            try:
+                with client.stream("POST", self.base_url + path, json=body) as response:
+                    if not response.is_success:
+                        words = engine_words(response.read())
+                        raise ApiError(f"{asked}: HTTP {response.status_code}: {words}", response.status_code)
+                    for line in response.iter_lines():
+                        if line.strip():
+                            yield json.loads(line)
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
+                raise ApiError(f"{asked}: {self.base_url} does not answer: {error or type(error).__name__}") from error
+            except (ValueError, RecursionError) as error:
+                raise ApiError(f"{asked}: the answer is not JSON lines", 200) from error
+
+    def server_header(self, path: str, timeout_s: float = CALL_S) -> str:
+        """What the server calls itself in the head of an answer; "" where it does not, or gives none."""
+        with self._client(timeout_s) as client:
+            try:
+                return str(client.get(self.base_url + path).headers.get("server", ""))
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError):
+                return ""
+
     def _client(self, timeout_s: float | None) -> httpx.Client:
         timeout = httpx.Timeout(timeout_s, connect=CALL_S if timeout_s is None else timeout_s)
         return httpx.Client(transport=self._transport, timeout=timeout, trust_env=False, headers=self.headers)
@@ -80,9 +108,8 @@ class Api:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
             raise ApiError(f"{asked}: {self.base_url} does not answer: {error or type(error).__name__}") from error
         if not response.is_success:
-            raise ApiError(
-                f"{asked}: HTTP {response.status_code}: {engine_words(response.content)}", response.status_code
-            )
+            words = f"{asked}: HTTP {response.status_code}: {engine_words(response.content)}"
+            raise ApiError(words, response.status_code, response.content)
         if not response.content.strip():
             return None
         try:

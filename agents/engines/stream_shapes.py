@@ -20,7 +20,7 @@ def _whole_characters(value: object) -> object:
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-_Text = Annotated[str, BeforeValidator(_whole_characters)]
+WholeText = Annotated[str, BeforeValidator(_whole_characters)]
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Figure = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
@@ -53,7 +53,7 @@ class Timings(Part):
 
 
 class Completion(Part):
-    content: _Text | None = None
+    content: WholeText | None = None
     tokens: list[Any] | None = None
     stop: bool | None = None
     stop_type: str | None = None
@@ -79,8 +79,8 @@ class Usage(Part):
 
 
 class Function(Part):
-    name: _Text | None = None
-    arguments: _Text | None = None
+    name: WholeText | None = None
+    arguments: WholeText | None = None
 
 
 class ToolCall(Part):
@@ -88,16 +88,16 @@ class ToolCall(Part):
 
 
 class Delta(Part):
-    content: _Text | None = None
-    refusal: _Text | None = None
-    reasoning_content: _Text | None = None
-    reasoning: _Text | None = None
+    content: WholeText | None = None
+    refusal: WholeText | None = None
+    reasoning_content: WholeText | None = None
+    reasoning: WholeText | None = None
     tool_calls: list[ToolCall] | None = None
 
 
 class Choice(Part):
     delta: Delta | None = None
-    text: _Text | None = None  # /v1/completions
+    text: WholeText | None = None  # /v1/completions
     finish_reason: str | None = None
 
     def texts(self) -> list[tuple[str, bool]]:

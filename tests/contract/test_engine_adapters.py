@@ -19,10 +19,13 @@ from agents.contract.report import Cause
 from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Session, Support, refuse_what_it_cannot
 from agents.errors import AgentError, EngineLost, LoadFailed, RequestFailed, Unsupported
 from agents.measure import measure
+from tests.contract.adapters.lemonade import LEMONADE
+from tests.contract.adapters.lmstudio import LMSTUDIO
+from tests.contract.adapters.ollama import OLLAMA
 from tests.contract.adapters.record import Adapter, BadLoad, id_of
 from tests.fakes.recorded_server import HOLD, RecordedServer, json_answer, text_answer
 
-ADAPTERS: tuple[Adapter, ...] = ()
+ADAPTERS: tuple[Adapter, ...] = (LEMONADE, LMSTUDIO, OLLAMA,)
 LOADING = tuple(each for each in ADAPTERS if each.loads)
 UNLOADING = tuple(each for each in ADAPTERS if each.unloads)
 SEEING = tuple(each for each in ADAPTERS if each.images)

@@ -1,0 +1,248 @@
+"""Ollama: a server that holds models under names of its own, loads them with options, and pulls what is missing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import httpx
+
+from agents.contract.device import EngineFound
+from agents.contract.job import Chat, LoadSettings, Runtime, Workload
+from agents.contract.report import Cause, Loaded
+from agents.device_file import EngineEntry
+from agents.engines.base import LoadPlace, Request, Support, name_in
+from agents.engines.chat_requests import sampling_fields
+from agents.engines.fresh_prompt import TEMPLATE_TOKENS, fresh
+from agents.engines.http_api import Api, ApiError
+from agents.engines.http_session import HttpSession
+from agents.engines.ollama_api import (
+    Running,
+    Shown,
+    address_of,
+    found_version,
+    pull,
+    running,
+    shown,
+    unload,
+    unload_all,
+)
+from agents.engines.ollama_server import ServerEnvironment, environment_for
+from agents.engines.ollama_stream import ollama_chunks
+from agents.errors import AgentError, EngineLost, LoadFailed, Unsupported
+
+ALL_LAYERS = 999  # Ollama's own -1 means: as many as it thinks fit
+KEEP_S = 3600  # since the last request; a crash of ours leaves a model loaded no longer
+_SETS = (
+    "engine model quantisation runtime context_tokens kv_type_k kv_type_v flash_attention gpu_layers threads"
+    " batch_tokens mmap source chat image"
+)
+
+
+class Ollama:
+    name = "ollama"
+
+    def __init__(self, entry: EngineEntry | None = None, transport: httpx.BaseTransport | None = None) -> None:
+        own = entry or EngineEntry()
+        self._api = Api(own.url or address_of(), transport=transport)
+        self._environment = ServerEnvironment(own, self._api)
+
+    def find(self) -> EngineFound:
+        """Raises Unsupported where no Ollama answers. An environment that a crash left is taken back first."""
+        with suppress(AgentError):  # said again, and not let pass, by a load
+            self._environment.restore_left()
+        return EngineFound(self.name, found_version(self._api), (), self._api.base_url)
+
+    def capabilities(self) -> Mapping[str, Support]:
+        return dict.fromkeys(_SETS.split(), Support.SETS)
+
+    def load(self, settings: LoadSettings, place: LoadPlace) -> HttpSession:
+        wanted = environment_for(settings)
+        options, name = load_options(settings), model_name(settings)
+        self._environment.refuse(wanted)
+        self._environment.restore_left()
+        found_version(self._api)
+        try:
+            self._environment.apply(wanted)
+            return self._load(settings, name, options, wanted, place)
+        except BaseException:
+            self._leave(name)
+            raise
+
+    def _load(
+        self, settings: LoadSettings, name: str, options: dict[str, Any], wanted: dict[str, str], place: LoadPlace
+    ) -> HttpSession:
+        try:
+            version = found_version(self._api)  # of the server as it runs now
+            model = self._model(settings, name, place)
+            place.say("loading")
+            unload_all(self._api, place.clock)
+            started = place.clock.monotonic_ns()
+            self._api.load("/api/chat", _load_body(name, options), place)
+            load_s = (place.clock.monotonic_ns() - started) / 1e9
+            held = _held(self._api, name)
+        except ApiError as error:
+            raise error.as_failed_load() from error
+        refuse_other_than_asked(settings, held)
+        loaded = Loaded(
+            load_s=load_s,
+            reused=False,
+            engine_version=f"ollama {version}",
+            engine_runtime=_runtime(settings, held),
+            model_architecture=model.architecture,
+            engine_model_bytes=held.size_bytes,
+            engine_vram_bytes=held.vram_bytes,
+            context_tokens_actual=held.context_tokens,
+            settings=_settings(name, model, options, wanted),
+        )
+        numbers = itertools.count(1)
+
+        def request_for(workload: Workload, nonce: int) -> Request:  # noqa: ARG001  it comes again with each job
+            return chat_request(self._api.base_url, name, model, options, workload, next(numbers))
+
+        return HttpSession(loaded, request_for, lambda: _held(self._api, held.name), lambda: self._leave(name))
+
+    def _model(self, settings: LoadSettings, name: str, place: LoadPlace) -> Shown:
+        model = shown(self._api, name)
+        if model is None:
+            place.say(f"Ollama fetches {name}")
+            pull(self._api, name, place)
+            model = shown(self._api, name)
+        if model is None:
+            raise LoadFailed(Cause.MODEL_FILE_MISSING, f"Ollama pulled {name} and does not have it")
+        refuse_model(settings, name, model)
+        return model
+
+    def _leave(self, name: str) -> None:
+        """Unloads, and gives the server its environment back, whatever becomes of either."""
+        with suppress(AgentError):
+            unload(self._api, name)
+        with suppress(AgentError):
+            self._environment.restore()
+
+
+def model_name(settings: LoadSettings) -> str:
+    """The matrix's name for Ollama; a model on Hugging Face is ``hf.co/OWNER/REPO:QUANT``, which Ollama pulls itself.
+    Raises Unsupported. PURE"""
+    source = settings.source
+    if dict(source.engine_names).get("ollama") is None and source.hf_repo:
+        if source.hf_revision:
+            raise Unsupported(f"Ollama pulls no revision of {source.hf_repo}; leave it out, or give models a name")
+        return f"hf.co/{source.hf_repo}" + (f":{settings.quantisation}" if settings.quantisation else "")
+    return name_in("ollama", settings)
+
+
+def load_options(settings: LoadSettings) -> dict[str, Any]:
+    """Options that are fixed when a model is loaded: each request repeats them, for another value loads anew. PURE
+    Raises Unsupported."""
+    layers = settings.gpu_layers
+    if settings.runtime is Runtime.CPU:
+        if layers:
+            raise Unsupported(f"runtime cpu has no GPU to put {'all' if layers < 0 else layers} layers on")
+        layers = 0
+    if settings.runtime is Runtime.METAL and sys.platform != "darwin":
+        raise Unsupported("runtime metal: Ollama has it on macOS only", Cause.RUNTIME_MISSING)
+    options = {
+        "num_ctx": settings.context_tokens,
+        "num_batch": settings.batch_tokens,
+        "num_gpu": ALL_LAYERS if layers is not None and layers < 0 else layers,
+        "use_mmap": settings.mmap,
+        "num_thread": settings.threads,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def refuse_model(settings: LoadSettings, name: str, model: Shown) -> None:
+    """Raises Unsupported where the model is not the one that the cell means. PURE"""
+    if model.remote:
+        raise Unsupported(f"{name} is computed at {model.remote}, not on this device")
+    wanted, has = settings.quantisation, model.quantisation
+    if wanted is None or name.upper().endswith(f":{wanted.upper()}"):  # Ollama chose the file by that name
+        return
+    if has is None or has.upper() != wanted.upper():
+        raise Unsupported(f"Ollama's {name} has quantisation {has or 'unknown'}, and the cell asks for {wanted}")
+
+
+def refuse_other_than_asked(settings: LoadSettings, held: Running) -> None:
+    """Raises LoadFailed where Ollama loaded a model otherwise than it was told. PURE"""
+    asked, has = settings.context_tokens, held.context_tokens
+    if asked is not None and has is not None and asked != has:
+        words = f"a context of {asked} tokens was asked for, and Ollama made {has} (the model was trained with less?)"
+        raise LoadFailed(Cause.CONTEXT_TOO_LONG, words)
+    on_gpu = settings.runtime not in (None, Runtime.CPU) or bool(settings.gpu_layers)
+    if on_gpu and held.vram_bytes == 0:
+        words = f"{settings.runtime or 'a GPU'} was asked for, and Ollama put nothing of the model into GPU memory"
+        raise LoadFailed(Cause.RUNTIME_MISSING, f"{words}: its log says which GPUs it found")
+    if (settings.gpu_layers or 0) < 0 and held.vram_bytes < held.size_bytes:
+        words = f"all layers on the GPU were asked for; {held.vram_bytes} of {held.size_bytes} bytes are there"
+        raise LoadFailed(Cause.VRAM, words)
+    if (settings.gpu_layers == 0 or settings.runtime is Runtime.CPU) and held.vram_bytes:
+        words = f"nothing was to be on the GPU, and {held.vram_bytes} bytes are there"
+        raise LoadFailed(Cause.LOAD_FAILED, words)
+
+
+def chat_request(
+    base_url: str, name: str, model: Shown, options: Mapping[str, Any], workload: Workload, number: int
+) -> Request:
+    """``number`` is another one for each request on a loaded model: Ollama always asks its runner for a cached prompt.
+    Raises Unsupported. PURE"""
+    if not isinstance(workload, Chat):
+        raise Unsupported("Ollama takes text, not token ids")
+    if workload.image is not None and model.capabilities is not None and "vision" not in model.capabilities:
+        raise Unsupported(f"{name} sees no images: Ollama lists {', '.join(sorted(model.capabilities))}")
+    chat = fresh(workload, number, model.system)
+    user: dict[str, Any] = {"role": "user", "content": chat.prompt}
+    if chat.image is not None:
+        user["images"] = [chat.image.data_base64]
+    system = [] if chat.system is None else [{"role": "system", "content": chat.system}]
+    sampling = {"num_predict": chat.max_tokens, **sampling_fields(chat.sampling)}
+    body = _load_body(name, {**options, **sampling}) | {"messages": [*system, user], "stream": True, "truncate": False}
+    return Request(
+        url=f"{base_url}/api/chat",
+        body=json.dumps(body).encode(),
+        decode=partial(ollama_chunks, max_tokens=chat.max_tokens),
+        headers={"Content-Type": "application/json"},
+        cached_tokens_allowed=TEMPLATE_TOKENS,
+    )
+
+
+def _load_body(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Without messages it only loads. ``shift`` false: a full context ends the text; with another value the runner
+    would be started anew."""
+    return {
+        "model": name,
+        "messages": [],
+        "stream": False,
+        "options": dict(options),
+        "keep_alive": KEEP_S,
+        "shift": False,
+    }
+
+
+def _held(api: Api, name: str) -> Running:
+    """What is loaded: nothing else is. Raises ApiError, EngineLost where it is not any more."""
+    found = running(api)
+    if len(found) > 1:
+        found = tuple(one for one in found if one.name.removesuffix(":latest") == name.removesuffix(":latest"))
+    if not found:
+        raise EngineLost(f"Ollama holds {name} no more")
+    return found[0]
+
+
+def _runtime(settings: LoadSettings, held: Running) -> str | None:
+    """Ollama does not tell. Known is the CPU, where nothing lies on a GPU, and what its environment was made to be."""
+    if held.vram_bytes == 0:
+        return Runtime.CPU.value
+    return None if settings.runtime is None else settings.runtime.value
+
+
+def _settings(
+    name: str, model: Shown, options: Mapping[str, Any], environment: Mapping[str, str]
+) -> tuple[tuple[str, str], ...]:
+    told = {"model": name, "quantization_level": model.quantisation or "not told", "keep_alive": KEEP_S}
+    return tuple((key, str(value)) for key, value in {**told, **options, **environment}.items())

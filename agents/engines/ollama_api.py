@@ -1,0 +1,169 @@
+"""What is asked of an Ollama server beside chats: version, models, what is loaded, unload, pull.
+
+Routes and fields: docs/api.md of Ollama 0.33 and its server/routes.go. It has no token.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from agents.clock import Clock
+from agents.contract.report import Cause
+from agents.engines.base import LoadPlace
+from agents.engines.causes import cause_of_load
+from agents.engines.http_api import FIND_S, POLL_S, Api, ApiError
+from agents.errors import LoadFailed, Unsupported
+from agents.models.progress import Progress
+
+PORT = 11434
+PULL_SILENCE_S = 60.0  # a pull that goes on says so several times a second
+UNLOADED_S = 30.0
+NEWER = "of an Ollama that this adapter does not know"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One line of ``/api/ps``. ``context_tokens`` is None before Ollama 0.11 or so (?)."""
+
+    name: str
+    size_bytes: int
+    vram_bytes: int
+    context_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What ``/api/show`` tells of a model. ``capabilities`` is None where the server tells none."""
+
+    quantisation: str | None
+    architecture: str | None
+    system: str | None
+    capabilities: frozenset[str] | None
+    remote: str | None  # a model that is computed elsewhere
+
+
+def address_of(environment: Mapping[str, str] | None = None) -> str:
+    """What ``OLLAMA_HOST`` says, read as Ollama reads it (envconfig/config.go); an address to listen on everywhere
+    becomes the loopback's."""
+    told = (os.environ if environment is None else environment).get("OLLAMA_HOST", "").strip().strip("\"'")
+    scheme, _, rest = told.rpartition("://")
+    default = {"http": 80, "https": 443}.get(scheme, PORT)
+    hostport, _, path = rest.partition("/")
+    if hostport.count(":") > 1 and not hostport.startswith("["):
+        hostport = f"[{hostport}]"  # a bare IPv6 address
+    host, _, port = hostport.rpartition(":") if not hostport.endswith("]") and ":" in hostport else (hostport, "", "")
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+    number = int(port) if port.isdecimal() and int(port) <= 65_535 else default
+    return f"{scheme or 'http'}://{host}:{number}{'/' + path if path else ''}".rstrip("/")
+
+
+def version_of(api: Api, timeout_s: float = FIND_S) -> str:
+    """Raises ApiError, also where something else answers."""
+    found = api.get("/api/version", timeout_s)
+    version = found.get("version") if isinstance(found, dict) else None
+    if not isinstance(version, str) or not version:
+        raise ApiError(f"GET /api/version: {api.base_url} is not Ollama: it tells no version", 200)
+    return version
+
+
+def running(api: Api) -> tuple[Running, ...]:
+    """What is loaded. Raises ApiError."""
+    found = api.get("/api/ps")
+    models = found.get("models") if isinstance(found, dict) else None
+    return tuple(_running(one) for one in models or () if isinstance(one, dict))
+
+
+def _running(one: Mapping[str, Any]) -> Running:
+    context = one.get("context_length")
+    name = str(one.get("model") or one.get("name") or "")
+    return Running(name, int(one.get("size") or 0), int(one.get("size_vram") or 0), context or None)
+
+
+def shown(api: Api, name: str) -> Shown | None:
+    """None: the server has no such model. Raises ApiError."""
+    try:
+        found = api.post("/api/show", {"model": name})
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+    if not isinstance(found, dict):
+        raise ApiError(f"POST /api/show: an answer {NEWER}", 200)
+    details, info = found.get("details") or {}, found.get("model_info") or {}
+    told = found.get("capabilities")
+    return Shown(
+        quantisation=details.get("quantization_level") or None,
+        architecture=info.get("general.architecture") or details.get("family") or None,
+        system=found.get("system") or None,
+        capabilities=frozenset(map(str, told)) if isinstance(told, list) else None,
+        remote=found.get("remote_host") or None,
+    )
+
+
+def unload(api: Api, name: str) -> None:
+    """Asks for it; the memory comes back a little later. Raises ApiError."""
+    api.post("/api/generate", {"model": name, "keep_alive": 0})
+
+
+def unload_all(api: Api, clock: Clock) -> None:
+    """Nothing stays loaded, whoever loaded it: memory and prompt cache are empty afterwards.
+
+    Raises LoadFailed where a model is still there after UNLOADED_S, ApiError.
+    """
+    deadline = clock.monotonic_ns() + int(UNLOADED_S * 1e9)
+    asked: set[str] = set()
+    while left := running(api):
+        for one in left:
+            if one.name not in asked:
+                unload(api, one.name)
+                asked.add(one.name)
+        if clock.monotonic_ns() > deadline:
+            names = ", ".join(one.name for one in left)
+            raise LoadFailed(Cause.LOAD_FAILED, f"Ollama does not unload {names} within {UNLOADED_S:g} s: in use?")
+        clock.sleep(POLL_S)
+
+
+def pull(api: Api, name: str, place: LoadPlace) -> None:
+    """Has the server fetch a model, and says how far it is. A cancel closes the connection, which stops the server;
+    what has come stays there, and a later pull goes on from it. Raises LoadFailed."""
+    progress: dict[str, Progress] = {}
+    try:
+        for line in api.lines("/api/pull", {"model": name, "stream": True}, PULL_SILENCE_S):
+            if not isinstance(line, dict):
+                continue
+            if line.get("error"):
+                _refuse_pull(name, str(line["error"]))
+            if line.get("status") == "success":
+                return
+            digest, total = line.get("digest"), line.get("total")
+            if digest and total:
+                if digest not in progress:
+                    progress[digest] = Progress(place.say, f"Ollama fetches {name}", int(total))
+                progress[digest].at(int(line.get("completed") or 0))
+            else:
+                place.say(f"Ollama fetches {name}: {line.get('status')}")
+            if place.cancelled.is_set():
+                raise LoadFailed(Cause.CANCELLED, f"cancelled while Ollama fetched {name}")
+    except ApiError as error:
+        _refuse_pull(name, error.detail)
+    raise LoadFailed(Cause.MODEL_FILE_MISSING, f"Ollama ended the pull of {name} without a word on why")
+
+
+def _refuse_pull(name: str, words: str) -> NoReturn:
+    cause = cause_of_load(words)
+    cause = Cause.DISK_FULL if "no space left" in words else cause
+    cause = Cause.MODEL_FILE_MISSING if cause is Cause.LOAD_FAILED else cause
+    raise LoadFailed(cause, f"Ollama cannot pull {name}: {words}")
+
+
+def found_version(api: Api) -> str:
+    """Raises Unsupported where no Ollama answers."""
+    try:
+        return version_of(api)
+    except ApiError as error:
+        raise Unsupported(
+            f"{error.detail}. Start it (ollama serve), or say where it is: engines.ollama.url in device.yaml"
+        ) from error
