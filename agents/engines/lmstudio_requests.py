@@ -18,18 +18,6 @@ from agents.engines.chat_requests import openai_chat_request, sampling_fields
 from agents.engines.lmstudio_stream import v0_chunks, v1_chunks
 
 
-def salted(chat: Chat, count: int) -> Chat:
-    """The prompt with a number of six digits before it, another for each request of a session.
-
-    LM Studio keeps the last prompts' KV cache, cannot be told not to, and does not say what came from it: the first
-    words must differ. All numbers have six digits, so that all prompts have as many tokens.
-    """
-    mark = f"{count:06d}\n"
-    if chat.system is not None:  # it comes first
-        return replace(chat, system=mark + chat.system)
-    return replace(chat, prompt=mark + chat.prompt)
-
-
 def v1_request(
     base_url: str, instance: str, chat: Chat, context_tokens: int | None, headers: Mapping[str, str]
 ) -> Request:
