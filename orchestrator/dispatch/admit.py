@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,9 +51,13 @@ def admitted(
     if plan.jobs == 0:
         raise UsageError(why_nothing_runs(matrix, plan, devices))
     run = planned_run(new_run(matrix.name, root), matrix, plan)
-    keep_unplaced(run, plan, store)  # before the run exists: a resume would not make them again
     rows = ((job_id, job.cell.cell_id, job.device_id, job.repeat) for job_id, job in run.jobs.items())
-    ledger.add(run.campaign_id, matrix.name, submission.matrix_json, rows, priority=submission.priority)
+    try:
+        keep_unplaced(run, plan, store)  # before the run exists: a resume would not make them again
+        ledger.add(run.campaign_id, matrix.name, submission.matrix_json, rows, priority=submission.priority)
+    except OrchestrateError:
+        shutil.rmtree(store.run_folder(run.campaign_id), ignore_errors=True)
+        raise
     return run, tuple(why for _, why in plan.unplaced)
 
 

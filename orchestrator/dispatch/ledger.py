@@ -142,10 +142,16 @@ class Ledger:
             raise OrchestrateError(f"{self._path}: cannot read the ledger: {error}") from error
 
     def new_term(self) -> int:
-        """Counts coordinators: an agent that has heard one of a later term hears no earlier one."""
+        """Counts coordinators: an agent that has heard one of a later term hears no earlier one.
+
+        Begins at the clock, in seconds: so a head whose results lie elsewhere now, with a new ledger, comes later too.
+        """
         with self.batch() as db:
-            row = (self._now(), socket.gethostname(), os.getpid())
-            return int(db.execute("INSERT INTO terms (began_unix_s, host, pid) VALUES (?, ?, ?)", row).lastrowid or 0)
+            last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'terms'").fetchone() or (0,)
+            term = max(last[0] + 1, int(self._now()))
+            row = (term, self._now(), socket.gethostname(), os.getpid())
+            db.execute("INSERT INTO terms (term, began_unix_s, host, pid) VALUES (?, ?, ?, ?)", row)
+            return term
 
     def add(
         self,

@@ -164,3 +164,16 @@ def test_the_matrix_travels_with_the_files_that_it_names(tmp_path: Path, ledger:
     again = matrix_from_json(ledger.matrix(run.campaign_id))
     assert [cell.workload for cell in expand(again)] == [workload]
     assert replace(again, path=matrix.path) == matrix
+
+
+def test_what_the_ledger_does_not_take_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, _ = world_of("axes: {model: tiny:llama, workload: pp8}\n")
+
+    def full(*_: object, **__: object) -> None:
+        raise OrchestrateError("database or disk is full")
+
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        monkeypatch.setattr(ledger, "add", full)
+        with pytest.raises(OrchestrateError, match="full"):
+            admitted(Submission(matrix_to_json(matrix)), [A], ledger, Store(tmp_path), tmp_path)
+    assert folders(tmp_path) == []

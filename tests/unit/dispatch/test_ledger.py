@@ -154,12 +154,24 @@ def test_what_a_run_is_meant_to_do(ledger: Ledger) -> None:
 
 
 def test_terms_count_up_for_all_who_open_it(path: Path, ledger: Ledger) -> None:
-    other = Ledger(path)
-    assert [ledger.new_term(), other.new_term(), ledger.new_term()] == [1, 2, 3]
+    early, other = Ledger(path, now=lambda: 5.0), Ledger(path, now=lambda: 7.9)
+    assert [early.new_term(), early.new_term(), early.new_term(), early.new_term()] == [5, 6, 7, 8]
+    assert [other.new_term(), early.new_term()] == [9, 10], "a clock that goes back counts no number twice"
     other.close()
     with sqlite3.connect(path) as db:
         db.execute("DELETE FROM terms")
-    assert ledger.new_term() == 4, "a number is never given twice"
+    assert early.new_term() == 11, "a number is never given twice"
+    early.close()
+
+
+def test_a_new_ledger_comes_after_an_older_one(tmp_path: Path) -> None:
+    """Agents outlive a head whose results lie elsewhere from now on: they must hear it."""
+    terms = []
+    for name, now in (("old", 1.7e9), ("new", 1.7e9 + 60)):
+        made = Ledger(tmp_path / name, now=lambda now=now: now)  # type: ignore[misc]
+        terms.append(made.new_term())
+        made.close()
+    assert terms[1] > terms[0]
 
 
 def test_everything_is_there_after_a_restart(path: Path, ledger: Ledger) -> None:
