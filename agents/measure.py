@@ -8,17 +8,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from agents.contract.job import Job, Timeouts
+from agents.contract.job import Chat, Job, Timeouts, Workflow, Workload
 from agents.contract.measure import Arrival, EngineTimings, Flag, StopReason, Trial
 from agents.contract.rates import decode_tps, ttft_s
 from agents.contract.report import Cause
-from agents.engines.base import Request, Session
+from agents.engines.base import ImageSession, Request, Session
 from agents.engines.causes import cause_of_request
 from agents.engines.http_stream import Ended, Exchange, Limits, Progress
 from agents.engines.wire import Chunk, Event, Response, bunched_share, read_response, stream_events
-from agents.errors import EngineLost, RequestFailed
+from agents.errors import EngineLost, RequestFailed, Unsupported
+from agents.sanity import output_flags
 
 CONNECT_S = 10.0
 DISAGREEMENT = 0.03  # client against engine: a row past this is flagged
@@ -26,6 +27,7 @@ TTFT_FLOOR_S = 0.005  # a first token is not blamed for less: the engine's time 
 DECODE_FLOOR_S = 0.002  # nor the span from first to last token: each end is stamped 0.1 to 1 ms late on a busy machine
 BUNCHED_SHARE = 0.5  # share of tokens without a time of their own, past which the arrivals say nothing of single tokens
 BUNCHED_RATE = 0.01  # error of the decode rate that bunched first and last tokens could make
+WARMUP_NONCE = 1_000_000  # past every repeat
 
 
 def measure(
@@ -34,10 +36,12 @@ def measure(
     warmups: int,
     cancelled: threading.Event,
     progress: Callable[[str, Progress | None], None],
+    zero_ns: int = 0,
 ) -> Iterator[Trial]:
     """Yields the warm-ups, then the measured trial, each as soon as it is complete.
 
-    ``progress`` is given the phase and the live view of each stream before it starts.
+    ``progress`` is given the phase and the live view of each stream before it starts. ``zero_ns`` is the start of the
+    job on the clock that stamps the stream.
     Raises AgentError: RequestFailed, EngineLost.
     """
     for index in range(warmups + 1):
@@ -46,9 +50,38 @@ def measure(
         progress(f"warm-up {index + 1}/{warmups}" if warmup else "measuring", live)
         if cancelled.is_set():  # a short stream would be over before it looks
             raise RequestFailed(Cause.CANCELLED, "cancelled between two requests")
+        if isinstance(job.workload, Workflow):
+            yield _images(job, job.workload, session, index, warmup, cancelled, live, zero_ns)
+            continue
         # The measured trial has the same nonce in every job: the same prompt in every cell and repeat.
         request = session.request_for(job.workload, nonce=index + 1 if warmup else 0)
-        yield _trial(job, session, request, index, warmup, cancelled, live)
+        yield _trial(job, session, request, index, warmup, cancelled, live, zero_ns)
+
+
+def _images(
+    job: Job,
+    workflow: Workflow,
+    session: Session,
+    index: int,
+    warmup: bool,
+    cancelled: threading.Event,
+    live: Progress,
+    zero_ns: int,
+) -> Trial:
+    """One run of a graph. Its nonce is the same in every cell, and another in each repeat: an engine that keeps images
+    would not make the same one twice."""
+    if not isinstance(session, ImageSession):
+        raise Unsupported(f"{job.load.engine} makes no images")
+    nonce = WARMUP_NONCE + index if warmup else job.repeat
+    trial = session.generate(workflow, nonce, limits_of(job.timeouts), live, cancelled)
+    read_now = not warmup and trial.image is not None and trial.image.model_load_s
+    return replace(
+        trial,
+        index=index,
+        warmup=warmup,
+        sent_s=None if trial.sent_s is None else trial.sent_s - zero_ns / 1e9,
+        flags=(*trial.flags, *((Flag.MODEL_LOADED,) if read_now else ())),
+    )
 
 
 def _trial(
@@ -59,6 +92,7 @@ def _trial(
     warmup: bool,
     cancelled: threading.Event,
     live: Progress,
+    zero_ns: int,
 ) -> Trial:
     limits = limits_of(job.timeouts)
     if request.prime is not None:
@@ -67,8 +101,17 @@ def _trial(
     chunks = _decoded(session, request, exchange)
     if not any(chunk.generated or chunk.final for chunk in chunks):
         raise RequestFailed(Cause.STREAM_BROKEN, "the stream ended without a token and without a word on why")
-    trial = trial_of(exchange, chunks, index, warmup, job.keep_output)
-    return _flagged(trial, request, chunks)
+    trial = _told_after(trial_of(exchange, chunks, index, warmup, job.keep_output), request)
+    return replace(_flagged(trial, job.workload, request, chunks), sent_s=(exchange.sent_ns - zero_ns) / 1e9)
+
+
+def _told_after(trial: Trial, request: Request) -> Trial:
+    """With the engine's figures that it tells only when it is asked; those of the stream stay."""
+    told = request.after() if request.after is not None else None
+    if told is None:
+        return trial
+    kept = {name: value for name, value in asdict(trial.engine).items() if value is not None}
+    return replace(trial, engine=replace(told, **kept))
 
 
 def limits_of(timeouts: Timeouts) -> Limits:
@@ -135,7 +178,7 @@ def trial_of(exchange: Exchange, chunks: tuple[Chunk, ...], index: int, warmup: 
     )
 
 
-def _flagged(trial: Trial, request: Request, chunks: tuple[Chunk, ...]) -> Trial:
+def _flagged(trial: Trial, workload: Workload, request: Request, chunks: tuple[Chunk, ...]) -> Trial:
     flags = list(trial.flags)
     cached = trial.engine.cached_tokens
     least = request.expected_cached_tokens
@@ -147,6 +190,8 @@ def _flagged(trial: Trial, request: Request, chunks: tuple[Chunk, ...]) -> Trial
         flags.append(Flag.ARRIVALS_BUNCHED)
     if _disagree(trial):
         flags.append(Flag.CLOCKS_DISAGREE)
+    if isinstance(workload, Chat):
+        flags += output_flags("".join(chunk.text for chunk in chunks), trial.completion_tokens)
     return replace(trial, flags=tuple(flags))
 
 

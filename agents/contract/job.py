@@ -82,7 +82,39 @@ class Synthetic:
     kind: Literal["synthetic"] = "synthetic"
 
 
-Workload = Annotated[Chat | Synthetic, Field(discriminator="kind")]
+@dataclass(frozen=True, slots=True)
+class NodeInput:
+    """An input of a node of a graph that is set for each run; ``sets`` is one of NODE_INPUTS."""
+
+    sets: str
+    node: str
+    input: str
+
+
+NODE_INPUTS = ("seed", "steps", "width", "height", "batch", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A graph that makes images, in ComfyUI's API format; ``graph`` is its JSON text.
+
+    ``images`` is how many a run makes. Of seed, steps, width, height and batch, None leaves what the graph has; the
+    seed is counted up from run to run. An input for ``model`` gets the name of the cell's model.
+    """
+
+    name: str
+    graph: str = field(repr=False)
+    images: int = 1
+    seed: int = 0
+    steps: int | None = None
+    width: int | None = None
+    height: int | None = None
+    batch: int | None = None
+    inputs: tuple[NodeInput, ...] = ()
+    kind: Literal["workflow"] = "workflow"
+
+
+Workload = Annotated[Chat | Synthetic | Workflow, Field(discriminator="kind")]
 
 
 TINY_NAMES = ("llama", "qwen3moe", "deepseek2", "qwen3vl", "llama-0.6b")
@@ -156,6 +188,15 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a trial should find; it is waited for within bounds, and a trial that has not found it is flagged."""
+
+    quiet: bool = True  # nobody else uses CPU or GPU
+    battery_allowed: bool = False  # else the machine must be on mains
+    cool_down_s: float = 0.0  # longest wait for the temperature of an idle machine; 0: none
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One cell on one device, once. ``attempt`` counts the times it was sent, from 1.
 
@@ -174,3 +215,4 @@ class Job:
     warmups: int = 1
     timeouts: Timeouts = Timeouts()
     keep_output: bool = False
+    conditions: Conditions = Conditions()

@@ -29,6 +29,16 @@ class Flag(StrEnum):
     OUTPUT_REPEATED = "output_repeated"  # the same words again and again
     OUTPUT_BROKEN = "output_broken"  # text with characters that are none
     TOKEN_COUNT_UNKNOWN = "token_count_unknown"  # the engine told no usage; chunks were counted
+    IMAGES_CACHED = "images_cached"  # nodes that should have run came from the engine's cache
+    FEWER_IMAGES = "fewer_images"  # fewer images than asked for
+    MODEL_LOADED = "model_loaded"  # a model file was read in a measured run
+    ENGINE_BUSY = "engine_busy"  # the engine had work of others in its queue
+    THROTTLED = "throttled"  # clocks were held down by heat, or by a fault of the power supply
+    DISTURBED = "disturbed"  # other processes used the CPU
+    SWAPPED = "swapped"  # memory came back from the swap, or went there
+    ON_BATTERY = "on_battery"
+    CLOCK_JUMPED = "clock_jumped"  # the wall clock was set, or the machine slept
+    LIMIT_WITHOUT_EFFECT = "limit_without_effect"  # more power was drawn than the limit allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,44 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplerStep:
+    """A sampler's word that ``done`` of its ``of`` steps are done. ``at_s`` counts from the run's sending."""
+
+    at_s: float
+    node: str
+    done: float
+    of: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRun:
+    """One run of a graph that makes images; the times of its steps are at the client. None: it was not told."""
+
+    images: int = column("Images that the run made")
+    image_seed: int = column("Seed of the run: the workload's, counted up so that nothing comes from a cache")
+    iterations: int | None = column("Sampler steps of the run, all its samplers together", default=None)
+    image_models: str | None = column("Model files that the graph names", default=None)
+    model_load_s: float | None = column(
+        "Time in the nodes that read model files; 0 where they came from the cache. Moving to VRAM may come later",
+        unit="s",
+        default=None,
+    )
+    image_engine_s: float | None = column(
+        "Engine's own time for the run, start to success, by its wall clock", unit="s", default=None
+    )
+    image_vram_peak_bytes: int | None = column(
+        "Most VRAM in use, by all programs, as the engine told once a second", unit="bytes", default=None
+    )
+    image_torch_vram_peak_bytes: int | None = column(
+        "Most VRAM that PyTorch had reserved, as the engine told once a second", unit="bytes", default=None
+    )
+    image_ram_peak_bytes: int | None = column(
+        "Most RAM in use, by all programs, as the engine told once a second", unit="bytes", default=None
+    )
+    steps: tuple[SamplerStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One request, warm-up or measured. Client times come from one monotonic clock on the device."""
 
@@ -77,6 +125,8 @@ class Trial:
     flags: tuple[Flag, ...] = ()
     output_sha256: str = ""
     output: str | None = None
+    sent_s: float | None = None  # sending, from the start of the job on the monotonic clock: as Reading.at_s
+    image: ImageRun | None = None  # of a workflow; counts and times of tokens are then empty
 
 
 @dataclass(frozen=True, slots=True)

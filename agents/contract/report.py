@@ -11,6 +11,7 @@ from pydantic import Field
 from agents.contract.columns import column
 from agents.contract.device import StateSource
 from agents.contract.measure import Reading, Trial
+from agents.contract.usage import Energy, Usage
 
 
 class Cause(StrEnum):
@@ -86,6 +87,9 @@ class Loaded:
     model_bytes: int | None = column("Size of the model file or files", unit="bytes", default=None)
     model_sha256: str | None = column("SHA-256 of the model file, where known", default=None)
     model_architecture: str | None = column("Model architecture, from the file", default=None)
+    active_bytes: int | None = column(
+        "Weights that one token reads: of experts, those that it uses", unit="bytes", default=None
+    )
     layers_offloaded: int | None = column("Layers on the GPU", default=None)
     layers_total: int | None = column("Layers that could be on the GPU", default=None)
     weights_bytes: int | None = column(
@@ -170,3 +174,5 @@ class Report:
     log: str = ""  # the engine's log, bounded, where this attempt loaded the engine or failed
     machine: MachineSeen = MachineSeen()
     readings: tuple[Reading, ...] = ()  # telemetry taken while the job ran
+    usage: Usage = Usage()
+    energy: Energy = Energy()
