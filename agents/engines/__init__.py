@@ -6,9 +6,19 @@ from agents.device_file import DeviceFile
 from agents.engines.base import Engine
 from agents.engines.comfyui import ComfyUI
 from agents.engines.embedded import Embedded
+from agents.engines.lemonade import Lemonade
+from agents.engines.lmstudio import LMStudio
 from agents.engines.ollama import Ollama
+from agents.engines.openai_server import OpenAIServer
 
 
 def engines_of(own: DeviceFile) -> tuple[Engine, ...]:
     """Adapters, told by the owner's ``device.yaml`` where their engines are."""
-    return (Embedded(), Ollama(own.engine(Ollama.name)))
+    return (
+        Embedded(),
+        Ollama(own.engine(Ollama.name)),
+        LMStudio(own.engine(LMStudio.name)),
+        Lemonade(own.engine(Lemonade.name)),
+        OpenAIServer(own.engine(OpenAIServer.name)),
+        ComfyUI(own.engine(ComfyUI.name)),
+    )

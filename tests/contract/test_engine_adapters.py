@@ -22,10 +22,11 @@ from agents.measure import measure
 from tests.contract.adapters.lemonade import LEMONADE
 from tests.contract.adapters.lmstudio import LMSTUDIO
 from tests.contract.adapters.ollama import OLLAMA
+from tests.contract.adapters.openai import MLX, VLLM
 from tests.contract.adapters.record import Adapter, BadLoad, id_of
 from tests.fakes.recorded_server import HOLD, RecordedServer, json_answer, text_answer
 
-ADAPTERS: tuple[Adapter, ...] = (LEMONADE, LMSTUDIO, OLLAMA,)
+ADAPTERS: tuple[Adapter, ...] = (LEMONADE, LMSTUDIO, MLX, OLLAMA, VLLM)
 LOADING = tuple(each for each in ADAPTERS if each.loads)
 UNLOADING = tuple(each for each in ADAPTERS if each.unloads)
 SEEING = tuple(each for each in ADAPTERS if each.images)

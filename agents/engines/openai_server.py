@@ -1,0 +1,197 @@
+"""Any server with OpenAI's chat completions (vLLM, SGLang, mlx_lm.server, llama_cpp.server, TabbyAPI ...), as it runs.
+
+Its owner started it with a model and settings: none of them can be set from here, a few are told.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from agents.contract.device import EngineFound
+from agents.contract.job import Chat, LoadSettings, Workload
+from agents.contract.report import Loaded
+from agents.device_file import EngineEntry
+from agents.engines.base import LoadPlace, Request, Support, name_in, refuse_other
+from agents.engines.chat_requests import chat_messages, openai_chat_request
+from agents.engines.fresh_prompt import TEMPLATE_TOKENS, fresh
+from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
+from agents.engines.http_session import HttpSession
+from agents.engines.openai_dialects import Cache, Dialect, dialect_of
+from agents.engines.openai_probe import first_word
+from agents.errors import Unsupported
+
+_WHERE = "say where it is: engines: {openai: {url: 'http://127.0.0.1:8000'}} in device.yaml"
+_VERSION_AT = {"sglang": "/get_server_info"}  # of others, such as vLLM: /version
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One of ``/v1/models``. ``max_tokens`` is the context that vLLM and SGLang tell."""
+
+    name: str
+    owner: str = ""
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a server says of itself. ``version`` is None where it tells none."""
+
+    models: tuple[Model, ...]
+    version: str | None
+    header: str
+
+    @property
+    def owner(self) -> str:
+        return self.models[0].owner if self.models else ""
+
+    @property
+    def dialect(self) -> Dialect:
+        return dialect_of(self.owner, self.version)
+
+    def called(self, fingerprint: str | None = None) -> str:
+        """Name and version in words. ``fingerprint``: ``system_fingerprint`` of a stream; llama.cpp and mlx-lm have
+        their version there."""
+        known = self.version or fingerprint
+        words = [self.dialect.name, *([known] if known else [])]
+        told = [f"owned_by {self.owner}"] if self.owner else []
+        told += [f"Server: {self.header}"] if self.header else []
+        return " ".join(words) + (f" ({', '.join(told)})" if told and not self.version else "")
+
+
+class OpenAIServer:
+    name = "openai"
+
+    def __init__(self, entry: EngineEntry | None = None, transport: httpx.BaseTransport | None = None) -> None:
+        own = entry or EngineEntry()
+        self._token_env = own.token_env
+        token = os.environ.get(own.token_env) if own.token_env else None
+        base = (own.url or "").rstrip("/").removesuffix("/v1")
+        self._api = Api(base, token, transport) if base else None
+
+    def find(self) -> EngineFound:
+        """Raises Unsupported where no server is named, or none answers there."""
+        server = self._server(FIND_S)
+        return EngineFound(self.name, server.called(), (), self._named().base_url)
+
+    def capabilities(self) -> Mapping[str, Support]:
+        """Of the server that runs: an exact number of tokens is not the standard's."""
+        try:
+            exact = self._server(FIND_S).dialect.exact is not None
+        except Unsupported:
+            exact = False
+        can = dict.fromkeys(("engine", "model", "source", "chat", "image"), Support.SETS)
+        stop = Support.SETS if exact else Support.CANNOT
+        return {**can, "context_tokens": Support.RECORDS, "exact_stop": stop}
+
+    def load(self, settings: LoadSettings, place: LoadPlace) -> HttpSession:
+        """Loads nothing: has the server say one word, at which some load the model. That also shows whether it takes
+        the fields that are sent."""
+        api, server = self._named(), self._server(CALL_S)
+        model = _model(settings, server)
+        refuse_other(self.name, settings, {"context_tokens": model.max_tokens})
+        numbers = itertools.count(secrets.randbelow(10**6))  # the server may remember earlier sessions' prompts
+
+        def request_for(workload: Workload, nonce: int) -> Request:  # noqa: ARG001  it comes again with each job
+            return chat_request(api, model.name, server.dialect, workload, next(numbers))
+
+        place.say("loading")
+        started = place.clock.monotonic_ns()
+        word = first_word(request_for(Chat("hello", "Hello.", 1), 0), place, self._token_hint())
+        loaded = Loaded(
+            load_s=(place.clock.monotonic_ns() - started) / 1e9,
+            reused=False,
+            engine_version=server.called(word.fingerprint),
+            context_tokens_actual=model.max_tokens,
+            settings=(("model", model.name), ("prompt cache", server.dialect.cache.value), ("url", api.base_url)),
+        )
+        return HttpSession(loaded, request_for, lambda: api.get("/v1/models"), lambda: None)
+
+    def _named(self) -> Api:
+        if self._api is None:
+            raise Unsupported(f"openai: no server is named; {_WHERE}")
+        return self._api
+
+    def _server(self, timeout_s: float) -> Server:
+        api = self._named()
+        try:
+            models = _models(api, timeout_s)
+        except ApiError as error:
+            hint = self._token_hint() if error.status in (401, 403) else _WHERE
+            raise Unsupported(f"{error.detail}; {hint}") from error
+        owner = models[0].owner if models else ""
+        return Server(models, _version(api, owner, timeout_s), api.server_header("/v1/models", timeout_s))
+
+    def _token_hint(self) -> str:
+        if self._token_env is None:
+            return "name the variable that holds its token: engines.openai.token_env in device.yaml"
+        there = "holds a token that the server does not take" if os.environ.get(self._token_env) else "is not set"
+        return f"the variable {self._token_env} (engines.openai.token_env in device.yaml) {there}"
+
+
+def chat_request(api: Api, model: str, dialect: Dialect, workload: Workload, number: int) -> Request:
+    """``number`` is another one for each request: so is the salt, or the prompt itself. Raises Unsupported. PURE"""
+    if not isinstance(workload, Chat):
+        raise Unsupported("an OpenAI-compatible server takes text, not token ids")
+    chat = fresh(workload, number) if dialect.cache is Cache.NONCE else workload
+    more: dict[str, Any] = {"model": model, **dialect.more(chat)}
+    penalty = dialect.names.get("repeat_penalty")
+    if penalty and chat.sampling.repeat_penalty is not None:
+        more[penalty] = chat.sampling.repeat_penalty
+        chat = replace(chat, sampling=replace(chat.sampling, repeat_penalty=None))
+    if dialect.cache is Cache.SALT:
+        more["cache_salt"] = f"orchestrate-{number}"
+    if dialect.image_uuid and chat.image is not None:
+        more["messages"] = chat_messages(chat)
+        more["messages"][-1]["content"][0]["uuid"] = f"orchestrate-{number}"
+    request = openai_chat_request(
+        f"{api.base_url}/v1/chat/completions", chat, more, {"Content-Type": "application/json", **api.headers}
+    )
+    allowed = TEMPLATE_TOKENS if dialect.cache is Cache.NONCE else 0
+    return replace(request, cached_tokens_allowed=allowed)
+
+
+def _models(api: Api, timeout_s: float) -> tuple[Model, ...]:
+    """Raises ApiError, also where the answer is no list of models."""
+    found = api.get("/v1/models", timeout_s)
+    listed = found.get("data") if isinstance(found, dict) else None
+    if not isinstance(listed, list):
+        raise ApiError(f"GET /v1/models: {api.base_url} lists no models: {json.dumps(found)[:200]}", 200)
+    models = []
+    for each in listed:
+        if isinstance(each, dict) and isinstance(each.get("id"), str):
+            most = each.get("max_model_len")
+            models.append(Model(each["id"], str(each.get("owned_by") or ""), most if isinstance(most, int) else None))
+    return tuple(models)
+
+
+def _model(settings: LoadSettings, server: Server) -> Model:
+    """The one that the cell means: by its name for this engine, or its Hugging Face repository. Raises Unsupported."""
+    source = settings.source
+    given = dict(source.engine_names).get("openai")
+    name = source.hf_repo if given is None and source.hf_repo else name_in("openai", settings)
+    for model in server.models:
+        if model.name == name:
+            return model
+    has = ", ".join(model.name for model in server.models) or "none"
+    raise Unsupported(
+        f"the server has no model {name}; it lists {has}: give the matrix its name for it"
+        f"  models: {{{settings.model}: {{names: {{openai: NAME}}}}}}"
+    )
+
+
+def _version(api: Api, owner: str, timeout_s: float) -> str | None:
+    try:
+        found = api.get(_VERSION_AT.get(owner, "/version"), timeout_s)
+    except ApiError:
+        return None
+    version = found.get("version") if isinstance(found, dict) else None
+    return version if isinstance(version, str) else None
