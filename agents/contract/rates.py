@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from agents.contract.measure import Trial
 
 
@@ -28,3 +30,20 @@ def prompt_tps(trial: Trial) -> float | None:
     """Prompt rate, tokens/s: prompt tokens computed / the engine's own prompt time. None where it tells none."""
     tokens, seconds = trial.engine.prompt_tokens, trial.engine.prompt_s
     return tokens / seconds if tokens and seconds else None
+
+
+def seconds_per_image(trial: Trial) -> float | None:
+    """s/image: run sent -> its success received, over the images that it made. None where it made none."""
+    image = trial.image
+    return trial.ended_s / image.images if image is not None and image.images else None
+
+
+def iteration_rate(trial: Trial) -> float | None:
+    """Sampler steps a second: steps done between the first and the last step of each sampler / the time between.
+
+    Like ``decode_tps``, it leaves the first step out, with what was prepared for it. None with fewer than two steps.
+    """
+    steps = trial.image.steps if trial.image is not None else ()
+    spans = [(b.done - a.done, b.at_s - a.at_s) for a, b in pairwise(steps) if a.node == b.node and b.done > a.done]
+    done, seconds = sum(span[0] for span in spans), sum(span[1] for span in spans)
+    return done / seconds if seconds > 0 else None

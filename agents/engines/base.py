@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agents.clock import Clock
 from agents.contract.device import EngineFound
-from agents.contract.job import LoadSettings, Stop, Synthetic, Workload
-from agents.contract.measure import EngineTimings
+from agents.contract.job import LoadSettings, Stop, Synthetic, Workflow, Workload
+from agents.contract.measure import EngineTimings, Trial
 from agents.contract.report import Cause, Loaded
 from agents.engines.http_stream import Exchange, Limits, Progress
 from agents.engines.wire import Chunk, Event
@@ -100,6 +100,21 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class ImageSession(Session, Protocol):
+    """A session that makes images from graphs, and has no stream of tokens."""
+
+    def generate(
+        self, workflow: Workflow, nonce: int, limits: Limits, progress: Progress, cancelled: threading.Event
+    ) -> Trial:
+        """One run, with a seed of its own for each ``nonce``. Raises AgentError.
+
+        Index and warm-up of the trial are the caller's to say; ``sent_s`` counts from the clock's zero. The limit for
+        the first token is here one for the run's beginning.
+        """
+        ...
+
+
 ABILITIES = ("chat", "image", "synthetic", "exact_stop", "workflow")
 """What a workload may ask of an engine, beside the axes: text, an image with it, token ids of our choice, a given
 number of tokens whatever the model says, a graph that makes images."""
@@ -156,6 +171,8 @@ def asked_for(settings: LoadSettings) -> tuple[str, ...]:
 def abilities_of(workload: Workload) -> tuple[str, ...]:
     if isinstance(workload, Synthetic):
         return ("synthetic",)
+    if isinstance(workload, Workflow):
+        return ("workflow",)
     image = () if workload.image is None else ("image",)
     exact = ("exact_stop",) if workload.stop is Stop.EXACT else ()
     return ("chat", *image, *exact)

@@ -56,6 +56,23 @@ def cause_of_request(words: str) -> Cause:
     return _first(_OF_REQUESTS, words) or Cause.REQUEST_REFUSED
 
 
+_OF_RUNS: tuple[tuple[str, Cause], ...] = (
+    (r"OutOfMemoryError|\b(CUDA|HIP|MPS|XPU)\b[^.]{0,40}out of memory|Allocation on device", Cause.VRAM),
+    (r"can't allocate memory|not enough memory|MemoryError|bad_alloc|Cannot allocate memory", Cause.RAM),
+    (r"FileNotFoundError|No such file or directory", Cause.MODEL_FILE_MISSING),
+    (
+        r"SafetensorError|deserializing header|Could not detect model type|UnpicklingError|PytorchStreamReader",
+        Cause.MODEL_FILE_INVALID,
+    ),
+    (r"No space left on device", Cause.DISK_FULL),
+)
+
+
+def cause_of_run(words: str) -> Cause:
+    """Of a node that raised while a graph ran, by PyTorch's and ComfyUI's words; else REQUEST_REFUSED."""
+    return _first(_OF_RUNS, words) or Cause.REQUEST_REFUSED
+
+
 def _first(patterns: tuple[tuple[str, Cause], ...], words: str) -> Cause | None:
     found = (cause for pattern, cause in patterns if re.search(pattern, words, re.IGNORECASE))
     return next(found, None)

@@ -7,30 +7,44 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
-from agents.contract.job import Chat, Stop, Synthetic, Workload
+from agents.contract.job import Chat, Stop, Synthetic, Workflow, Workload
 from agents.engines.base import Request
 from agents.engines.chat_requests import openai_chat_request, sampling_fields
 from agents.engines.wire import llama_completion_chunks
+from agents.errors import Unsupported
 
 
-def llama_request(base_url: str, workload: Workload, n_vocab: int, nonce: int) -> Request:
-    """``n_vocab`` bounds the random token ids of a synthetic prompt."""
+def llama_request(base_url: str, workload: Workload, n_vocab: int, nonce: int, routed: str | None = None) -> Request:
+    """``n_vocab`` bounds the random token ids of a synthetic prompt. ``routed``: the model's name in a router, which
+    shall not load it by itself."""
     if isinstance(workload, Chat):
-        return _chat(base_url, workload)
-    return _synthetic(base_url, workload, n_vocab, nonce)
+        return _chat(base_url, workload, routed)
+    if isinstance(workload, Workflow):
+        raise Unsupported(f"llama.cpp makes no images: {workload.name}")
+    return _synthetic(base_url, workload, n_vocab, nonce, routed)
 
 
-def _chat(base_url: str, chat: Chat) -> Request:
+def _chat(base_url: str, chat: Chat, routed: str | None) -> Request:
     more = {
+        **_to(routed),
         "timings_per_token": True,  # for its running count: without it the end-of-text token would have no time
         "cache_prompt": False,
         "ignore_eos": chat.stop is Stop.EXACT,
     }
-    return openai_chat_request(f"{base_url}/v1/chat/completions", chat, more)
+    return openai_chat_request(f"{base_url}/v1/chat/completions{_query(routed)}", chat, more)
 
 
-def _synthetic(base_url: str, work: Synthetic, n_vocab: int, nonce: int) -> Request:
+def _to(routed: str | None) -> dict[str, Any]:
+    return {} if routed is None else {"model": routed}
+
+
+def _query(routed: str | None) -> str:
+    return "" if routed is None else "?autoload=false"
+
+
+def _synthetic(base_url: str, work: Synthetic, n_vocab: int, nonce: int, routed: str | None) -> Request:
     """Random token ids, as llama-bench has them: uniform over the vocabulary, seeded.
 
     A prompt-only workload asks for one token: the engine's prompt time ends where that token is sampled, and the
@@ -45,6 +59,7 @@ def _synthetic(base_url: str, work: Synthetic, n_vocab: int, nonce: int) -> Requ
 
     def body(tokens: list[int], n_predict: int) -> bytes:
         fields = {
+            **_to(routed),
             "prompt": tokens,
             "n_predict": n_predict,
             "ignore_eos": True,
@@ -56,7 +71,7 @@ def _synthetic(base_url: str, work: Synthetic, n_vocab: int, nonce: int) -> Requ
         return json.dumps(fields).encode()
 
     return Request(
-        url=f"{base_url}/completion",
+        url=f"{base_url}/completion{_query(routed)}",
         body=body(whole, generate),
         decode=llama_completion_chunks,
         prime=body(depth, 0) if primed else None,

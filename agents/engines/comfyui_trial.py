@@ -1,0 +1,71 @@
+"""A run of a graph -> a trial with its figures and its flags. PURE"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agents.contract.job import Workflow
+from agents.contract.measure import EngineTimings, Flag, ImageRun, SamplerStep, StopReason, Trial
+from agents.engines.comfyui_events import Run, iterations, node_seconds, steps_of
+from agents.engines.comfyui_graph import Graph, loaders_of, models_of, samplers_of, seed_of, seeded_of
+from agents.engines.comfyui_memory import Memory
+
+DISAGREEMENT = 0.03  # client against engine: a row past this is flagged
+FLOOR_S = 0.05  # the engine's stamps leave out the socket, and the check of the graph before it runs
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """When the prompt was sent, on the monotonic and on the wall clock."""
+
+    at_ns: int
+    unix_s: float
+
+
+def trial_of(run: Run, workflow: Workflow, graph: Graph, nonce: int, sent: Sent, most: Memory) -> Trial:
+    """Of a run that ended well, sent at ``sent``. Index and warm-up are the caller's to say."""
+    ended_ns = run.ended_ns if run.ended_ns is not None else sent.at_ns
+    steps = steps_of(run, samplers_of(graph))
+    loaders = loaders_of(graph)
+    image = ImageRun(
+        images=run.images,
+        image_seed=seed_of(workflow, nonce),
+        iterations=iterations(steps) if steps else None,
+        image_models=", ".join(models_of(graph)) or None,
+        model_load_s=node_seconds(run, loaders) if loaders else None,
+        image_engine_s=run.engine_s,
+        image_vram_peak_bytes=most.vram_bytes,
+        image_torch_vram_peak_bytes=most.torch_bytes,
+        image_ram_peak_bytes=most.ram_bytes,
+        steps=tuple(SamplerStep((each.at_ns - sent.at_ns) / 1e9, each.node, each.done, each.of) for each in steps),
+    )
+    return Trial(
+        index=0,
+        warmup=False,
+        sent_unix_s=sent.unix_s,
+        arrivals=(),
+        ended_s=(ended_ns - sent.at_ns) / 1e9,
+        prompt_tokens=None,
+        completion_tokens=None,
+        reasoning_tokens=None,
+        stop_reason=StopReason.UNKNOWN,
+        engine=EngineTimings(),
+        flags=_flags(run, workflow, sent),
+        sent_s=sent.at_ns / 1e9,
+        image=image,
+    )
+
+
+def _flags(run: Run, workflow: Workflow, sent: Sent) -> tuple[Flag, ...]:
+    flags = []
+    if seeded_of(workflow) & run.cached:
+        flags.append(Flag.IMAGES_CACHED)
+    if run.images < workflow.images:
+        flags.append(Flag.FEWER_IMAGES)
+    if run.others:
+        flags.append(Flag.ENGINE_BUSY)
+    if run.engine_s is not None and run.ended_ns is not None:
+        client_s = (run.ended_ns - sent.at_ns) / 1e9
+        if abs(client_s - run.engine_s) > max(DISAGREEMENT * run.engine_s, FLOOR_S):
+            flags.append(Flag.CLOCKS_DISAGREE)
+    return tuple(flags)
