@@ -79,7 +79,7 @@ Attempt = tuple[str, int]
 class Loaded:
     """What the engine did when it loaded, from its own words where it has any. None: it does not tell."""
 
-    load_s: float = column("Engine start to ready for requests", unit="s")
+    load_s: float | None = column("Engine start to ready for requests; null where it ran before", unit="s")
     reused: bool = column("The engine was already loaded with these settings by an earlier job")
     engine_version: str = column("Engine's version or build")
     engine_runtime: str | None = column("Back end that the engine says it runs on", default=None)
