@@ -7,6 +7,8 @@ from agents.engines.base import Engine
 from agents.engines.comfyui import ComfyUI
 from agents.engines.embedded import Embedded
 from agents.engines.lemonade import Lemonade
+from agents.engines.llama_running import LlamaRunning
+from agents.engines.llama_server import LlamaServer
 from agents.engines.lmstudio import LMStudio
 from agents.engines.ollama import Ollama
 from agents.engines.openai_server import OpenAIServer
@@ -14,8 +16,10 @@ from agents.engines.openai_server import OpenAIServer
 
 def engines_of(own: DeviceFile) -> tuple[Engine, ...]:
     """Adapters, told by the owner's ``device.yaml`` where their engines are."""
+    llama = own.engine(LlamaServer.name)
     return (
         Embedded(),
+        LlamaRunning(llama) if llama.url else LlamaServer(llama),
         Ollama(own.engine(Ollama.name)),
         LMStudio(own.engine(LMStudio.name)),
         Lemonade(own.engine(Lemonade.name)),

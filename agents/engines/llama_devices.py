@@ -37,6 +37,11 @@ class LlamaDevices:
     gpu_bytes: int
 
 
+def runtime_of(device: str) -> Runtime | None:
+    """Of a device as llama.cpp names it (Vulkan0); None for a kind that no cell can ask for. PURE"""
+    return _KINDS.get(device.lower().rstrip("0123456789"))
+
+
 def llama_devices() -> LlamaDevices:
     """Asked once a process, in a child, so that no driver is loaded here.
 
@@ -64,7 +69,7 @@ def _probed() -> LlamaDevices:
         found = [(str(name), int(total)) for name, total in json.loads(child.stdout.splitlines()[-1])]
     except (ValueError, TypeError, IndexError) as error:
         raise Unsupported(f"xllamacpp's list of devices cannot be read: {error}", Cause.RUNTIME_MISSING) from error
-    kinds = [(_KINDS.get(name.lower().rstrip("0123456789")), total) for name, total in found]
+    kinds = [(runtime_of(name), total) for name, total in found]
     return LlamaDevices(
         runtimes=tuple(sorted({kind.value for kind, _ in kinds if kind is not None})),
         gpu_bytes=sum(total for kind, total in kinds if kind is not Runtime.CPU),

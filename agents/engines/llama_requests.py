@@ -16,13 +16,20 @@ from agents.engines.wire import llama_completion_chunks
 from agents.errors import Unsupported
 
 
-def llama_request(base_url: str, workload: Workload, n_vocab: int, nonce: int, routed: str | None = None) -> Request:
+def llama_request(
+    base_url: str, workload: Workload, n_vocab: int | None, nonce: int, routed: str | None = None
+) -> Request:
     """``n_vocab`` bounds the random token ids of a synthetic prompt. ``routed``: the model's name in a router, which
-    shall not load it by itself."""
+    shall not load it by itself.
+
+    Raises Unsupported for a workflow, and for a synthetic prompt where the vocabulary is not known.
+    """
     if isinstance(workload, Chat):
         return _chat(base_url, workload, routed)
     if isinstance(workload, Workflow):
         raise Unsupported(f"llama.cpp makes no images: {workload.name}")
+    if n_vocab is None:
+        raise Unsupported(f"the llama-server at {base_url} does not tell its vocabulary: no synthetic prompts")
     return _synthetic(base_url, workload, n_vocab, nonce, routed)
 
 

@@ -1,0 +1,149 @@
+"""llama.cpp's ``llama-server``, of any build: a child process for each configuration, on a port of its own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from agents.contract.device import EngineFound
+from agents.contract.job import LoadSettings
+from agents.contract.report import Cause
+from agents.device_file import EngineEntry
+from agents.engines.base import LoadPlace, Support
+from agents.engines.child import Child, tied
+from agents.engines.llama_flags import server_arguments
+from agents.engines.llama_log import cause_of_failed_load
+from agents.engines.llama_params import refuse_unknown_kv_types, refuse_what_no_memory_holds
+from agents.engines.llama_programs import SPARE, Build, choose, probe
+from agents.engines.llama_session import LOG_OF_GOOD_LOAD, ChildSession, loaded_of, vocabulary
+from agents.errors import LoadFailed, Unsupported
+from agents.models.files import ModelFiles
+from agents.models.resolve import resolve
+
+POLL_S = 0.02  # how late its readiness, its end or a cancel may be noticed during a load
+PROGRAM = "llama-server"
+
+# The second form stands in logs up to about b3500.
+_ADDRESS = re.compile(r"listening on (http://\S+:[1-9]\d*)|is listening, hostname: (\S+), port: ([1-9]\d*)")
+
+
+class LlamaServer:
+    """``entry.programs`` names builds; without it, the one on PATH is taken."""
+
+    name = "llama-server"
+
+    def __init__(self, entry: EngineEntry | None = None) -> None:
+        self._entry = entry or EngineEntry()
+        self._probed: dict[tuple[Path, int], Build] = {}  # by program and the time of its last change
+
+    def find(self) -> EngineFound:
+        """Raises Unsupported where no build is there that can be started."""
+        builds, broken = self._builds()
+        several = len(builds) > 1
+        version = "; ".join(
+            f"{build.version} for {', '.join(build.runtimes)}" if several else build.version for build in builds
+        )
+        runtimes = tuple(sorted({runtime for build in builds for runtime in build.runtimes}))
+        where = "; ".join([*(str(build.program) for build in builds), *broken])
+        return EngineFound(self.name, f"llama.cpp {version}", runtimes, where)
+
+    def capabilities(self) -> Mapping[str, Support]:
+        axes = (
+            "engine model quantisation runtime context_tokens kv_type_k kv_type_v flash_attention gpu_layers threads"
+            " batch_tokens micro_batch_tokens mmap keep_in_memory kv_offload source chat image synthetic exact_stop"
+        )
+        return dict.fromkeys(axes.split(), Support.SETS)
+
+    def load(self, settings: LoadSettings, place: LoadPlace) -> StartedSession:
+        refuse_unknown_kv_types(settings)
+        build = choose(self._builds()[0], settings.runtime)
+        place.say("preparing model")
+        files = resolve(settings, place.models, place.say, place.peers)
+        refuse_what_no_memory_holds(settings, files, _machine_bytes(build))
+        arguments = server_arguments(settings, files, build)
+        place.say("loading")
+        return StartedSession(settings, files, build, arguments, place)
+
+    def _builds(self) -> tuple[list[Build], list[str]]:
+        """Builds that run, at least one, and why others do not. Raises Unsupported."""
+        builds, broken = [], []
+        for named in self._entry.programs or (PROGRAM,):
+            try:
+                builds.append(self._probe(named))
+            except Unsupported as error:
+                broken.append(error.detail)
+        if not builds:
+            raise Unsupported("; ".join(broken), Cause.RUNTIME_MISSING)
+        return builds, broken
+
+    def _probe(self, named: str) -> Build:
+        program = shutil.which(Path(named).expanduser())
+        if program is None:
+            what = "is no program" if self._entry.programs else "is not on PATH: install llama.cpp, or"
+            raise Unsupported(f"{named} {what} (device.yaml: engines: {{llama-server: {{programs: [PATH]}}}})")
+        path = Path(program)
+        key = path, path.stat().st_mtime_ns
+        if key not in self._probed:
+            self._probed[key] = probe(path)
+        return self._probed[key]
+
+
+class StartedSession(ChildSession):
+    """One process with one loaded model. Raises LoadFailed from the constructor, with no process left."""
+
+    def __init__(
+        self, settings: LoadSettings, files: ModelFiles, build: Build, arguments: list[str], place: LoadPlace
+    ) -> None:
+        started = place.clock.monotonic_ns()
+        child = Child(tied(build.program, arguments), place.log, answers=False, spare=SPARE)
+        try:
+            address, ready = _ready(child, place, started)
+            log = child.settled_log(LOG_OF_GOOD_LOAD, place.clock)
+            handed = (("program", build.program), ("arguments", shlex.join(arguments)))
+            version = f"llama.cpp {build.version}"
+            loaded = loaded_of(settings, files, log, (ready - started) / 1e9, version, handed)
+            super().__init__(child, address, loaded, vocabulary(address, files))
+        except BaseException:
+            child.end()
+            raise
+
+
+def _ready(child: Child, place: LoadPlace, started_ns: int) -> tuple[str, int]:
+    """Waits until requests may be sent. The server's address, and when it was ready; raises LoadFailed."""
+    while True:
+        place.refuse_late(started_ns)
+        if child.returncode is not None:
+            cause, words = cause_of_failed_load(child.log(), child.returncode)
+            raise LoadFailed(cause, words, child.tail())
+        now = place.clock.monotonic_ns()
+        address = address_in(child.log())
+        if address and _healthy(address):  # older versions listen before the model is loaded
+            return address, now
+        place.clock.sleep(POLL_S)
+
+
+def address_in(log: str) -> str | None:
+    """Where the server listens, by its log. PURE"""
+    found = _ADDRESS.search(log)
+    return None if found is None else found[1] or f"http://{found[2]}:{found[3]}"
+
+
+def _healthy(address: str) -> bool:
+    from agents.engines.http_api import FIND_S, Api, ApiError
+
+    try:
+        Api(address).get("/health", FIND_S)
+    except ApiError:
+        return False
+    return True
+
+
+def _machine_bytes(build: Build) -> int:
+    """All memory that this machine has, free or not: RAM, swap, and that of the build's devices."""
+    gpus = sum(device.total_bytes for device in build.devices)
+    return int(psutil.virtual_memory().total + psutil.swap_memory().total) + gpus
