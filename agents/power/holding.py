@@ -1,6 +1,7 @@
-"""Holds a power limit: old value read, journalled to disk, set, read back; restored at the end or at the next start.
+"""Holds a power limit or a profile: the old values read, journalled to disk, set, read back; restored at the end or at
+the next start.
 
-Only the contract and its order of steps; the methods themselves come one file each in this folder.
+Only the order of steps; the controls themselves come one file each in this folder.
 """
 
 from __future__ import annotations
@@ -10,21 +11,26 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from agents.contract.device import same_power
-from agents.power.base import LimitNotHeld, PowerMethod
+from agents.power.base import Control, Levels, LimitNotHeld, PowerMethod, ProfileMethod, difference
+
+Method = TypeVar("Method", bound=Control)
 
 
-class PowerHold:
-    """The limit that this machine is held at, or none. ``journal`` is the file that survives a crash.
+class Hold(Generic[Method]):
+    """What is set here through one of ``methods``, or nothing; ``journal`` is the file that survives a crash.
 
-    Safe to call from several threads: the job process's end is heard on another one than its jobs run on.
+    ``missing``: methods that the owner allows and this machine does not have, and why. Safe to call from several
+    threads: the job process's end is heard on another one than its jobs run on.
     """
 
-    def __init__(self, methods: Sequence[PowerMethod], journal: Path) -> None:
+    def __init__(self, methods: Sequence[Method], journal: Path, missing: Sequence[str] = ()) -> None:
         self._methods = {method.name: method for method in methods}
+        self._missing = tuple(missing)
         self._journal = journal
-        self.limit_w: float | None = None
+        self._set: tuple[Method, Levels] | None = None
         self._one_at_a_time = threading.RLock()
 
     @property
@@ -32,66 +38,145 @@ class PowerHold:
         return tuple(self._methods)
 
     def restore_left(self) -> None:
-        """What an earlier process set and did not live to take back. Raises LimitNotHeld."""
+        """What an earlier process set and did not live to take back. Raises LimitNotHeld; the journal then stays."""
         try:
             left = json.loads(self._journal.read_text(encoding="utf-8"))
-            name, old_w = str(left["method"]), float(left["old_w"])
+            name, levels = str(left["method"]), _checked(left["levels"])
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LimitNotHeld(f"{self._journal}: cannot be read: {error}") from error
+        by_hand = "or set it yourself and delete the file"
         if name not in self._methods:
-            raise LimitNotHeld(
-                f"{self._journal}: {name} set a limit that was {old_w:g} W before, and device.yaml allows {name} no"
-                " more: allow it once, or set the limit yourself and delete the file"
-            )
-        self._methods[name].set(old_w)
+            why = next((each for each in self._missing if each.startswith(f"{name}: ")), "")
+            why = f"now {why}" if why else f"device.yaml allows {name} no more: allow it once"
+            raise LimitNotHeld(f"{self._journal}: {name} set what was {_words(levels)} before, and {why}, {by_hand}")
+        method = self._methods[name]
+        method.write(levels)
+        if other := difference(levels, method.read()):
+            raise LimitNotHeld(f"{name} does not come back: {other}; see {self._journal}, {by_hand}")
         self._journal.unlink(missing_ok=True)
 
-    def at(self, limit_w: float) -> None:
-        """Holds ``limit_w`` by the first method whose bounds it is in. Raises LimitNotHeld; then nothing is held."""
+    def release(self) -> None:
+        """The old values again. Raises LimitNotHeld; the journal then stays, and the next start tries again."""
         with self._one_at_a_time:
-            self._hold(limit_w)
+            self._set = None
+            self.restore_left()
 
-    def _hold(self, limit_w: float) -> None:
-        if self.limit_w is not None and same_power(limit_w, self.limit_w):
-            return
-        self.release()
-        method = self._method_for(limit_w)
-        self._note(method.name, method.read())
+    def still_held(self) -> str:
+        """Empty where what was set still stands, or nothing is set; else what stands instead.
+
+        It is not held then, and the old values come back with the next ``release``.
+        """
+        with self._one_at_a_time:
+            if self._set is None:
+                return ""
+            method, levels = self._set
+            try:
+                other = difference(levels, method.read())
+            except LimitNotHeld as error:
+                other = error.detail
+            if other:
+                self._set = None
+            return other and f"{method.name}: {other}"
+
+    def _enter(self, method: Method, levels: Levels, old: Levels) -> None:
+        self._note(method.name, old)
         try:
-            method.set(limit_w)
-            now_w = method.read()
-            if not same_power(limit_w, now_w):
-                raise LimitNotHeld(f"{method.name}: {limit_w:g} W was set, and {now_w:g} W is read back")
+            method.write(levels)
+            if other := difference(levels, method.read()):
+                raise LimitNotHeld(f"{method.name} takes it without effect: {other}")
         except LimitNotHeld:
             self.restore_left()
             raise
-        self.limit_w = limit_w
+        self._set = (method, levels)
 
-    def release(self) -> None:
-        """The old limit again. Raises LimitNotHeld; the journal then stays, and the next start tries again."""
-        with self._one_at_a_time:
-            self.limit_w = None
-            self.restore_left()
-
-    def _method_for(self, limit_w: float) -> PowerMethod:
-        reasons = []
-        for method in self._methods.values():
-            least, most = method.bounds()
-            if least <= limit_w <= most:
-                return method
-            reasons.append(f"{method.name} takes {least:g} to {most:g} W")
-        raise LimitNotHeld(f"no method to hold a limit of {limit_w:g} W: {'; '.join(reasons) or 'none is allowed'}")
-
-    def _note(self, name: str, old_w: float) -> None:
+    def _note(self, name: str, old: Levels) -> None:
         aside = self._journal.with_suffix(".tmp")
         try:
             self._journal.parent.mkdir(parents=True, exist_ok=True)
             with aside.open("w", encoding="utf-8") as file:
-                json.dump({"method": name, "old_w": old_w}, file)
+                json.dump({"method": name, "levels": dict(old)}, file)
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self._journal)
         except OSError as error:
             raise LimitNotHeld(f"{self._journal}: cannot be written, so nothing is set: {error}") from error
+
+    def _none(self, reasons: Sequence[str], what: str) -> LimitNotHeld:
+        reasons = (*reasons, *self._missing)
+        return LimitNotHeld(f"no method to hold {what}: {'; '.join(reasons) or 'none is allowed'}")
+
+
+class PowerHold(Hold[PowerMethod]):
+    """The limit in W that this machine is held at."""
+
+    _limit_w: float | None = None
+
+    @property
+    def limit_w(self) -> float | None:
+        return self._limit_w if self._set is not None else None
+
+    def at(self, limit_w: float) -> None:
+        """Holds ``limit_w`` by the first method whose bounds it is in. Raises LimitNotHeld; then nothing is held."""
+        with self._one_at_a_time:
+            if self.limit_w is not None and same_power(limit_w, self.limit_w):
+                return
+            self.release()
+            method = self._method_for(limit_w)
+            self._enter(method, method.levels_for(limit_w), method.read())
+            self._limit_w = limit_w
+
+    def _method_for(self, limit_w: float) -> PowerMethod:
+        reasons = []
+        for method in self._methods.values():
+            try:
+                least, most = method.bounds()
+            except LimitNotHeld as error:
+                reasons.append(error.detail)
+                continue
+            if least <= limit_w <= most:
+                return method
+            reasons.append(f"{method.name} takes {least:g} to {most:g} W")
+        raise self._none(reasons, f"a limit of {limit_w:g} W")
+
+
+class ProfileHold(Hold[ProfileMethod]):
+    """The named profile that this machine is held in."""
+
+    _profile: str | None = None
+
+    @property
+    def profile(self) -> str | None:
+        return self._profile if self._set is not None else None
+
+    def at(self, profile: str) -> None:
+        """Raises LimitNotHeld; then nothing is held."""
+        with self._one_at_a_time:
+            if profile == self.profile:
+                return
+            self.release()
+            method = next((each for each in self._methods.values() if profile in each.choices()), None)
+            if method is None:
+                reasons = [f"{each.name} has {', '.join(each.choices())}" for each in self._methods.values()]
+                raise self._none(reasons, f"the power profile {profile}")
+            old = method.read()
+            if method.profile() not in method.choices():
+                raise LimitNotHeld(f"{method.name}: {_words(old)} stands now, and could not be put back")
+            self._enter(method, method.levels_for(profile), old)
+            self._profile = profile
+
+
+def _checked(levels: object) -> Levels:
+    """Raises TypeError where the journal's levels are none."""
+    if (
+        not isinstance(levels, dict)
+        or not levels
+        or not all(isinstance(each, int | float | str) for each in levels.values())
+    ):
+        raise TypeError(f"levels are names with W or a profile, and not {levels!r}")
+    return levels
+
+
+def _words(levels: Levels) -> str:
+    return ", ".join(f"{name} {level if isinstance(level, str) else f'{level:g} W'}" for name, level in levels.items())

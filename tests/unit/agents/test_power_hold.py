@@ -28,9 +28,10 @@ def test_a_limit_is_held_and_the_old_one_comes_back(power: FakePower, journal: P
     hold = PowerHold([power], journal)
     hold.at(40.0)
     assert (power.now_w, hold.limit_w) == (40.0, 40.0)
-    assert json.loads(journal.read_text()) == {"method": "fake", "old_w": 80.0}
+    assert json.loads(journal.read_text()) == {"method": "fake", "levels": {"sustained": 80.0, "burst": 95.0}}
+    assert power.stands_w == (40.0, 40.0)
     hold.release()
-    assert (power.now_w, hold.limit_w) == (80.0, None)
+    assert (power.stands_w, hold.limit_w) == ((80.0, 95.0), None)
     assert list(journal.parent.iterdir()) == []
 
 
@@ -38,7 +39,7 @@ def test_from_one_limit_to_the_next_the_old_value_is_the_machines_own(power: Fak
     hold = PowerHold([power], journal)
     for limit_w in (40.0, 60.0, 25.0):
         hold.at(limit_w)
-        assert json.loads(journal.read_text())["old_w"] == 80.0
+        assert json.loads(journal.read_text())["levels"] == {"sustained": 80.0, "burst": 95.0}
     hold.release()
     assert power.now_w == 80.0
 
@@ -108,15 +109,15 @@ def session(power: FakePower, journal: Path, last: int) -> Steps:
     return steps
 
 
-ALL = 24  # steps of a session that nothing ends
+ALL = 30  # steps of a session that nothing ends
 
 
 def test_the_steps_are_read_journal_set_read_back_restore(power: FakePower, journal: Path) -> None:
-    at = ["read", "fsync", "fsync, done", "replace", "replace, done", "set {0}", "has set {0}", "read"]
-    back = ["set 80", "has set 80", "unlink", "unlink, done"]
+    at = ["read", "fsync", "fsync, done", "replace", "replace, done", "set {0}", "half set {0}", "has set {0}", "read"]
+    back = ["set 80", "half set 80", "has set 80", "read", "unlink", "unlink, done"]
     steps = session(power, journal, 1000).done
     assert steps == [*(step.format(40) for step in at), *back, *(step.format(60) for step in at), *back]
-    assert len(steps) == ALL and power.now_w == 80.0
+    assert len(steps) == ALL and power.stands_w == (80.0, 95.0)
 
 
 @pytest.mark.parametrize("last", range(ALL + 1))
@@ -125,13 +126,13 @@ def test_a_crash_at_any_step_leaves_the_old_value_after_the_next_start(
 ) -> None:
     session(power, journal, last)
     PowerHold([power], journal).restore_left()
-    assert power.now_w == 80.0
+    assert power.stands_w == (80.0, 95.0)
     assert not journal.exists()
 
 
-@pytest.mark.parametrize("last", range(5))
+@pytest.mark.parametrize("last", range(7))
 def test_a_crash_of_the_start_that_restores_too(power: FakePower, journal: Path, last: int) -> None:
-    session(power, journal, 8)
+    session(power, journal, 9)
     assert power.now_w == 40.0
     with pytest.MonkeyPatch.context() as patch:
         power.step = crashing(patch, last)
@@ -142,13 +143,16 @@ def test_a_crash_of_the_start_that_restores_too(power: FakePower, journal: Path,
         finally:
             power.step = lambda _: None
     PowerHold([power], journal).restore_left()
-    assert power.now_w == 80.0
+    assert power.stands_w == (80.0, 95.0)
 
 
 def test_a_limit_without_effect_is_not_held_and_the_old_one_is_set(power: FakePower, journal: Path) -> None:
     power.deaf = True
     hold = PowerHold([power], journal)
-    with pytest.raises(LimitNotHeld, match="fake: 40 W was set, and 80 W is read back"):
+    with pytest.raises(
+        LimitNotHeld,
+        match="fake takes it without effect: sustained should be 40 W and is 80 W, burst should be 40 W and is 95 W",
+    ):
         hold.at(40.0)
     assert (hold.limit_w, power.sets) == (None, [40.0, 80.0])
     assert not journal.exists()
@@ -176,7 +180,7 @@ def test_a_restore_that_fails_holds_nothing_and_is_tried_again(power: FakePower,
     assert hold.limit_w is None and journal.exists()
     power.refuses = False
     hold.at(60.0)
-    assert json.loads(journal.read_text())["old_w"] == 80.0
+    assert json.loads(journal.read_text())["levels"] == {"sustained": 80.0, "burst": 95.0}
     hold.release()
     assert power.now_w == 80.0
 
@@ -218,7 +222,11 @@ def test_a_disk_that_cannot_take_the_journal_sets_nothing(power: FakePower, jour
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"method": "fake"}', '{"method": "fake", "old_w": "x"}', "\x80"]
+    "text",
+    [
+        *("", "{", "[]", "null", "\x80", '{"method": "fake"}', '{"method": "fake", "old_w": 80.0}'),
+        *('{"method": "fake", "levels": {}}', '{"method": "fake", "levels": {"sustained": null}}'),
+    ],
 )
 def test_a_journal_that_cannot_be_read_is_told_and_kept(power: FakePower, journal: Path, text: str) -> None:
     journal.parent.mkdir()
