@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -80,11 +80,12 @@ class Scripted:
     limits: list[Limits] = field(default_factory=list)
     loaded: Loaded = Loaded(1.0, False, "scripted 1")
     expected_tokens: int | None = -1  # -1: as the workload says
+    after: Callable[[], EngineTimings | None] | None = None
 
     def request_for(self, workload: Workload, nonce: int) -> Request:
         self.nonces.append(nonce)
         request = llama_request("http://scripted", workload, 2048, nonce)
-        request = replace(request, decode=llama_completion_chunks)
+        request = replace(request, decode=llama_completion_chunks, after=self.after)
         return request if self.expected_tokens == -1 else replace(request, expected_tokens=self.expected_tokens)
 
     def stream(
@@ -247,6 +248,14 @@ def test_each_flag_is_raised_where_it_should_and_nowhere_else(
 ) -> None:
     (trial,) = run(Scripted([exchange], expected_tokens=expected))
     assert trial.flags == flags
+
+
+def test_figures_that_an_engine_tells_afterwards_fill_what_the_stream_left_out() -> None:
+    told = EngineTimings(prompt_tokens=99, ttft_s=0.01, decode_tps=1.0)
+    (trial,) = run(Scripted([stream_of()], after=lambda: told))
+    (without,) = run(Scripted([stream_of()], after=lambda: None))
+    assert trial.engine == replace(without.engine, ttft_s=0.01)
+    assert (without.engine.prompt_tokens, without.engine.decode_tps, without.engine.ttft_s) == (8, 100.0, None)
 
 
 def test_a_primed_trial_that_found_less_in_the_cache_is_flagged() -> None:
