@@ -16,6 +16,7 @@ from agents.contract.device import MemoryKind
 _NUMBER = r"(\d{1,15}(?:\.\d{1,9})?)"  # as in a matrix: never infinite
 _BYTES = re.compile(_NUMBER + r"\s*(MiB|GiB|M|G|MB|GB)", re.IGNORECASE)
 _UNITS = {"mib": 2**20, "gib": 2**30, "m": 2**20, "g": 2**30, "mb": 10**6, "gb": 10**9}
+_BANDWIDTH = re.compile(_NUMBER + r"\s*GB/s", re.IGNORECASE)
 _WATTS = re.compile(_NUMBER + r"\s*W?", re.IGNORECASE)
 
 
@@ -35,6 +36,14 @@ def parse_watts(value: Any) -> float:
     return float(found[1])
 
 
+def parse_bandwidth(value: Any) -> float:
+    """``256GB/s`` -> bytes a second, as the makers count: 10^9. Raises ValueError."""
+    found = _BANDWIDTH.fullmatch(str(value).strip())
+    if not found or float(found[1]) <= 0:
+        raise ValueError(f"{value!r} is no bandwidth; allowed: gigabytes a second, such as 256GB/s")
+    return float(found[1]) * 1e9
+
+
 def _given(parse: Callable[[Any], Any]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else parse(value))
 
@@ -46,7 +55,8 @@ class Allow(BaseModel):
 
     set_dedicated_vram: bool = False  # through uma/carveout, with a reboot
     reboot: list[str] = Field(default=["systemctl", "reboot"], min_length=1)  # the command, as a list of words
-    power: list[str] = []  # names of methods that may hold a power limit
+    power: list[str] = []  # names of methods that may hold a power limit or a profile
+    power_most: Annotated[float | None, _given(parse_watts)] = None  # no limit above it is ever set
 
 
 class EngineEntry(BaseModel):
@@ -81,6 +91,7 @@ class DeviceFile(BaseModel):
     memory: MemoryKind | None = None  # where the machine cannot tell, or tells it wrongly
     dedicated_vram: Annotated[int | None, _given(parse_size)] = None  # stated; what is seen counts more
     power_limit: Annotated[float | None, _given(parse_watts)] = None  # stated
+    memory_bandwidth: Annotated[float | None, _given(parse_bandwidth)] = None  # stated; bytes a second
     allow: Allow = Allow()
     engines: Annotated[dict[str, EngineEntry], BeforeValidator(_engines)] = {}
 

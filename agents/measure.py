@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 
 from agents.contract.job import Chat, Job, Timeouts, Workflow, Workload
@@ -17,7 +17,7 @@ from agents.contract.report import Cause
 from agents.engines.base import ImageSession, Request, Session
 from agents.engines.causes import cause_of_request
 from agents.engines.http_stream import Ended, Exchange, Limits, Progress
-from agents.engines.wire import Chunk, Event, Response, bunched_share, read_response, stream_events
+from agents.engines.wire import Chunk, Event, Final, Response, bunched_share, read_response, stream_events
 from agents.errors import EngineLost, RequestFailed, Unsupported
 from agents.sanity import output_flags
 
@@ -169,13 +169,22 @@ def trial_of(exchange: Exchange, chunks: tuple[Chunk, ...], index: int, warmup: 
         ended_s=(exchange.ended_ns - exchange.sent_ns) / 1e9,
         prompt_tokens=final.prompt_tokens if final else None,
         completion_tokens=counted if counted is not None else len(arrivals),
-        reasoning_tokens=final.reasoning_tokens if final else None,
+        reasoning_tokens=_reasoning_tokens(final, generated),
         stop_reason=final.stop_reason if final else StopReason.UNKNOWN,
         engine=final.engine if final else EngineTimings(),
         flags=() if counted is not None else (Flag.TOKEN_COUNT_UNKNOWN,),
         output_sha256=hashlib.sha256(text.encode()).hexdigest(),
         output=text if keep_output else None,
     )
+
+
+def _reasoning_tokens(final: Final | None, generated: Sequence[Chunk]) -> int | None:
+    """The engine's count; where it tells none and each event counted its tokens, theirs."""
+    told = final.reasoning_tokens if final is not None else None
+    if told is not None or not any(chunk.reasoning for chunk in generated):
+        return told
+    counts = [chunk.tokens for chunk in generated if chunk.reasoning]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _flagged(trial: Trial, workload: Workload, request: Request, chunks: tuple[Chunk, ...]) -> Trial:

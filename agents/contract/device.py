@@ -61,9 +61,13 @@ class Device:
     split_source: StateSource | None = None  # of dedicated_vram_bytes
     power_limit_w: float | None = None
     power_source: StateSource | None = None  # of power_limit_w
+    memory_bandwidth_bytes_s: float | None = None  # most that the fastest memory gives; stated, or the maker's figure
     carveout_options_bytes: tuple[int, ...] = ()  # sizes that the firmware lets the system choose, if any
     sets_split: bool = False  # the owner allows the agent to choose one of them and to reboot
     power_methods: tuple[str, ...] = ()  # by which the owner allows the agent to hold a power limit
+    power_profile: str | None = None  # named by the firmware or the system; nobody says how many watts it is
+    power_profiles: tuple[str, ...] = ()  # those to choose from
+    sets_profile: bool = False  # the owner allows the agent to choose one
     labels: tuple[tuple[str, str], ...] = ()
     engines: tuple[EngineFound, ...] = ()
     python: str = ""

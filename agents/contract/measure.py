@@ -20,25 +20,48 @@ class StopReason(StrEnum):
 class Flag(StrEnum):
     """Why a trial should be doubted. Flagged trials are kept and shown, and left out of verdicts."""
 
-    PROMPT_CACHED = "prompt_cached"  # prompt tokens came from a cache that should have been off
-    FEWER_TOKENS = "fewer_tokens"  # fewer tokens than the exact number asked for
-    ARRIVALS_BUNCHED = "arrivals_bunched"  # several tokens in one read: their times are not their own
-    CLOCKS_DISAGREE = "clocks_disagree"  # client's and engine's figures differ by more than 3 %
-    ABOVE_BANDWIDTH = "above_bandwidth"  # a decode rate that the memory could not feed: cached, speculative, miscounted
-    OUTPUT_EMPTY = "output_empty"  # tokens were counted, and no text came
-    OUTPUT_REPEATED = "output_repeated"  # the same words again and again
-    OUTPUT_BROKEN = "output_broken"  # text with characters that are none
-    TOKEN_COUNT_UNKNOWN = "token_count_unknown"  # the engine told no usage; chunks were counted
-    IMAGES_CACHED = "images_cached"  # nodes that should have run came from the engine's cache
-    FEWER_IMAGES = "fewer_images"  # fewer images than asked for
-    MODEL_LOADED = "model_loaded"  # a model file was read in a measured run
-    ENGINE_BUSY = "engine_busy"  # the engine had work of others in its queue
-    THROTTLED = "throttled"  # clocks were held down by heat, or by a fault of the power supply
-    DISTURBED = "disturbed"  # other processes used the CPU
-    SWAPPED = "swapped"  # memory came back from the swap, or went there
+    PROMPT_CACHED = "prompt_cached"
+    FEWER_TOKENS = "fewer_tokens"
+    ARRIVALS_BUNCHED = "arrivals_bunched"
+    CLOCKS_DISAGREE = "clocks_disagree"
+    ABOVE_BANDWIDTH = "above_bandwidth"
+    OUTPUT_EMPTY = "output_empty"
+    OUTPUT_REPEATED = "output_repeated"
+    OUTPUT_BROKEN = "output_broken"
+    TOKEN_COUNT_UNKNOWN = "token_count_unknown"
+    IMAGES_CACHED = "images_cached"
+    FEWER_IMAGES = "fewer_images"
+    MODEL_LOADED = "model_loaded"
+    ENGINE_BUSY = "engine_busy"
+    THROTTLED = "throttled"
+    DISTURBED = "disturbed"
+    SWAPPED = "swapped"
     ON_BATTERY = "on_battery"
-    CLOCK_JUMPED = "clock_jumped"  # the wall clock was set, or the machine slept
-    LIMIT_WITHOUT_EFFECT = "limit_without_effect"  # more power was drawn than the limit allows
+    CLOCK_JUMPED = "clock_jumped"
+    LIMIT_WITHOUT_EFFECT = "limit_without_effect"
+
+
+flag_words: dict[Flag, str] = {
+    Flag.PROMPT_CACHED: "prompt tokens came from a cache that should have been off",
+    Flag.FEWER_TOKENS: "fewer tokens than the exact number asked for",
+    Flag.ARRIVALS_BUNCHED: "several tokens in one read: their times are not their own",
+    Flag.CLOCKS_DISAGREE: "client's and engine's figures differ by more than 3 %",
+    Flag.ABOVE_BANDWIDTH: "a decode rate that the memory could not feed: cached, speculative, miscounted",
+    Flag.OUTPUT_EMPTY: "tokens were counted, and no text came",
+    Flag.OUTPUT_REPEATED: "the same words again and again",
+    Flag.OUTPUT_BROKEN: "text with characters that are none",
+    Flag.TOKEN_COUNT_UNKNOWN: "the engine told no usage; chunks were counted",
+    Flag.IMAGES_CACHED: "nodes that should have run came from the engine's cache",
+    Flag.FEWER_IMAGES: "fewer images than asked for",
+    Flag.MODEL_LOADED: "a model file was read in a measured run",
+    Flag.ENGINE_BUSY: "the engine had work of others in its queue",
+    Flag.THROTTLED: "clocks were held down by heat, or by a fault of the power supply",
+    Flag.DISTURBED: "other processes used the CPU",
+    Flag.SWAPPED: "memory came back from the swap, or went there",
+    Flag.ON_BATTERY: "the device was not on mains",
+    Flag.CLOCK_JUMPED: "the wall clock was set, or the machine slept",
+    Flag.LIMIT_WITHOUT_EFFECT: "more power was drawn than the limit allows",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,10 @@ class MachineSeen:
     power_limit_source: StateSource | None = column(
         "Who says so: held (set and read back by the agent), seen or stated", default=None
     )
+    power_profile_seen: str | None = column("Named power profile of the machine while the job ran", default=None)
+    power_profile_source: StateSource | None = column(
+        "Who says so: held (set and read back by the agent) or seen", default=None
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from agents.errors import AgentError, LoadFailed
 
 CALL_S = 10.0
 FIND_S = 1.0  # a server that is there answers on its loopback within milliseconds
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 POLL_S = 0.1  # how late a cancel or a time-out may be noticed during a load
 T = TypeVar("T")
 
@@ -81,7 +83,7 @@ class Api:
                         if line.strip():
                             yield json.loads(line)
             except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
-                raise ApiError(f"{asked}: {self.base_url} does not answer: {error or type(error).__name__}") from error
+                raise self._unreachable(error) from error
             except (ValueError, RecursionError) as error:
                 raise ApiError(f"{asked}: the answer is not JSON lines", 200) from error
 
@@ -92,6 +94,9 @@ class Api:
                 return str(client.get(self.base_url + path).headers.get("server", ""))
             except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError):
                 return ""
+
+    def _unreachable(self, error: Exception) -> ApiError:
+        return ApiError(f"{self.base_url} does not answer: {_ERRNO.sub('', str(error)) or type(error).__name__}")
 
     def _client(self, timeout_s: float | None) -> httpx.Client:
         timeout = httpx.Timeout(timeout_s, connect=CALL_S if timeout_s is None else timeout_s)
@@ -106,7 +111,7 @@ class Api:
         try:
             response = client.request(method, self.base_url + path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
-            raise ApiError(f"{asked}: {self.base_url} does not answer: {error or type(error).__name__}") from error
+            raise self._unreachable(error) from error
         if not response.is_success:
             words = f"{asked}: HTTP {response.status_code}: {engine_words(response.content)}"
             raise ApiError(words, response.status_code, response.content)

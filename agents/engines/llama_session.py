@@ -67,6 +67,7 @@ def loaded_of(
         model_bytes=model + projector,
         model_sha256=files.sha256,
         model_architecture=files.facts.architecture if files.facts else None,
+        active_bytes=files.facts.active_bytes if files.facts else None,
         layers_offloaded=facts.layers_offloaded,
         layers_total=facts.layers_total,
         weights_bytes=facts.weights_bytes,

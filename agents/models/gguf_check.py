@@ -39,6 +39,7 @@ class GgufFacts:
     parameters: int
     tensor_bytes: int
     file_bytes: int
+    active_bytes: int | None = None  # weights that one token reads: of experts, those that it uses
     kv_shape: KvShape | None = None  # None where the size of its memory cannot be told beforehand
 
 
@@ -82,8 +83,31 @@ def check_gguf(path: Path) -> GgufFacts:
         parameters=sum(tensor.elements for tensor in tensors),
         tensor_bytes=sum(sum(part.tensor_sizes) for part in parts),
         file_bytes=sum(part.file_bytes for part in parts),
+        active_bytes=_active_bytes(
+            parts, count(f"{architecture}.expert_count"), count(f"{architecture}.expert_used_count")
+        ),
         kv_shape=kv_shape(scalars),
     )
+
+
+def _active_bytes(parts: tuple[_Part, ...], experts: int | None, used: int | None) -> int | None:
+    """Bytes that decoding one token reads: all weights, of the experts' the share that is used, of the embeddings a row
+    (nothing worth counting) unless they are the output layer too. None where a mixture does not say how many it uses.
+
+    Names as in gguf-py's constants: ``token_embd``, ``output``, ``ffn_*_exps``.
+    """
+    sizes = [
+        (tensor.name, size)
+        for part in parts
+        for tensor, size in zip(part.header.tensors, part.tensor_sizes, strict=True)
+    ]
+    of_experts = sum(size for name, size in sizes if "_exps." in name)
+    if of_experts and not (experts and used):
+        return None
+    looked_up = sum(size for name, size in sizes if name == "token_embd.weight")
+    has_output = any(name == "output.weight" for name, _ in sizes)
+    whole = sum(size for _, size in sizes) - of_experts - (looked_up if has_output else 0)
+    return whole + (of_experts * used // experts if experts and used else 0)
 
 
 def check_model(path: Path) -> GgufFacts:

@@ -95,6 +95,14 @@ def devices(address: Address = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def doctor(as_json: Json = False) -> None:
+    """Examine this machine as an agent does: engines, memory, sensors; what cannot be used, why, and what to do."""
+    from orchestrator.cli.doctor import show_doctor
+
+    show_doctor(as_json=as_json)
+
+
+@app.command()
 def pause(run: Run = "latest", address: Address = None) -> None:
     """Send nothing more of a run; what is being measured ends well. `resume` goes on."""
     from orchestrator.cli.fleet import set_run
@@ -190,13 +198,29 @@ def show(run: Run = "latest", as_json: Json = False) -> None:
 def export(
     run: Run,
     to: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; its ending says the format.")],
-    table: Annotated[str, typer.Option(help="trials, tokens, readings or devices.")] = "trials",
+    table: Annotated[str, typer.Option(help="trials, tokens, steps, readings or devices.")] = "trials",
     file_format: Annotated[str | None, typer.Option("--format", help="parquet, arrow, csv or jsonl.")] = None,
 ) -> None:
     """Write a run's table as Parquet, Arrow IPC, CSV or JSON lines."""
     from orchestrator.cli.results import export_run
 
     export_run(run, to, table=table, file_format=file_format)
+
+
+@app.command(name="import")
+def import_(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="JSON, JSON lines or CSV; - reads a pipe.")],
+    name: Annotated[str | None, typer.Option("--run", help="Name of the run. Default: the file's.")] = None,
+    device: Annotated[str | None, typer.Option(help="Name of the device. Default: what the file tells.")] = None,
+    mapping: Annotated[
+        Path | None, typer.Option("--map", metavar="FILE", help="YAML: which of their columns is which of ours.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take llama-bench's results, or another tool's by a mapping, as a run; it is marked as imported."""
+    from orchestrator.cli.imports import import_results
+
+    import_results(files, run=name, device=device, mapping=mapping, as_json=as_json)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+from agents.contract.measure import flag_words
 from agents.contract.report import cause_words
 from orchestrator.compare.cells import FLAG_WORDS, IQR_FROM
 from orchestrator.results import schema
@@ -15,8 +16,8 @@ from orchestrator.results import schema
 _HEAD = f"""<!-- Written by `python -m orchestrator.report.results_page > docs/results.md`; do not edit by hand. -->
 # Results
 
-Schema version {schema.SCHEMA_VERSION}. Four tables: `trials`, `tokens`, `readings`, `devices`. Units and definitions
-stand in each Arrow field's metadata too (`unit`, `definition`); the schema's metadata holds
+Schema version {schema.SCHEMA_VERSION}. Five tables: `trials`, `tokens`, `steps`, `readings`, `devices`. Units and
+definitions stand in each Arrow field's metadata too (`unit`, `definition`); the schema's metadata holds
 `orchestrate.schema_version` and `orchestrate.table`.
 
 ```python
@@ -31,7 +32,7 @@ published = orchestrator.load("reference:aimax395-64g")  # published figures, or
 ## On disk
 
 ```
-ROOT/runs/RUN/trials/JOB-ATTEMPT.parquet          one job attempt: its trials, with tokens and readings nested
+ROOT/runs/RUN/trials/JOB-ATTEMPT.parquet          one job attempt: its trials, with tokens, steps and readings nested
               trials/compact-HASH.parquet         many attempts merged into one file, to be read faster
               devices/FINGERPRINT-DEVICE.parquet  one device as it was
               logs/JOB-ATTEMPT.log                the engine's log
@@ -64,6 +65,8 @@ def results_page() -> str:
     parts += [_table(f"Table `{name}`", schema.COLUMNS[name]) for name in schema.TABLES]
     parts.append("## Flags\n\n| flag | meaning |\n|---|---|\n" + _rows(FLAG_WORDS.items()))
     words = ((cause.value, said) for cause, said in cause_words.items())
+    flags = ((flag.value, said) for flag, said in flag_words.items())
+    parts.append("## Flags\n\n| flag of a trial | why it should be doubted |\n|---|---|\n" + _rows(flags))
     parts.append("## Causes\n\n| cause | shown as |\n|---|---|\n" + _rows(words))
     return "\n".join(parts)
 

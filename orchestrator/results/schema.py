@@ -2,7 +2,7 @@
 
 Columns of the contract's dataclasses come from their field metadata, so a new setting is a column by itself.
 ``trials`` has one row for each request (warm-ups too), and one for each attempt that failed or was refused.
-A file of one attempt holds ``trials`` with the nested columns ``tokens`` and ``readings``; ``load`` flattens them.
+A file of one attempt holds ``trials`` with the nested columns ``tokens``, ``steps``, ``readings``; ``load`` flattens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import pyarrow as pa
 
 from agents.contract.job import LoadSettings, MachineState
-from agents.contract.measure import EngineTimings
+from agents.contract.measure import EngineTimings, ImageRun
 from agents.contract.report import Loaded, MachineSeen
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import nearest, quoted
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 
 VERSION_KEY = b"orchestrate.schema_version"
 TABLE_KEY = b"orchestrate.table"
-TABLES = ("trials", "tokens", "readings", "devices")
+TABLES = ("trials", "tokens", "steps", "readings", "devices")
 
 _TIME = pa.timestamp("us", tz="UTC")
 _PAIRS = pa.map_(pa.string(), pa.string())
@@ -99,15 +99,24 @@ OUTCOME = (
 
 WORKLOAD = (
     Column("workload", pa.string(), "Name of the workload in the matrix"),
-    Column("workload_kind", pa.string(), "chat or synthetic"),
+    Column("workload_kind", pa.string(), "chat, synthetic or workflow"),
     Column("prompt_tokens_asked", pa.int64(), "Length of a synthetic prompt, asked for", "tokens"),
     Column("max_tokens", pa.int64(), "Most tokens to generate; with stop = exact, exactly so many", "tokens"),
     Column("depth", pa.int64(), "Tokens in the KV cache before what is measured begins, asked for", "tokens"),
     Column("stop", pa.string(), "When a generation ends: natural (end of text or max_tokens) or exact"),
     Column("prompt_sha256", pa.string(), "SHA-256 of the chat prompt, system prompt and image, to tell equal ones"),
     Column("image", pa.string(), "Name of the image that goes with the prompt"),
-    Column("image_width_px", pa.int64(), "Width of the image", "px"),
-    Column("image_height_px", pa.int64(), "Height of the image", "px"),
+    Column(
+        "image_width_px",
+        pa.int64(),
+        "Width of the image with the prompt, or of those that a workflow makes, asked for",
+        "px",
+    ),
+    Column("image_height_px", pa.int64(), "Height of it", "px"),
+    Column("workflow_sha256", pa.string(), "SHA-256 of a workflow's graph, to tell equal ones"),
+    Column("images_asked", pa.int64(), "Images that a run of the workflow is to make"),
+    Column("steps_asked", pa.int64(), "Sampler steps asked for; null leaves what the graph has"),
+    Column("batch_asked", pa.int64(), "Images made at once, asked for; null leaves what the graph has"),
     Column("seed", pa.int64(), "Seed of the sampling"),
     Column("temperature", pa.float64(), "Sampling temperature; 0 takes the likeliest token"),
     Column("top_k", pa.int64(), "Sampling: so many likeliest tokens; null leaves it to the engine"),
@@ -141,15 +150,25 @@ MEASURED = (
         "tokens/s",
     ),
     Column("decode_tps", pa.float64(), "Decode rate: (n - 1) / (last token - first token) at the client", "tokens/s"),
+    Column(
+        "seconds_per_image", pa.float64(), "Workflow sent to its success received / the images that it made", "s/image"
+    ),
+    Column(
+        "iteration_rate",
+        pa.float64(),
+        "Sampler steps a second: (n - 1) / (last step - first step) at the client, over all samplers",
+        "iterations/s",
+    ),
     Column("prompt_tokens", pa.int64(), "Prompt tokens by the engine's usage", "tokens"),
     Column("completion_tokens", pa.int64(), "Tokens generated, reasoning included", "tokens"),
     Column("reasoning_tokens", pa.int64(), "Generated tokens that were reasoning", "tokens"),
-    Column("stop_reason", pa.string(), "Why the generation ended: end, length, context_full, unknown"),
+    Column("stop_reason", pa.string(), "Why a generation of text ended: end, length, context_full, unknown"),
     Column("duration_s", pa.float64(), "Request sent to end of the response", "s"),
     Column("flags", pa.list_(pa.string()), "Why the trial should be doubted: values of agents.contract.measure.Flag"),
     Column("output_sha256", pa.string(), "SHA-256 of the generated text"),
     Column("output", pa.string(), "Generated text, where the matrix asks to keep it"),
     *contract_columns(EngineTimings, prefix="engine_"),
+    *contract_columns(ImageRun),
     Column("memory_used_bytes", pa.int64(), "Memory in use while the model was loaded, as published", "bytes"),
     Column("memory_estimate_bytes", pa.int64(), "Engine's own estimate before loading, as published", "bytes"),
 )
@@ -163,6 +182,14 @@ ARRIVAL = (
     Column("reasoning", pa.bool_(), "The event carried reasoning"),
 )
 TOKENS = (*KEYS, Column("event", pa.int64(), "Index of the streamed event in the trial, from 0"), *ARRIVAL)
+
+STEP = (
+    Column("at_s", pa.float64(), "Arrival of the step's message at the client, from the run's sending", "s"),
+    Column("node", pa.string(), "Node of the graph: a sampler"),
+    Column("done", pa.float64(), "Steps that it has done"),
+    Column("of", pa.float64(), "Of so many"),
+)
+STEPS = (*KEYS, Column("event", pa.int64(), "Index of the message in the trial, from 0"), *STEP)
 
 READING = (
     Column("at_s", pa.float64(), "Time on the device's monotonic clock, from the start of the job", "s"),
@@ -194,6 +221,12 @@ DEVICES = (
     Column("split_source", pa.string(), "Who says so: seen or stated"),
     Column("power_limit_w", pa.float64(), "Power limit, where one is known", "W"),
     Column("power_source", pa.string(), "Who says so: seen or stated"),
+    Column(
+        "memory_bandwidth_bytes_s",
+        pa.float64(),
+        "Peak bandwidth of the fastest memory: stated by the owner, or the maker's figure",
+        "bytes/s",
+    ),
     Column("gpu", pa.string(), "Name of the first GPU"),
     Column("gpu_vram_bytes", pa.int64(), "Memory of the first GPU", "bytes"),
     Column("gpus", pa.list_(_GPU), "All GPUs: name, vendor, driver, vram_bytes"),
@@ -206,11 +239,13 @@ DEVICES = (
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "trials": TRIALS,
     "tokens": TOKENS,
+    "steps": STEPS,
     "readings": READINGS,
     "devices": DEVICES,
 }
 NESTED = (
     Column("tokens", pa.list_(pa.struct([each.field() for each in ARRIVAL])), "Streamed events of the trial"),
+    Column("steps", pa.list_(pa.struct([each.field() for each in STEP])), "Sampler steps of a workflow's run"),
     Column("readings", pa.list_(pa.struct([each.field() for each in READING])), "Telemetry; on an attempt's first row"),
 )
 
@@ -230,7 +265,7 @@ def schema(table: str = "trials") -> pa.Schema:
 
 @cache
 def attempt_schema() -> pa.Schema:
-    """Schema of the file of one attempt: ``trials`` with ``tokens`` and ``readings`` nested."""
+    """Schema of the file of one attempt: ``trials`` with ``tokens``, ``steps`` and ``readings`` nested."""
     return _schema((*TRIALS, *NESTED), "attempt")
 
 

@@ -90,6 +90,7 @@ VLLM = Adapter(
         prompt_tokens=12,
         tokens=3,
         text="Hm. Hello",
+        reasoning_tokens=1,  # each event counts its tokens: vLLM's continuous_usage_stats
         stop_reason=StopReason.END,
         engine=EngineTimings(cached_tokens=0),
     ),

@@ -271,6 +271,27 @@ def test_without_the_engines_count_chunks_are_counted_and_the_trial_is_flagged()
     assert trial.flags == (Flag.TOKEN_COUNT_UNKNOWN,)
 
 
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ([f" w{number}" for number in range(120)], ()),
+        ([" the"] * 120, (Flag.OUTPUT_REPEATED,)),
+        (["\x07\x1b"] * 12, (Flag.OUTPUT_BROKEN,)),
+        ([" "] * 12, (Flag.OUTPUT_EMPTY,)),
+    ],
+)
+def test_the_text_of_a_chat_is_looked_at_and_that_of_random_prompts_is_not(
+    words: list[str], flags: tuple[Flag, ...]
+) -> None:
+    reads = [(10.0 * (number + 1), chunked(token(number, word))) for number, word in enumerate(words)]
+    reads[0] = (10.0, head() + reads[0][1])
+    last = (reads[-1][0] + 0.1, chunked(stop(len(words))) + LAST_CHUNK)
+    (trial,) = run(Scripted([exchange_of([*reads, last])], expected_tokens=len(words)), job(Chat("hi", "hi", 200)))
+    assert trial.flags == flags
+    (trial,) = run(Scripted([exchange_of([*reads, last])], expected_tokens=len(words)))
+    assert trial.flags == ()
+
+
 def test_an_empty_answer_with_the_engines_word_on_it_is_a_trial() -> None:
     empty = exchange_of([(10, head() + chunked(stop(0)) + LAST_CHUNK)])
     (trial,) = run(Scripted([empty]), job(Chat("hi", "hi", 4)))

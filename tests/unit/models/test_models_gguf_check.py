@@ -69,6 +69,26 @@ def test_facts_agree_with_the_gguf_package(tmp_path: Path) -> None:
     assert facts.tensor_bytes == sum(int(tensor.n_bytes) for tensor in reader.tensors)
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen3moe", "deepseek2"])
+def test_a_token_reads_all_weights_but_of_the_experts_those_that_it_uses(name: str, tmp_path: Path) -> None:
+    path = make_tiny(name, "Q8_0", tmp_path).path
+    reader = gguf.GGUFReader(path)
+    sizes = {str(tensor.name): int(tensor.n_bytes) for tensor in reader.tensors}
+
+    def key(word: str) -> int | None:
+        field = reader.get_field(f"{name}.{word}")
+        return None if field is None else int(field.contents())
+
+    count, used = key("expert_count"), key("expert_used_count")
+    experts = sum(size for each, size in sizes.items() if "exps" in each and count)
+    rows = sizes["token_embd.weight"] if "output.weight" in sizes else 0
+    wanted = sum(sizes.values()) - experts - rows + (experts * used // count if count and used else 0)
+    assert check_gguf(path).active_bytes == wanted
+    assert (count is not None) == (name != "llama")
+    if count:
+        assert experts > 0 and used is not None and used < count
+
+
 def test_types_agree_with_the_gguf_package() -> None:
     theirs = {int(k): (k.name, *gguf.GGML_QUANT_SIZES[k]) for k in gguf.GGMLQuantizationType}
     assert {number: tuple(kind) for number, kind in TENSOR_TYPES.items()} == theirs

@@ -1,0 +1,54 @@
+"""What an agent finds on this machine, and what not, why, and what to do about it. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.contract.device import Device, EngineFound
+from agents.device_file import read_device_file
+from agents.engines import engines_of
+from agents.engines.base import Engine
+from agents.errors import Unsupported
+from agents.inventory import inventory
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSeen:
+    """``found`` is None where ``why`` says why the engine cannot be used here, and what to do."""
+
+    name: str
+    found: EngineFound | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    device: Device
+    engines: tuple[EngineSeen, ...]
+
+
+def examine(folder: Path) -> Examined:
+    """This machine, with the ``device.yaml`` in ``folder``. Raises ValueError where that file is not right."""
+    engines = look_for(engines_of(read_device_file(folder)))
+    return Examined(inventory(folder, found_of(engines)), engines)
+
+
+def look_for(engines: Iterable[Engine]) -> tuple[EngineSeen, ...]:
+    """Each engine, asked at once: a server that does not answer costs its time once."""
+    several = list(engines)
+    with ThreadPoolExecutor(max_workers=max(len(several), 1)) as pool:
+        return tuple(pool.map(_seen, several))
+
+
+def found_of(engines: Sequence[EngineSeen]) -> list[EngineFound]:
+    return [each.found for each in engines if each.found is not None]
+
+
+def _seen(engine: Engine) -> EngineSeen:
+    try:
+        return EngineSeen(engine.name, engine.find())
+    except Unsupported as error:
+        return EngineSeen(engine.name, None, error.detail)

@@ -1,0 +1,72 @@
+"""``orchestrate doctor``: what an agent would find on this machine, what not, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from agents.doctor import EngineSeen, Examined, examine
+from agents.places import data_root, device_root
+from orchestrator.errors import UsageError
+from orchestrator.report.grid import Grid, GridCell
+from orchestrator.report.terminal import print_grid
+
+if TYPE_CHECKING:
+    from agents.contract.device import Device
+
+
+def show_doctor(*, as_json: bool) -> None:
+    folder = device_root(data_root())
+    try:
+        examined = examine(folder)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if as_json:
+        print(json.dumps(asdict(examined)))
+        return
+    for grid in grids(examined):
+        print_grid(grid, sys.stdout)
+        print()
+
+
+def grids(examined: Examined) -> list[Grid]:
+    return [machine_grid(examined.device), engines_grid(examined.engines)]
+
+
+def machine_grid(device: Device) -> Grid:
+    """A line for each fact. PURE"""
+    gpus = ", ".join(f"{gpu.name} ({gpu.driver or 'no driver'})" for gpu in device.gpus)
+    split = device.dedicated_vram_bytes
+    bandwidth = device.memory_bandwidth_bytes_s
+    unknown = "not known; say it in device.yaml: memory_bandwidth: 256GB/s"
+    facts = (
+        ("name", device.name),
+        ("system", f"{device.os}, kernel {device.kernel}, {device.arch}"),
+        ("CPU", f"{device.cpu} ({device.physical_cores or '?'} cores, {device.logical_cores or '?'} threads)"),
+        ("GPU", gpus or "none that the kernel shows"),
+        ("memory", f"{device.memory_kind.value}, {device.ram_bytes / 2**30:.1f} GiB of RAM"),
+        ("dedicated VRAM", "-" if split is None else f"{split / 2**20:.0f} MiB ({device.split_source})"),
+        (
+            "bandwidth",
+            unknown if bandwidth is None else f"{bandwidth / 1e9:g} GB/s",
+        ),
+        ("fingerprint", device.fingerprint),
+    )
+    rows = tuple((GridCell(name), GridCell(text)) for name, text in facts)
+    return Grid("This machine", ("what", "as found"), rows, 2)
+
+
+def engines_grid(engines: Sequence[EngineSeen]) -> Grid:
+    """A line for each engine that there is an adapter for. PURE"""
+    rows = [tuple(GridCell(text, failed=each.found is None) for text in _texts(each)) for each in engines]
+    return Grid("Engines", ("engine", "version", "runtimes", "where, or why not"), tuple(rows), 4)
+
+
+def _texts(seen: EngineSeen) -> tuple[str, str, str, str]:
+    found = seen.found
+    if found is None:
+        return seen.name, "-", "-", seen.why
+    return seen.name, found.version or "not told", ", ".join(found.runtimes) or "not told", found.where
