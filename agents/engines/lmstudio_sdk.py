@@ -39,6 +39,10 @@ class Sdk:
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.path not in ("", "/"):
             raise Unsupported(f"LM Studio's SDK takes a host and a port, without TLS and path; device.yaml says {url}")
+        if token is not None and not _takes_token():
+            raise Unsupported(
+                "the installed lmstudio package takes no API token, and the server has one; a newer one does"
+            )
         self._host = f"{parts.hostname}:{parts.port or 80}"
         self._token = token
 
@@ -92,10 +96,14 @@ class Sdk:
             raise SdkFailed(Cause.ENGINE_LOST, f"LM Studio is not reachable at {self._host}")
         if self._token is None:
             return lmstudio.Client(self._host)
-        if "api_token" not in inspect.signature(lmstudio.Client).parameters:
-            raise SdkFailed(Cause.UNSUPPORTED, "the installed lmstudio package takes no API token: a newer one does")
         make: Any = lmstudio.Client
         return make(self._host, api_token=self._token)
+
+
+def _takes_token() -> bool:
+    import lmstudio
+
+    return "api_token" in inspect.signature(lmstudio.Client).parameters
 
 
 def _in_words(do: Callable[[], T]) -> T:

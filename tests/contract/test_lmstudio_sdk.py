@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("lmstudio")
+lmstudio = pytest.importorskip("lmstudio")
 
 from agents.clock import SystemClock
 from agents.contract.job import LoadSettings
@@ -134,6 +135,12 @@ def test_an_address_that_the_sdk_cannot_take_is_refused(url: str) -> None:
         Sdk(url, None)
 
 
-def test_a_token_that_this_sdk_does_not_take_is_refused_in_words(server: FakeLMStudio, place: LoadPlace) -> None:
-    with pytest.raises(LoadFailed, match="takes no API token"):
-        Sdk(server.url, "secret").load(MODEL, "i", {}, place)
+def test_a_token_that_this_sdk_does_not_take_is_refused_before_a_load(
+    server: FakeLMStudio, place: LoadPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LM_API_TOKEN", "secret")
+    if "api_token" in inspect.signature(lmstudio.Client).parameters:
+        pytest.skip("this one takes tokens")
+    with pytest.raises(Unsupported, match="takes no API token"):
+        made(server).load(SETTINGS, place)
+    assert not server.said
