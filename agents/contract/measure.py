@@ -41,20 +41,20 @@ class Flag(StrEnum):
     LIMIT_WITHOUT_EFFECT = "limit_without_effect"
 
 
-flag_words: dict[Flag, str] = {
-    Flag.PROMPT_CACHED: "prompt tokens came from a cache that should have been off",
-    Flag.FEWER_TOKENS: "fewer tokens than the exact number asked for",
-    Flag.ARRIVALS_BUNCHED: "several tokens in one read: their times are not their own",
-    Flag.CLOCKS_DISAGREE: "client's and engine's figures differ by more than 3 %",
-    Flag.ABOVE_BANDWIDTH: "a decode rate that the memory could not feed: cached, speculative, miscounted",
+flag_words: dict[str, str] = {
+    Flag.PROMPT_CACHED: "prompt tokens came from a cache",
+    Flag.FEWER_TOKENS: "fewer tokens than asked for",
+    Flag.ARRIVALS_BUNCHED: "several tokens in one read",
+    Flag.CLOCKS_DISAGREE: "client and engine disagree by more than 3 %",
+    Flag.ABOVE_BANDWIDTH: "faster than the memory could feed it",
     Flag.OUTPUT_EMPTY: "tokens were counted, and no text came",
     Flag.OUTPUT_REPEATED: "the same words again and again",
     Flag.OUTPUT_BROKEN: "text with characters that are none",
-    Flag.TOKEN_COUNT_UNKNOWN: "the engine told no usage; chunks were counted",
-    Flag.IMAGES_CACHED: "nodes that should have run came from the engine's cache",
+    Flag.TOKEN_COUNT_UNKNOWN: "the engine told no token count",
+    Flag.IMAGES_CACHED: "nodes came from the engine's cache",
     Flag.FEWER_IMAGES: "fewer images than asked for",
-    Flag.MODEL_LOADED: "a model file was read in a measured run",
-    Flag.ENGINE_BUSY: "the engine had work of others in its queue",
+    Flag.MODEL_LOADED: "a model was read in the measured run",
+    Flag.ENGINE_BUSY: "the engine had work of others",
     Flag.THROTTLED: "clocks were held down by heat, or by a fault of the power supply",
     Flag.DISTURBED: "other processes used the CPU",
     Flag.SWAPPED: "memory came back from the swap, or went there",
@@ -62,6 +62,7 @@ flag_words: dict[Flag, str] = {
     Flag.CLOCK_JUMPED: "the wall clock was set, or the machine slept",
     Flag.LIMIT_WITHOUT_EFFECT: "more power was drawn than the limit allows",
 }
+"""What people read."""
 
 
 @dataclass(frozen=True, slots=True)

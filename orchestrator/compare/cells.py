@@ -7,20 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.contract.measure import Flag
 from agents.contract.report import Cause, cause_words
 from orchestrator.compare.trials import SILENT, Row
 
 IQR_FROM = 5
 """Trials from which the spread is the interquartile range; with fewer it is the smallest to the largest."""
-
-FLAG_WORDS: dict[str, str] = {
-    Flag.PROMPT_CACHED: "prompt tokens came from a cache",
-    Flag.FEWER_TOKENS: "fewer tokens than asked for",
-    Flag.ARRIVALS_BUNCHED: "several tokens in one read",
-    Flag.CLOCKS_DISAGREE: "client and engine disagree by more than 3 %",
-    Flag.TOKEN_COUNT_UNKNOWN: "the engine told no token count",
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from agents.contract.measure import flag_words
 from orchestrator.compare import axes
-from orchestrator.compare.cells import FLAG_WORDS, IQR_FROM, Cell
+from orchestrator.compare.cells import IQR_FROM, Cell
 from orchestrator.compare.pivot import Key, Pivot
 from orchestrator.report.figures import figure, unit
 from orchestrator.report.grid import Grid, GridCell
@@ -133,7 +134,7 @@ def _mark_notes(pivot: Pivot, cells: Iterable[Cell]) -> Iterable[str]:
     flags: Counter[str] = Counter()
     for cell in cells:
         flags.update(dict(cell.flagged))
-    said = "; ".join(f"{count} {flag} ({FLAG_WORDS.get(flag, flag)})" for flag, count in sorted(flags.items()))
+    said = "; ".join(f"{count} {flag} ({flag_words.get(flag, flag)})" for flag, count in sorted(flags.items()))
     if any(cell.flagged and not cell.only_flagged for cell in cells):
         yield f"{FLAGGED}: flagged trials left out of this cell's figure."
     if any(cell.only_flagged for cell in cells):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from agents.contract.measure import flag_words
 from agents.contract.report import cause_words
-from orchestrator.compare.cells import FLAG_WORDS, IQR_FROM
+from orchestrator.compare.cells import IQR_FROM
 from orchestrator.results import schema
 
 _HEAD = f"""<!-- Written by `python -m orchestrator.report.results_page > docs/results.md`; do not edit by hand. -->
@@ -63,10 +63,9 @@ def results_page() -> str:
     """The page as Markdown."""
     parts = [_HEAD]
     parts += [_table(f"Table `{name}`", schema.COLUMNS[name]) for name in schema.TABLES]
-    parts.append("## Flags\n\n| flag | meaning |\n|---|---|\n" + _rows(FLAG_WORDS.items()))
+    flags = ((str(flag), said) for flag, said in flag_words.items())
+    parts.append("## Flags\n\n| flag | meaning |\n|---|---|\n" + _rows(flags))
     words = ((cause.value, said) for cause, said in cause_words.items())
-    flags = ((flag.value, said) for flag, said in flag_words.items())
-    parts.append("## Flags\n\n| flag of a trial | why it should be doubted |\n|---|---|\n" + _rows(flags))
     parts.append("## Causes\n\n| cause | shown as |\n|---|---|\n" + _rows(words))
     return "\n".join(parts)
 

@@ -10,14 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from agents.contract.measure import flag_words
 from orchestrator.compare import axes
-from orchestrator.compare.cells import FLAG_WORDS, Cell, cell_of
+from orchestrator.compare.cells import Cell, cell_of
 from orchestrator.compare.defaults import METRICS, independent
-from orchestrator.compare.trials import SILENT, Row, choose_trials
+from orchestrator.compare.trials import SILENT, Row, choose_trials, origin_notes
 from orchestrator.report.figures import figure, unit
 from orchestrator.report.grid import Grid, GridCell
 
-SUMMARY_COLUMNS = ("run", "job_id", "attempt", "status", "device", "model", "started_at", "ended_at")
+SUMMARY_COLUMNS = ("run", "job_id", "attempt", "status", "device", "model", "started_at", "ended_at", "origin")
 """What ``summary_of`` needs: ``Store.read(run, columns=SUMMARY_COLUMNS)``."""
 
 _SHOWN = (*METRICS, "load_s", "completion_tokens")
@@ -34,6 +35,7 @@ class RunSummary:
     models: tuple[str, ...]
     statuses: tuple[tuple[str, int], ...]
     left: int = 0  # jobs that are not done
+    origins: tuple[str, ...] = ()
 
 
 def summary_of(run: str, trials: pa.Table) -> RunSummary:
@@ -50,6 +52,7 @@ def summary_of(run: str, trials: pa.Table) -> RunSummary:
         devices=_distinct(columns["device"]),
         models=_distinct(columns["model"]),
         statuses=tuple(sorted(counts.items())),
+        origins=_distinct(columns["origin"]),
     )
 
 
@@ -60,14 +63,18 @@ def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
 def runs_table(summaries: Sequence[RunSummary]) -> Grid:
     """For ``orchestrate results``: a line a run, in the order given."""
     headers = ("run", "started (UTC)", "jobs", "ok", "failed", "refused", "left", "devices", "models")
+    foreign = any(set(each.origins) - {"measured"} for each in summaries)
     rows = []
     for each in summaries:
         counts = Counter(dict(each.statuses))
         numbers = (sum(counts.values()) + each.left, counts["ok"], counts["failed"], counts["refused"], each.left)
         texts = (each.run, f"{each.started_at:%Y-%m-%d %H:%M}" if each.started_at else "-", *map(str, numbers))
-        rows.append(tuple(GridCell(text) for text in (*texts, _listed(each.devices), _listed(each.models))))
+        origin = [_listed(each.origins)] if foreign else []
+        rows.append(tuple(GridCell(text) for text in (*texts, _listed(each.devices), _listed(each.models), *origin)))
     left = ["left: not done yet; `orchestrate resume RUN` goes on."] if any(each.left for each in summaries) else []
-    return Grid("Runs", headers, tuple(rows), 2, tuple(left) if rows else ("No runs.",))
+    return Grid(
+        "Runs", (*headers, "origin") if foreign else headers, tuple(rows), 2, tuple(left) if rows else ("No runs.",)
+    )
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:
@@ -101,8 +108,9 @@ def show_run(trials: pa.Table, also: Sequence[str] = ()) -> Grid:
         label_columns=len(names) + 1,
         notes=(
             "±: the farthest end of the spread from the median (smallest or largest below 5 trials, else quartiles).",
-            *(f"{flag}: {FLAG_WORDS.get(flag, flag)}" for flag in sorted(flags)),
+            *(f"{flag}: {flag_words.get(flag, flag)}" for flag in sorted(flags)),
             *(["Flagged trials are left out, and not counted in n, where a cell has others."] if flags else []),
+            *origin_notes(chosen.rows),
             *([f"{chosen.superseded} earlier attempts of retried jobs left out."] if chosen.superseded else []),
         ),
     )
