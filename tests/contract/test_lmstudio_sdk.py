@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-lmstudio = pytest.importorskip("lmstudio")
+pytest.importorskip("lmstudio")
 
 from agents.clock import SystemClock
 from agents.contract.job import LoadSettings
@@ -138,6 +138,8 @@ def test_an_address_that_the_sdk_cannot_take_is_refused(url: str) -> None:
 def test_a_token_that_this_sdk_does_not_take_is_refused_before_a_load(
     server: FakeLMStudio, place: LoadPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import lmstudio
+
     monkeypatch.setenv("LM_API_TOKEN", "secret")
     if "api_token" in inspect.signature(lmstudio.Client).parameters:
         pytest.skip("this one takes tokens")
