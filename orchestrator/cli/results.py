@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.contract.report import Cause, cause_words
 from agents.places import data_root
-from orchestrator.cli.home import ledger_path, run_named
+from orchestrator.cli.home import ledger_path, run_among, runs_of_ledger
 from orchestrator.cli.view import Summary
 from orchestrator.cli.words import counted, first_line
 from orchestrator.compare.axes import axis_named, label
@@ -114,14 +114,18 @@ def list_runs(*, as_json: bool) -> None:
         return
     for each in summaries:
         started = each.started_at.isoformat() if each.started_at else None
-        facts = {"run": each.run, "started_at": started, "statuses": dict(each.statuses), "left": each.left}
-        print(json.dumps(facts | {"complete": not each.left, "devices": each.devices, "models": each.models}))
+        facts = {"run": each.run, "origins": each.origins, "started_at": started, "statuses": dict(each.statuses)}
+        work = {"left": each.left, "complete": not each.left, "devices": each.devices, "models": each.models}
+        print(json.dumps(facts | work))
 
 
 def measured_run(name: str) -> str:
-    """``run_named``, of a run that holds at least one result. Raises UsageError."""
-    run = run_named(name)
-    if run not in Store(data_root()).runs():
+    """``run_named``, of a run that holds at least one result; imported ones too. Raises UsageError."""
+    there = Store(data_root()).runs()
+    ledger = runs_of_ledger()
+    imported = [] if name == "latest" else [run for run in there if run not in ledger]
+    run = run_among(name, [*ledger, *imported])
+    if run not in there:
         raise UsageError(f"run {run}: nothing is measured yet; go on with: orchestrate resume {run}")
     return run
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from orchestrator.compare import axes
 from orchestrator.compare.cells import Cell, cell_of
-from orchestrator.compare.trials import SILENT, Chosen, Row, choose_trials, values_of
+from orchestrator.compare.trials import SILENT, Chosen, Row, choose_trials, origin_notes, values_of
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import quoted
 
@@ -65,7 +65,7 @@ def pivot(
     cells = _with_ratios(cells, row_axes, col_axes, dict(against))
     cells = _with_best(cells, metric.better, best)
     differ = _confounded(chosen.rows, row_axes, col_axes)
-    notes = (*_added_note(added), *differ, *_published(chosen), *_left_out(chosen))
+    notes = (*_added_note(added), *differ, *origin_notes(chosen.rows), *_left_out(chosen))
     return Pivot(
         metric=metric,
         second=second,
@@ -215,11 +215,6 @@ def _confounded(rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[
         if axis not in used | implied and axis not in axes.FOUND and any(len(values_of(g, axis)) > 1 for g in groups)
     ]
     return (f"Columns differ in more than their heading says: {', '.join(names)}.",) if names else ()
-
-
-def _published(chosen: Chosen) -> tuple[str, ...]:
-    some = any(row["origin"] == "published" for row in chosen.rows)
-    return ("Published figures: not measured here, and by their tool's own definitions.",) if some else ()
 
 
 def _left_out(chosen: Chosen) -> tuple[str, ...]:

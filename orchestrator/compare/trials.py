@@ -16,6 +16,12 @@ Row = Mapping[str, Any]
 SILENT = ("estimate_only", "not_measured")
 """Statuses of published rows that hold no figure: an axis they leave empty means all its values."""
 
+ORIGIN_NOTES = {
+    "published": "Published figures: not measured here, and by their tool's own definitions.",
+    "imported": "Imported figures: measured by another tool, and by its own definitions.",
+}
+"""What is said of figures that are not Orchestrate's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -67,6 +73,12 @@ def _rows(table: pa.Table, metrics: Sequence[str]) -> list[dict[str, Any]]:
         k, v = row["kv_type_k"], row["kv_type_v"]
         row[axes.KV_TYPE] = k if k == v else f"{k or '-'}/{v or '-'}"
     return rows
+
+
+def origin_notes(rows: Iterable[Row]) -> tuple[str, ...]:
+    """A note for each foreign origin among ``rows``."""
+    origins = {row["origin"] for row in rows}
+    return tuple(note for origin, note in ORIGIN_NOTES.items() if origin in origins)
 
 
 def varying(rows: Iterable[Row], names: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 ::
 
-    ROOT/runs/RUN/trials/JOB-ATTEMPT.parquet    one attempt: trials with tokens and readings nested
+    ROOT/runs/RUN/trials/JOB-ATTEMPT.parquet    one attempt: trials with tokens, steps, readings nested
                   trials/compact-HASH.parquet   many attempts: that came together, or were merged by ``compact``
                   devices/FINGERPRINT-ID.parquet
                   logs/JOB-ATTEMPT.log          the engine's log
@@ -108,6 +108,16 @@ class Store:
                 continue
             rows = rows_of_many([self._beside(each) for each in several.values()], _version())
             _write(self.run_folder(run) / "trials" / _merged_name(sorted(several)), rows)
+
+    def append_rows(self, run: str, attempts: pa.Table) -> Path:
+        """Keeps attempts that are rows already, in ``attempt_schema()``, in one file; as durable as ``append``."""
+        self._clean_once(run)
+        path = self.run_folder(run) / "trials" / _merged_name(sorted(set(_pairs(attempts))))
+        place = attempts.schema.get_field_index("orchestrate_version")
+        versions = pa.array([_version()] * attempts.num_rows, pa.string())
+        _write(path, attempts.set_column(place, attempts.schema.field(place), versions))
+        self._merged.pop(path, None)
+        return path
 
     def _name(self, report: Report) -> str:
         return f"{_checked(report.job_id, 'job id')}-{report.attempt}"
