@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agents.clock import Clock, SystemClock
-from agents.contract.device import Device, EngineFound, StateSource, same_power, same_split, why_no_split
+from agents.contract.device import Device, MemoryKind, same_split, why_no_split
 from agents.contract.job import Job, LoadSettings, Workload
-from agents.contract.measure import Trial
+from agents.contract.measure import Flag, Trial
+from agents.contract.rates import decode_tps
 from agents.contract.report import Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
 from agents.device_file import read_device_file
+from agents.doctor import found_of, look_for
 from agents.engines import engines_of
 from agents.engines.base import Engine, LoadPlace, Session, refuse_what_it_cannot
 from agents.engines.http_stream import Progress
 from agents.errors import AgentError, LoadFailed, Unsupported
 from agents.inventory import inventory
 from agents.measure import measure
+from agents.memory.bandwidth import above_bound
 from agents.models.peers import Peers
-from agents.power import METHODS
-from agents.power.holding import PowerHold
+from agents.power.found import PowerFound, find_power
+from agents.power.state import PowerState
+from agents.telemetry.watch import Watch
 
 LOG_LIMIT = 256 * 1024  # characters of an engine's log that travel with a report
 
@@ -42,8 +46,9 @@ class Host:
     folder: Path  # device root: models/, logs/
     engines: tuple[Engine, ...]
     clock: Clock = field(default_factory=SystemClock)
-    power: PowerHold = field(default_factory=lambda: PowerHold((), Path("unused")))
+    power: PowerState = field(default_factory=lambda: PowerState(PowerFound(Path("/")), Path("unused")))
     peers: Peers | None = None  # devices that model files can be fetched from
+    watch: Watch = field(default_factory=Watch)  # telemetry; by default none
     _failed: tuple[LoadSettings, LoadFailed] | None = None  # the last load, if it failed: repeats come one by one
     _session: Session | None = None
     _settings: LoadSettings | None = None
@@ -52,18 +57,23 @@ class Host:
 
     @classmethod
     def of_this_machine(cls, folder: Path) -> Host:
-        engines = engines_of(read_device_file(folder))
-        device = inventory(folder, found_of(engines))
-        methods = [method for method in METHODS if method.name in device.power_methods]
-        power = PowerHold(methods, folder / "power-journal.json")
-        power.restore_left()
-        return cls(device, folder, engines, power=power)
+        own = read_device_file(folder)
+        watch = Watch.of_this_machine()  # first: it finds its sources while we look for the engines
+        engines = engines_of(own)
+        power = PowerState(find_power(own.allow, Path("/")), folder)
+        power.restore_left()  # before anybody looks at what stands
+        device = inventory(folder, found_of(look_for(engines)), power=power.found)
+        watch.rests()
+        return cls(device, folder, engines, power=power, watch=watch)
 
     def run(self, job: Job, cancelled: threading.Event, say: Say) -> Report:
         """One attempt at ``job``. The engine stays loaded for a next job with equal settings."""
         started = self.clock.unix_s()
+        self.watch.begin()
         outcome = self._outcome(job, cancelled, say)
         machine = self._machine()
+        apu = self.device.memory_kind in (MemoryKind.CARVE_OUT, MemoryKind.UNIFIED)
+        seen = self.watch.ended(job, outcome, machine.power_limit_seen_w, gpu_in_package=apu)
         log = self._engine_log(outcome)
         if not isinstance(outcome, Measured):
             self.unload()  # what failed is not trusted with the next cell
@@ -76,9 +86,12 @@ class Host:
             boot_id=self.device.boot_id,
             started_unix_s=started,
             ended_unix_s=self.clock.unix_s(),
-            outcome=outcome,
+            outcome=seen.outcome,
             log=log,
             machine=machine,
+            readings=seen.readings,
+            usage=seen.usage,
+            energy=seen.energy,
         )
 
     def _outcome(self, job: Job, cancelled: threading.Event, say: Say) -> Outcome:
@@ -86,11 +99,15 @@ class Host:
         trials: list[Trial] = []
         try:
             self._enter_state(job)
+            self.watch.until_fit(job.conditions, lambda words: say(words, None), cancelled)
             session, reused = self._loaded(job, cancelled, say)
             loaded = replace(session.loaded, reused=reused)
             warmups = 0 if job.workload in self._warmed else job.warmups
-            for trial in measure(job, session, warmups, cancelled, say):
-                trials.append(trial)  # noqa: PERF402  kept one by one: what was complete stays when a later one fails
+            self.watch.measuring()
+            for trial in measure(job, session, warmups, cancelled, say, self.watch.zero_ns):
+                self.watch.trial_ended()
+                trials.append(self._bounded(trial, loaded))  # one by one: complete ones stay if one fails
+                self.power.check()
             self._warmed.add(job.workload)
             return Measured(loaded, tuple(trials))
         except Unsupported as error:
@@ -101,32 +118,22 @@ class Host:
             cause = Cause.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Cause.AGENT_FAULT
             return Failed(cause, f"{type(error).__name__}: {error}", loaded, tuple(trials))
 
+    def _bounded(self, trial: Trial, loaded: Loaded) -> Trial:
+        """Flagged where its decode rate passes what the memory of this device could feed."""
+        if above_bound(decode_tps(trial), loaded.active_bytes, self.device.memory_bandwidth_bytes_per_s):
+            return replace(trial, flags=(*trial.flags, Flag.ABOVE_BANDWIDTH))
+        return trial
+
     def _enter_state(self, job: Job) -> None:
         """Raises Unsupported if the device is not in the state that the job asks for, and cannot be brought there."""
         device, wanted = self.device, job.state.dedicated_vram_bytes
         if wanted is not None and not same_split(wanted, device.dedicated_vram_bytes):
             raise Unsupported(why_no_split(wanted, device) or _set_it(wanted, device), Cause.WRONG_STATE)
-        limit_w = job.state.power_limit_w
-        if limit_w is None:
-            self.power.release()
-        elif self.power.methods:
-            self.power.at(limit_w)
-        elif not same_power(limit_w, device.power_limit_w):
-            stated = "none is stated" if device.power_limit_w is None else f"{device.power_limit_w:g} W is stated"
-            raise Unsupported(
-                f"no method is allowed to hold {device.name} at {limit_w:g} W, and {stated}:"
-                f" set it and say so with: orchestrate state {device.name} --power-limit {limit_w:g}W",
-                Cause.WRONG_STATE,
-            )
+        self.power.enter(job.state, device)
 
     def _machine(self) -> MachineSeen:
-        device, held_w = self.device, self.power.limit_w
-        return MachineSeen(
-            dedicated_vram_seen_bytes=device.dedicated_vram_bytes,
-            dedicated_vram_source=device.split_source,
-            power_limit_seen_w=device.power_limit_w if held_w is None else held_w,
-            power_limit_source=device.power_source if held_w is None else StateSource.HELD,
-        )
+        device = self.device
+        return MachineSeen(device.dedicated_vram_bytes, device.split_source, *self.power.now(device))
 
     def _loaded(self, job: Job, cancelled: threading.Event, say: Say) -> tuple[Session, bool]:
         if self._session is not None and self._settings == job.load:
@@ -157,6 +164,7 @@ class Host:
             peers=self.peers,
         )
         self._failed = None
+        self.watch.before_load()
         try:
             self._session = engine.load(job.load, place)
         except LoadFailed as error:
@@ -164,6 +172,7 @@ class Host:
                 self._failed = (job.load, error)
             raise
         self._settings = job.load
+        self.watch.loaded(engine.name, self._session)
         return self._session, False
 
     def _engine(self, job: Job) -> Engine:
@@ -193,15 +202,6 @@ class Host:
                 self._log.parent.rmdir()
         self._session = self._settings = self._log = None
         self._warmed.clear()
-
-
-def found_of(engines: Iterable[Engine]) -> list[EngineFound]:
-    """What is there of them."""
-    found = []
-    for engine in engines:
-        with suppress(Unsupported):
-            found.append(engine.find())
-    return found
 
 
 def _set_it(wanted_bytes: int, device: Device) -> str:

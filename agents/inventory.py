@@ -15,9 +15,10 @@ import psutil
 from filelock import FileLock
 
 from agents.contract.device import Device, EngineFound, Gpu, MemoryKind, StateSource
-from agents.device_file import DeviceFile, Stated, read_device_file, read_stated
+from agents.device_file import Stated, read_device_file, read_stated
+from agents.memory.bandwidth import peak_bandwidth
 from agents.memory.carveout import options_of
-from agents.power import METHODS
+from agents.power.found import PowerFound, find_power
 
 VENDORS = {"0x1002": "amd", "0x10de": "nvidia", "0x8086": "intel"}
 
@@ -38,8 +39,13 @@ def device_id_of(folder: Path) -> str:
         raise ValueError(f"{path} should hold a UUID and holds {text[:60]!a}: delete it for a new one") from error
 
 
-def inventory(folder: Path, engines: Iterable[EngineFound], sys_root: Path = Path("/")) -> Device:
-    """This machine as a Device; ``sys_root`` stands for ``/`` so that recorded trees can be read."""
+def inventory(
+    folder: Path, engines: Iterable[EngineFound], sys_root: Path = Path("/"), power: PowerFound | None = None
+) -> Device:
+    """This machine as a Device; ``sys_root`` stands for ``/`` so that recorded trees can be read.
+
+    Raises ValueError where ``device.yaml`` is not right.
+    """
     own = read_device_file(folder)
     stated = read_stated(folder, own)
     gpus = drm_gpus(sys_root)
@@ -47,6 +53,8 @@ def inventory(folder: Path, engines: Iterable[EngineFound], sys_root: Path = Pat
     if kind is MemoryKind.NONE and stated.dedicated_vram_bytes is not None:
         kind = MemoryKind.CARVE_OUT  # Linux under Windows, say: the operator knows what nothing here shows
     split, split_source = _split(kind, gpus, stated)
+    power = power or find_power(own.allow, sys_root)
+    limit_w, limit_source = _power_limit(power, stated)
     options = tuple(option.size_bytes for option in options_of(sys_root))
     device = Device(
         device_id=device_id_of(folder),
@@ -63,17 +71,26 @@ def inventory(folder: Path, engines: Iterable[EngineFound], sys_root: Path = Pat
         gpus=gpus,
         dedicated_vram_bytes=split,
         split_source=split_source,
-        power_limit_w=stated.power_limit_w,
-        power_source=None if stated.power_limit_w is None else StateSource.STATED,
+        power_limit_w=limit_w,
+        power_source=limit_source,
+        memory_bandwidth_bytes_per_s=own.memory_bandwidth or peak_bandwidth([cpu_name(sys_root), *_cards(kind, gpus)]),
         carveout_options_bytes=options,
         sets_split=bool(options) and own.allow.set_dedicated_vram,
-        power_methods=allowed_methods(own),
+        power_methods=tuple(method.name for method in power.methods),
+        power_profile=power.seen_profile(),
+        power_profiles=() if power.profile is None else power.profile.choices(),
+        sets_profile=bool(power.profiles),
         labels=tuple(sorted(own.labels.items())),
         engines=tuple(engines),
         python=platform.python_version(),
         agent_version=importlib.metadata.version("orchestrate-bench"),
     )
     return replace(device, fingerprint=fingerprint_of(device))
+
+
+def _cards(kind: MemoryKind, gpus: tuple[Gpu, ...]) -> list[str]:
+    """GPUs with a memory of their own; the others read the CPU's."""
+    return [gpu.name for gpu in gpus] if kind is MemoryKind.DISCRETE else []
 
 
 def _split(kind: MemoryKind, gpus: tuple[Gpu, ...], stated: Stated) -> tuple[int | None, StateSource | None]:
@@ -85,19 +102,18 @@ def _split(kind: MemoryKind, gpus: tuple[Gpu, ...], stated: Stated) -> tuple[int
     return said, None if said is None else StateSource.STATED
 
 
-def allowed_methods(own: DeviceFile) -> tuple[str, ...]:
-    """Power methods that this version has and the owner allows. Raises ValueError for a name that is none."""
-    known = [method.name for method in METHODS]
-    for name in own.allow.power:
-        if name not in known:
-            have = ", ".join(known) or "none yet"
-            raise ValueError(f"device.yaml: allow.power: {name!r} is no method to hold a power limit; there is {have}")
-    return tuple(name for name in known if name in own.allow.power)
+def _power_limit(power: PowerFound, stated: Stated) -> tuple[float | None, StateSource | None]:
+    """As with the split: what the machine shows counts more than what somebody said."""
+    seen_w = power.seen_w()
+    if seen_w is not None:
+        return seen_w, StateSource.SEEN
+    return stated.power_limit_w, None if stated.power_limit_w is None else StateSource.STATED
 
 
 def fingerprint_of(device: Device) -> str:
     """Hash of all that can change a figure: the same machine after a driver update is another fingerprint. PURE"""
-    facts = asdict(replace(device, fingerprint="", boot_id="", name="", labels=(), sets_split=False, power_methods=()))
+    named = replace(device, fingerprint="", boot_id="", name="", labels=())
+    facts = asdict(replace(named, sets_split=False, power_methods=(), power_profiles=(), sets_profile=False))
     return hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:16]
 
 

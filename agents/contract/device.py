@@ -61,7 +61,7 @@ class Device:
     split_source: StateSource | None = None  # of dedicated_vram_bytes
     power_limit_w: float | None = None
     power_source: StateSource | None = None  # of power_limit_w
-    memory_bandwidth_bytes_s: float | None = None  # most that the fastest memory gives; stated, or the maker's figure
+    memory_bandwidth_bytes_per_s: float | None = None  # most that the fastest memory gives; stated, or the maker's figure
     carveout_options_bytes: tuple[int, ...] = ()  # sizes that the firmware lets the system choose, if any
     sets_split: bool = False  # the owner allows the agent to choose one of them and to reboot
     power_methods: tuple[str, ...] = ()  # by which the owner allows the agent to hold a power limit

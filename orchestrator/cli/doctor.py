@@ -40,7 +40,7 @@ def machine_grid(device: Device) -> Grid:
     """A line for each fact. PURE"""
     gpus = ", ".join(f"{gpu.name} ({gpu.driver or 'no driver'})" for gpu in device.gpus)
     split = device.dedicated_vram_bytes
-    bandwidth = device.memory_bandwidth_bytes_s
+    bandwidth = device.memory_bandwidth_bytes_per_s
     unknown = "not known; say it in device.yaml: memory_bandwidth: 256GB/s"
     facts = (
         ("name", device.name),

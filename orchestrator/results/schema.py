@@ -222,7 +222,7 @@ DEVICES = (
     Column("power_limit_w", pa.float64(), "Power limit, where one is known", "W"),
     Column("power_source", pa.string(), "Who says so: seen or stated"),
     Column(
-        "memory_bandwidth_bytes_s",
+        "memory_bandwidth_bytes_per_s",
         pa.float64(),
         "Peak bandwidth of the fastest memory: stated by the owner, or the maker's figure",
         "bytes/s",
