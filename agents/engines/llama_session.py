@@ -32,6 +32,11 @@ class ChildSession:
     def loaded(self) -> Loaded:
         return self._loaded
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The engine's process; telemetry follows it and its children."""
+        return (self._child.process.pid,)
+
     def request_for(self, workload: Workload, nonce: int) -> Request:
         return llama_request(self._address, workload, self._n_vocab, nonce)
 

@@ -1,0 +1,192 @@
+"""The sampler: ``python -m agents.telemetry.sampler``, a process of its own: no interpreter shared with the stream.
+
+JSON lines on stdin: ``{"watch": [pid, ...]}`` (the engine's processes) and ``{"take": true}``. A take, and nothing
+else, is answered with a line on stdout: ``{"values": [[at_ns, source, quantity, value], ...], "missing": [[source, why,
+todo], ...]}``: what was read since the one before, last of all just now. The process ends when stdin does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agents.telemetry.base import FollowsEngine, Kind, Missing, Quantity, Source
+
+PERIOD_S = 0.2
+MOST_VALUES = 40_000
+"""Held until they are taken. Past that every second reading is dropped and the period doubled: 30 figures five times a
+second fill it in four minutes, and an hour in one piece is read every 3 s."""
+CPU_SHARE = 0.005  # of a core, for one source: one that costs more is read less often
+STEADY = frozenset(
+    {
+        *(Quantity.VRAM_TOTAL, Quantity.GTT_TOTAL, Quantity.RAM_TOTAL),
+        *(Quantity.POWER_LIMIT, Quantity.ON_MAINS, Quantity.BATTERY_CHARGE),
+    }
+)
+"""Kept when they change, and once in each take."""
+
+Row = tuple[int, str, str, float | None]
+
+
+class Sampler:
+    """Reads sources at absolute deadlines. ``now_ns`` is the clock that stamps streams; ``cpu_ns`` this process's."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        now_ns: Callable[[], int] = time.perf_counter_ns,
+        cpu_ns: Callable[[], int] = time.process_time_ns,
+        period_s: float = PERIOD_S,
+        most: int = MOST_VALUES,
+    ) -> None:
+        self.missing: list[Missing] = []
+        self._sources = list(sources)
+        self._now_ns, self._cpu_ns = now_ns, cpu_ns
+        self._first_period_ns = self._period_ns = int(period_s * 1e9)
+        self._most = most
+        self._ticks: list[list[Row]] = []
+        self._count = 0
+        self._steady: dict[tuple[str, str], float | None] = {}
+        self._rests_until_ns: dict[str, int] = {}
+        self._last_ns = -self._period_ns
+        self.due_ns = now_ns()
+
+    def watch(self, pids: Sequence[int]) -> None:
+        for source in self._sources:
+            if isinstance(source, FollowsEngine):
+                source.watch(pids)
+
+    def tick(self) -> None:
+        """At a deadline. A reading that was taken just before it will do; a deadline that was missed is left out."""
+        if self._now_ns() - self._last_ns > self._first_period_ns // 4:
+            self._read(everything=False)
+        late = max(self._now_ns() - self.due_ns, 0) // self._period_ns
+        self.due_ns += (late + 1) * self._period_ns
+
+    def take(self) -> list[Row]:
+        """All that is held, and a reading just now."""
+        self._read(everything=True)
+        rows = [row for tick in self._ticks for row in tick]
+        self._ticks, self._count = [], 0
+        self._steady.clear()
+        if self._period_ns > self._first_period_ns:
+            self._period_ns = self._first_period_ns
+            self.due_ns = self._now_ns() + self._period_ns
+        return rows
+
+    def _read(self, everything: bool) -> None:
+        rows: list[Row] = []
+        for source in tuple(self._sources):
+            before_ns = self._now_ns()
+            if not everything and before_ns < self._rests_until_ns.get(source.name, 0):
+                continue
+            cpu_ns = self._cpu_ns()
+            try:
+                values = source.read()
+            except Exception as error:  # a source must not; one that does is not asked again
+                self._sources.remove(source)
+                self.missing.append(Missing(source.name, f"{type(error).__name__}: {error}", "please report it"))
+                continue
+            after_ns = self._now_ns()
+            self._rests_until_ns[source.name] = before_ns + int((self._cpu_ns() - cpu_ns) / CPU_SHARE)
+            at_ns = (before_ns + after_ns) // 2
+            rows += [
+                (at_ns, source.name, str(kind), value) for kind, value in values if self._is_news(source, kind, value)
+            ]
+        self._last_ns = self._now_ns()
+        self._keep(rows)
+
+    def _is_news(self, source: Source, kind: Quantity, value: float | None) -> bool:
+        if kind not in STEADY:
+            return True
+        key = (source.name, kind)
+        if key in self._steady and self._steady[key] == value:
+            return False
+        self._steady[key] = value
+        return True
+
+    def _keep(self, rows: list[Row]) -> None:
+        self._ticks.append(rows)
+        self._count += len(rows)
+        if self._count > self._most and len(self._ticks) > 1:
+            self._ticks = [
+                tick if at % 2 == 0 else [row for row in tick if row[2] in STEADY]
+                for at, tick in enumerate(self._ticks)
+            ]
+            self._ticks = [tick for tick in self._ticks if tick]
+            self._count = sum(map(len, self._ticks))
+            self._period_ns *= 2
+
+
+def find(kinds: Sequence[Kind], root: Path) -> tuple[list[Source], list[Missing]]:
+    """All sources of this machine, in the order of ``kinds``. One kind's fault is not the others'."""
+    sources: list[Source] = []
+    missing: list[Missing] = []
+    for kind in kinds:
+        try:
+            found, not_found = kind.find(root)
+        except Exception as error:
+            missing.append(Missing(kind.name, f"{type(error).__name__}: {error}", "please report it"))
+            continue
+        sources += found
+        missing += not_found
+    return sources, missing
+
+
+def serve(sampler: Sampler, asked: queue.Queue[dict[str, Any] | None], answer: Callable[[bytes], None]) -> None:
+    """Until ``asked`` gives None."""
+    while True:
+        try:
+            message = asked.get(timeout=max(sampler.due_ns - time.perf_counter_ns(), 0) / 1e9)
+        except queue.Empty:
+            sampler.tick()
+            continue
+        if message is None:
+            return
+        if "watch" in message:
+            sampler.watch([int(pid) for pid in message["watch"]])
+        elif "take" in message:
+            values = sampler.take()
+            missing = [(each.source, each.why, each.todo) for each in sampler.missing]
+            sampler.missing = []
+            answer(json.dumps({"values": values, "missing": missing}, separators=(",", ":")).encode() + b"\n")
+
+
+def _listen(asked: queue.Queue[dict[str, Any] | None]) -> None:
+    with suppress(OSError, ValueError):
+        for line in sys.stdin.buffer:
+            asked.put(json.loads(line))
+    asked.put(None)
+
+
+def _answer(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    from agents.telemetry import SOURCES
+
+    asked: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    threading.Thread(target=_listen, args=(asked,), name="stdin", daemon=True).start()
+    sources, missing = find(SOURCES, Path("/"))
+    sampler = Sampler(sources)
+    sampler.missing += missing
+    with suppress(BrokenPipeError):  # who asked is gone
+        serve(sampler, asked, _answer)
+    for source in sources:
+        with suppress(Exception):
+            source.close()  # some have a program of their own running
+    os._exit(0)  # a source's library may keep threads
+
+
+if __name__ == "__main__":
+    main()
