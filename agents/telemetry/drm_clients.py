@@ -1,7 +1,7 @@
 """What one user of a GPU has done there: the text of ``/proc/PID/fdinfo/FD`` -> figures. PURE
 
-The kernel's Documentation/gpu/drm-usage-stats.rst, and for names of engines and regions amdgpu_fdinfo.c, i915-drm-usage-stats
-and xe_drm_client.c. A client is one opened device; copies of its descriptor carry the same ``drm-client-id``.
+The kernel's Documentation/gpu/drm-usage-stats.rst, and for the names of engines and regions amdgpu_fdinfo.c,
+i915_drm_client.c and xe_drm_client.c. A client is one opened device; all descriptors of it carry its client id.
 """
 
 from __future__ import annotations

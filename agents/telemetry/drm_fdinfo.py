@@ -1,7 +1,7 @@
-"""Copy, compute, 3D and video engines of AMD and Intel GPUs on Linux, from ``/proc/PID/fdinfo``: all readable processes,
-and the engine's own share. One source a card; work that ROCm sends through /dev/kfd is not counted by the kernel here.
+"""Copy, compute, 3D and video engines of AMD and Intel GPUs on Linux, from ``/proc/PID/fdinfo``.
 
-An engine of several instances whose number the driver does not tell (amdgpu) may pass 100 %.
+All readable processes, and the engine's own share; one source a card. Work that ROCm sends through /dev/kfd is not
+counted there by the kernel. Engines of several instances, whose number amdgpu does not tell, may pass 100 %.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ENGINE = {
 
 
 class Clients:
-    """All users of GPUs that can be seen here, each held open by one of its descriptors. Shared by the cards' sources."""
+    """All users of GPUs that can be seen, each held open by one of its descriptors. Shared by the cards' sources."""
 
     def __init__(self, root: Path) -> None:
         self._proc = root / "proc"
@@ -46,8 +46,8 @@ class Clients:
         self.unreadable = 0
         self.seen = 0
 
-    def read(self, at_ns: int) -> tuple[dict[Key, Client], set[Key]]:
-        """The clients, and which of them are the engine's."""
+    def read(self, slot: str, at_ns: int) -> tuple[dict[Key, Client], set[Key]]:
+        """The clients of the device in this slot, and which of them are the engine's."""
         mine = self.tree.pids(at_ns)
         if self._due(self._scanned_all_ns, at_ns, RESCAN_ALL_S):
             self._scanned_all_ns = self._scanned_tree_ns = at_ns
@@ -57,6 +57,8 @@ class Clients:
             self._scan(mine)
         found = {}
         for key, file in list(self._held.items()):
+            if key[0] not in {"", slot}:
+                continue
             client = parse(file.data())
             if client is None or client.key != key:  # closed, or its number is another file's by now
                 self._held.pop(key).close()
@@ -91,11 +93,10 @@ class Clients:
 
     def _gpu_descriptors(self, pid: int) -> list[str]:
         folder = f"{self._proc}/{pid}/fd"
-        found = []
+        found: list[str] = []
         try:
-            for number in os.listdir(folder):  # noqa: PTH208 a Path for each of thousands would cost more than the look
-                if _leads_to_gpu(f"{folder}/{number}"):
-                    found.append(number)
+            # a Path for each of thousands would cost more than the look
+            found = [number for number in os.listdir(folder) if _leads_to_gpu(f"{folder}/{number}")]  # noqa: PTH208
         except PermissionError:
             self.unreadable += 1
         except OSError:  # it ended
@@ -131,9 +132,12 @@ class DrmFdinfo:
 
     def read(self) -> Sequence[Value]:
         at_ns = self._now_ns()
-        clients, engines = self._clients.read(at_ns)
-        mine = {key: client for key, client in clients.items() if self._is_here(client)}
-        now = {key: latest(self._before.get(key), client) for key, client in mine.items()}
+        clients, engines = self._clients.read(self._card.slot, at_ns)
+        now = {
+            key: latest(self._before.get(key), client)
+            for key, client in clients.items()
+            if client.driver == self._card.driver
+        }
         before, before_ns = self._before, self._before_ns
         self._before, self._before_ns = now, at_ns
         busy: dict[Key, dict[str, float]] | None = None
@@ -147,9 +151,6 @@ class DrmFdinfo:
             values.append((Quantity.ENGINE_VRAM, float(sum(now[key].vram_bytes for key in engines if key in now))))
             values.append((Quantity.ENGINE_GTT, float(sum(now[key].gtt_bytes for key in engines if key in now))))
         return values
-
-    def _is_here(self, client: Client) -> bool:
-        return client.driver == self._card.driver and client.slot in ("", self._card.slot)
 
     def _busy(self, words: dict[Group, Quantity], busy: dict[Key, dict[str, float]] | None) -> list[Value]:
         """A group of engines is as busy as its busiest."""
