@@ -65,7 +65,7 @@ def cards_of(library: Any) -> dict[str, Handle]:
 
 
 def _pynvml() -> Any:
-    import pynvml  # type: ignore[import-untyped]
+    import pynvml
 
     return pynvml
 

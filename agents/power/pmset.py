@@ -1,8 +1,9 @@
 """The energy mode of macOS, through the program ``pmset``. Not yet tried on hardware.
 
 Documents: pmset(1): ``pmset -g custom`` lists the settings under ``Battery Power:`` and ``AC Power:``, ``pmset -c``
-and ``-b`` set those of one of them; root. Macs have ``lowpowermode`` 0 or 1; those with a high power mode have
-``powermode`` 0, 1 or 2 instead (?: not in the manual page). Both sources are set, and each gets its own value back.
+and ``-b`` set those of one of them, ``pmset -g`` shows what is in use; root. Macs have ``lowpowermode`` 0 or 1; those
+with a high power mode (M1 Max and later) have ``powermode`` 0, 1 or 2 instead, which its manual page does not say. Both
+sources are set, and each gets its own value back.
 """
 
 from __future__ import annotations
@@ -31,14 +32,11 @@ class Pmset:
             return ()
 
     def profile(self) -> str | None:
-        """One for all sources of power; None where they differ."""
+        """Of the source of power that is in use."""
         try:
-            levels = self.read()
+            return parse_in_use(output_of((self.program, "-g")))
         except LimitNotHeld:
             return None
-        names, values = SETTINGS[_setting(levels)], {int(value) for value in levels.values()}
-        value = values.pop()
-        return names[value] if not values and value < len(names) else None
 
     def read(self) -> Levels:
         levels = parse_custom(output_of((self.program, "-g", "custom")))
@@ -74,6 +72,16 @@ def parse_custom(text: str) -> Levels:
         elif (setting := _SETTING.match(line)) and setting[1] in found and source in SOURCES:
             found[setting[1]][f"{source}/{setting[1]}"] = setting[2]
     return next((levels for levels in found.values() if levels), {})
+
+
+def parse_in_use(text: str) -> str | None:
+    """``pmset -g`` -> the profile; None where it shows none that is known. PURE"""
+    for line in text.splitlines():
+        setting = _SETTING.match(line)
+        names = SETTINGS.get(setting[1], ()) if setting else ()
+        if setting and int(setting[2]) < len(names):
+            return names[int(setting[2])]
+    return None
 
 
 def find(root: Path) -> ProfileMethod | str:
