@@ -15,6 +15,7 @@ import pyarrow.types as kinds
 
 from agents.contract.job import Runtime
 from agents.contract.report import MachineSeen
+from orchestrator.compare.energy import DERIVED
 from orchestrator.errors import UsageError
 from orchestrator.matrix import axes as matrix_axes
 from orchestrator.matrix.problems import BadValue, nearest, quoted
@@ -60,9 +61,13 @@ COLUMN = {each.name: each for each in schema.TRIALS} | {
 _BETTER = {
     "ttft_s": "lower",
     "duration_s": "lower",
+    "seconds_per_image": "lower",
+    "model_load_s": "lower",
     "load_s": "lower",
     "memory_used_bytes": "lower",
     "kv_bytes": "lower",
+    **dict.fromkeys((f"{pool}_used_by_model_bytes" for pool in ("vram", "gtt", "ram", "swap")), "lower"),
+    **dict.fromkeys((f"{phase}_energy_j" for phase in ("prompt", "decode")), "lower"),
 }
 
 
@@ -82,11 +87,11 @@ def _is_number(column: schema.Column) -> bool:
 
 METRICS: dict[str, Metric] = {
     each.name: Metric(
-        each.name, each.unit, each.definition, "higher" if each.unit == "tokens/s" else _BETTER.get(each.name, "")
+        each.name, each.unit, each.definition, "higher" if each.unit.endswith("/s") else _BETTER.get(each.name, "")
     )
-    for each in (*schema.MEASURED, *schema.LOADED)
+    for each in (*schema.MEASURED, *schema.LOADED, *schema.USED)
     if _is_number(each)
-}
+} | {name: Metric(name, each.unit, each.definition, each.better) for name, each in DERIVED.items()}
 
 
 def axis_named(word: str) -> str:
@@ -123,7 +128,7 @@ def label(axis: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" + (f" {unit}" if unit else "")
     text = f"{value} {unit}" if unit else str(value)
-    return text[:10] if axis in ("fingerprint", "prompt_sha256", "model_sha256", "boot_id") else text
+    return text[:10] if axis in ("fingerprint", "prompt_sha256", "workflow_sha256", "model_sha256", "boot_id") else text
 
 
 def bytes_label(size_bytes: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.compare import axes
+from orchestrator.compare.energy import DERIVED
 from orchestrator.results import schema
 
 Row = Mapping[str, Any]
@@ -66,12 +67,15 @@ def _once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _rows(table: pa.Table, metrics: Sequence[str]) -> list[dict[str, Any]]:
     table = schema.conform(table, schema.schema())
-    names = [name for name in dict.fromkeys((*axes.NAMED, *metrics, *_ALWAYS)) if name != axes.KV_TYPE]
+    derived = {name: DERIVED[name] for name in metrics if name in DERIVED}
+    wanted = (*axes.NAMED, *metrics, *(need for each in derived.values() for need in each.needs), *_ALWAYS)
+    names = [name for name in dict.fromkeys(wanted) if name != axes.KV_TYPE and name not in derived]
     columns = [table.column(name).to_pylist() for name in names]
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     for row in rows:
         k, v = row["kv_type_k"], row["kv_type_v"]
         row[axes.KV_TYPE] = k if k == v else f"{k or '-'}/{v or '-'}"
+        row |= {name: each.of(row) for name, each in derived.items()}
     return rows
 
 

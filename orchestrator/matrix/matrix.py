@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from agents.contract.device import Device, MemoryKind
-from agents.contract.job import ModelSource, Timeouts, Workload
+from agents.contract.job import Conditions, ModelSource, Timeouts, Workload
 from orchestrator.matrix.axes import Value
 from orchestrator.matrix.units import format_bytes
 
@@ -73,15 +73,23 @@ class Rounds(StrEnum):
     STATE = "state"  # all cells of a machine state: a load for each, and drift over hours is spread over all of them
 
 
+class OnBattery(StrEnum):
+    """What becomes of a trial on battery."""
+
+    FLAG = "flag"  # left out of verdicts
+    ALLOW = "allow"
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How often each cell is measured. ``seed`` is that of the order of the runs."""
+    """How often each cell is measured, and in what conditions. ``seed`` is that of the order of the runs."""
 
     repeats: int = 3
     warmups: int = 1
     seed: int = 1
     keep_output: bool = False
     rounds: Rounds = Rounds.LOADED
+    conditions: Conditions = Conditions()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from agents.contract.job import Timeouts
+from agents.contract.job import Conditions, Timeouts
 from orchestrator.errors import UsageError
 from orchestrator.matrix.cells import Block, World
 from orchestrator.matrix.check import Checked, check_excludes
 from orchestrator.matrix.door import Door
 from orchestrator.matrix.expand import expand
-from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure
+from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure, OnBattery
 from orchestrator.matrix.problems import BadValue, MatrixErrors, Problem, quoted
 from orchestrator.matrix.reading import stands_here
-from orchestrator.matrix.spec import MatrixSpec
+from orchestrator.matrix.spec import MatrixSpec, MeasureSpec
 from orchestrator.matrix.tree import read_tree
 from orchestrator.matrix.workloads import MOST_FILE_BYTES, FileReader
 
@@ -111,7 +111,7 @@ def _check_excludes(matrix: Matrix, checked: Checked, door: Door) -> list[Proble
 
 
 def _matrix(spec: MatrixSpec, checked: Checked, text: str, path: Path, files: tuple[tuple[str, bytes], ...]) -> Matrix:
-    measure, timeouts = spec.measure, spec.timeouts
+    timeouts = spec.timeouts
     return Matrix(
         name=spec.name or re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:80],
         question=spec.question or "",
@@ -120,7 +120,7 @@ def _matrix(spec: MatrixSpec, checked: Checked, text: str, path: Path, files: tu
         devices=_selector(spec),
         models=checked.models,
         workloads=checked.workloads,
-        measure=Measure(measure.repeats, measure.warmups, measure.seed, measure.keep_output, measure.rounds),
+        measure=_measure(spec.measure),
         timeouts=Timeouts(timeouts.load, timeouts.first_token, timeouts.trial),
         product=checked.product,
         includes=checked.includes,
@@ -128,6 +128,11 @@ def _matrix(spec: MatrixSpec, checked: Checked, text: str, path: Path, files: tu
         text=text,
         files=files,
     )
+
+
+def _measure(spec: MeasureSpec) -> Measure:
+    conditions = Conditions(spec.quiet, spec.on_battery is OnBattery.ALLOW, spec.cool_down or 0.0)
+    return Measure(spec.repeats, spec.warmups, spec.seed, spec.keep_output, spec.rounds, conditions)
 
 
 def _selector(spec: MatrixSpec) -> DeviceSelector:

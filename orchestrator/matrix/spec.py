@@ -13,7 +13,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 from agents.contract.job import Sampling, Stop, Timeouts
 from orchestrator.matrix.axes import AXES
 from orchestrator.matrix.axis_sections import AxesSpec, DefaultsSpec, Door, range_keys
-from orchestrator.matrix.matrix import Rounds
+from orchestrator.matrix.matrix import OnBattery, Rounds
 from orchestrator.matrix.model_spec import EngineNamesSpec, ModelSpec
 from orchestrator.matrix.problems import BadValue, not_one_of, quoted
 from orchestrator.matrix.reading import (
@@ -56,6 +56,13 @@ def _parse_rounds(text: str) -> Rounds:
     return Rounds(text)
 
 
+def _parse_on_battery(text: str) -> OnBattery:
+    allowed = tuple(each.value for each in OnBattery)
+    if text not in allowed:
+        raise not_one_of(text, "what becomes of a trial on battery", allowed)
+    return OnBattery(text)
+
+
 def _parse_vendor(text: str) -> str:
     vendor = text.lower()
     if vendor not in GPU_VENDORS and not vendor.startswith("0x"):
@@ -64,6 +71,7 @@ def _parse_vendor(text: str) -> str:
 
 
 TITLE = Reads(_parse_title, {"type": ["string", "number"], "pattern": "^[A-Za-z0-9._-]{1,80}$"})
+ON_BATTERY = Reads(_parse_on_battery, {"enum": [each.value for each in OnBattery]})
 ROUNDS = Reads(_parse_rounds, {"enum": [each.value for each in Rounds]})
 STOP = Reads(_parse_stop, {"enum": list(STOPS)})
 VENDOR = Reads(_parse_vendor, ANY_TEXT)
@@ -139,13 +147,57 @@ class SyntheticSpec(SamplingSpec):
         return self
 
 
+def _parse_node_input(text: str) -> tuple[str, str]:
+    node, dot, name = text.strip().partition(".")
+    if not (node and dot and name):
+        raise BadValue(f"{quoted(text)} is not an input of a node. Allowed: NODE.INPUT, such as 5.steps")
+    return node, name
+
+
+_NODE_INPUT = Reads(_parse_node_input, {"type": ["string", "number"], "pattern": r"^[^.]+\..+$"})
+NodeInputs = Annotated[tuple[tuple[str, str], ...], Several(_NODE_INPUT)]
+
+
+class NodeInputsSpec(Door):
+    seed: NodeInputs = Field(default_factory=tuple, description="Else every input seed and noise_seed")
+    steps: NodeInputs = Field(default_factory=tuple, description="Else every input steps")
+    width: NodeInputs = Field(default_factory=tuple, description="Else in every node with width, height, batch_size")
+    height: NodeInputs = Field(default_factory=tuple, description="Else in every node with width, height, batch_size")
+    batch: NodeInputs = Field(default_factory=tuple, description="Else every batch_size beside a width and a height")
+    model: NodeInputs = Field(default_factory=tuple, description="Takes the name of the cell's model; else none does")
+
+
+class WorkflowSpec(Door):
+    workflow: Annotated[str, NAME] = Field(
+        description="ComfyUI's graph in its API format (Workflow > Export (API)); relative to the matrix file"
+    )
+    images: Annotated[int | None, whole(1, 10_000)] = Field(
+        default=None, description="Images that a run makes; else the batch"
+    )
+    seed: Annotated[int, whole(0, 2**32 - 1)] = Field(default=0, description="Seed; counted up from run to run")
+    steps: Annotated[int | None, whole(1, 10_000)] = Field(default=None, description="Sampler steps; else the graph's")
+    width: Annotated[int | None, whole(1, 100_000)] = Field(default=None, description="Pixels; else the graph's")
+    height: Annotated[int | None, whole(1, 100_000)] = Field(default=None, description="Pixels; else the graph's")
+    batch: Annotated[int | None, whole(1, 10_000)] = Field(
+        default=None, description="Images made at once; else the graph's"
+    )
+    inputs: NodeInputsSpec = Field(
+        default_factory=NodeInputsSpec, description="Which inputs of nodes (NODE.INPUT) take them"
+    )
+
+
 def kind_of_workload(raw: Any) -> str:
+    if isinstance(raw, dict) and "workflow" in raw:
+        return "<workflow>"
     synthetic = isinstance(raw, dict) and any(key in raw for key in ("prompt_tokens", "generate_tokens", "depth"))
     return "<synthetic>" if synthetic else "<chat>"
 
 
 WorkloadSpec = Annotated[
-    Annotated[ChatSpec, Tag("<chat>")] | Annotated[SyntheticSpec, Tag("<synthetic>")], Discriminator(kind_of_workload)
+    Annotated[ChatSpec, Tag("<chat>")]
+    | Annotated[SyntheticSpec, Tag("<synthetic>")]
+    | Annotated[WorkflowSpec, Tag("<workflow>")],
+    Discriminator(kind_of_workload),
 ]
 
 
@@ -160,6 +212,16 @@ class MeasureSpec(Door):
         default=Rounds.LOADED,
         description="A round of repeats goes through the cells of one loaded engine (loaded: fewest loads), or through"
         " all cells of a machine state (state: more loads, a drift over hours is spread over all cells)",
+    )
+    quiet: Annotated[bool, SWITCH] = Field(
+        default=True,
+        description="Wait, at most 30 s, until nobody else uses CPU or GPU, and flag a trial that others disturbed",
+    )
+    on_battery: Annotated[OnBattery, ON_BATTERY] = Field(
+        default=OnBattery.FLAG, description="A trial on battery is flagged, or is as good as on mains (allow)"
+    )
+    cool_down: Annotated[float | None, SECONDS] = Field(
+        default=None, description="Longest wait before a run until the device is as cool as when idle; none by default"
     )
 
 
@@ -186,7 +248,7 @@ class MatrixSpec(Door):
         default_factory=dict, description="Names for the table, and where the models' files come from"
     )
     workloads: dict[str, WorkloadSpec] = Field(
-        default_factory=dict, description="Chats, pictures and random tokens, by name"
+        default_factory=dict, description="Chats, pictures, random tokens and image workflows, by name"
     )
     defaults: DefaultsSpec = Field(default_factory=DefaultsSpec, description="One value an axis, for all cells")
     axes: AxesSpec = Field(default_factory=AxesSpec, description="Values of each axis; the cells are their product")
@@ -212,12 +274,14 @@ _SECTIONS: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
     (("timeouts",), TimeoutsSpec),
     (("workloads", "*", "<chat>"), ChatSpec),
     (("workloads", "*", "<synthetic>"), SyntheticSpec),
+    (("workloads", "*", "<workflow>"), WorkflowSpec),
+    (("workloads", "*", "inputs"), NodeInputsSpec),
 )
 
 
 def allowed_keys(steps: tuple[str | int, ...], raw: Any) -> tuple[str, ...]:
     """The keys that a mapping at ``steps`` takes; ``raw`` is that mapping."""
-    if steps[:1] == ("workloads",):
+    if steps[:1] == ("workloads",) and len(steps) == 2:
         steps = (*steps, kind_of_workload(raw))
     for place, model in _SECTIONS:
         if len(place) == len(steps) and all(part in ("*", step) for part, step in zip(place, steps, strict=True)):

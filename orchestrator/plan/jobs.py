@@ -182,4 +182,5 @@ def job_of(matrix: Matrix, campaign_id: str, planned: PlannedJob, attempt: int) 
         warmups=matrix.measure.warmups,
         timeouts=matrix.timeouts,
         keep_output=matrix.measure.keep_output,
+        conditions=matrix.measure.conditions,
     )

@@ -14,9 +14,9 @@ from typing import Any, cast
 import pyarrow as pa
 
 from agents.contract.device import Device
-from agents.contract.job import Chat, Job, ModelSource, Stop, Synthetic
-from agents.contract.measure import Arrival, Reading, Trial
-from agents.contract.rates import decode_tps, prompt_tps, ttft_s
+from agents.contract.job import Chat, Job, ModelSource, Stop, Synthetic, Workflow, Workload
+from agents.contract.measure import Arrival, Reading, SamplerStep, Trial
+from agents.contract.rates import decode_tps, iteration_rate, prompt_tps, seconds_per_image, ttft_s
 from agents.contract.report import Failed, Loaded, Measured, Refused, Report
 from agents.contract.web_address import shown
 from orchestrator.results import schema
@@ -45,6 +45,7 @@ def rows_of_many(attempts: Sequence[Kept], orchestrate_version: str = "") -> pa.
     """As ``rows_of``, of several attempts: a column is made once for all of them, which is what costs."""
     rows: list[Row] = []
     arrivals: list[Sequence[Arrival]] = []
+    steps: list[Sequence[SamplerStep]] = []
     readings: list[Sequence[Reading]] = []
     for attempt in attempts:
         before = len(rows)
@@ -53,9 +54,11 @@ def rows_of_many(attempts: Sequence[Kept], orchestrate_version: str = "") -> pa.
         trials: Sequence[Trial] = () if isinstance(outcome, Refused) else outcome.trials
         added = len(rows) - before
         arrivals += [*(trial.arrivals for trial in trials), *[()] * (added - len(trials))]
+        steps += [*(trial.image.steps if trial.image else () for trial in trials), *[()] * (added - len(trials))]
         readings += [attempt.report.readings, *[()] * (added - 1)]
     columns: list[Any] = [pa.array([row.get(each.name) for row in rows], each.type) for each in schema.TRIALS]
     columns.append(_nested(arrivals, schema.ARRIVAL))
+    columns.append(_nested(steps, schema.STEP))
     columns.append(_nested(readings, schema.READING))
     return pa.Table.from_arrays(columns, schema=schema.attempt_schema())
 
@@ -64,9 +67,10 @@ def _attempt_rows(attempt: Kept, orchestrate_version: str) -> list[Row]:
     outcome = attempt.report.outcome
     trials: Sequence[Trial] = () if isinstance(outcome, Refused) else outcome.trials
     same = _attempt(attempt.job, attempt.report, attempt.device) | {"orchestrate_version": orchestrate_version}
-    rows = [same | {"status": "ok"} | _trial(trial) for trial in trials]
+    used = _columns_of(attempt.report.usage) | _columns_of(attempt.report.energy)
+    rows = [same | {"status": "ok"} | _trial(trial) | ({} if trial.warmup else used) for trial in trials]
     if not isinstance(outcome, Measured) or not rows:
-        rows.append(same | _ending(outcome))
+        rows.append(same | _ending(outcome) | used)
     return rows
 
 
@@ -131,7 +135,9 @@ def _source(source: ModelSource) -> str | None:
     return f"tiny:{source.tiny}" if source.tiny is not None else None
 
 
-def _workload(workload: Chat | Synthetic) -> Row:
+def _workload(workload: Workload) -> Row:
+    if isinstance(workload, Workflow):
+        return _workflow(workload)
     sampling = {each.name: getattr(workload.sampling, each.name) for each in dataclasses.fields(workload.sampling)}
     row = {"workload": workload.name, "workload_kind": workload.kind, **sampling}
     if isinstance(workload, Synthetic):
@@ -145,6 +151,20 @@ def _workload(workload: Chat | Synthetic) -> Row:
     if (image := workload.image) is not None:
         row |= {"image": image.name, "image_width_px": image.width, "image_height_px": image.height}
     return row
+
+
+def _workflow(workflow: Workflow) -> Row:
+    return {
+        "workload": workflow.name,
+        "workload_kind": workflow.kind,
+        "workflow_sha256": hashlib.sha256(workflow.graph.encode("utf-8", "surrogatepass")).hexdigest(),
+        "images_asked": workflow.images,
+        "steps_asked": workflow.steps,
+        "batch_asked": workflow.batch,
+        "image_width_px": workflow.width,
+        "image_height_px": workflow.height,
+        "seed": workflow.seed,
+    }
 
 
 def _prompt_sha256(chat: Chat) -> str:
@@ -165,18 +185,23 @@ def _trial(trial: Trial) -> Row:
         "trial": trial.index,
         "warmup": trial.warmup,
         "sent_at": _time(trial.sent_unix_s),
+        "sent_s": trial.sent_s,
         "ttft_s": ttft_s(trial),
         "prompt_tps": prompt_tps(trial),
         "decode_tps": decode_tps(trial),
+        "seconds_per_image": seconds_per_image(trial),
+        "iteration_rate": iteration_rate(trial),
         "prompt_tokens": trial.prompt_tokens,
         "completion_tokens": trial.completion_tokens,
         "reasoning_tokens": trial.reasoning_tokens,
-        "stop_reason": trial.stop_reason,
+        "image_tokens": trial.image_tokens,
+        "stop_reason": trial.stop_reason if trial.image is None else None,
         "duration_s": trial.ended_s,
         "flags": list(trial.flags),
         "output_sha256": trial.output_sha256 or None,
         "output": trial.output,
         **_columns_of(trial.engine, prefix="engine_"),
+        **({} if trial.image is None else _columns_of(trial.image)),
     }
 
 
@@ -188,7 +213,9 @@ def _ending(outcome: Measured | Failed | Refused) -> Row:
     return row | ({"log_tail": outcome.log_tail or None} if isinstance(outcome, Failed) else {})
 
 
-def _nested(items: Sequence[Sequence[Arrival] | Sequence[Reading]], columns: Sequence[schema.Column]) -> pa.Array[Any]:
+def _nested(
+    items: Sequence[Sequence[Arrival] | Sequence[SamplerStep] | Sequence[Reading]], columns: Sequence[schema.Column]
+) -> pa.Array[Any]:
     """A ``list<struct>`` column from one sequence a row, built column by column: a dict a token would be slow."""
     offsets = [0, *accumulate(len(each) for each in items)]
     flat = [item for each in items for item in each]

@@ -20,6 +20,7 @@ import pyarrow as pa
 from agents.contract.job import LoadSettings, MachineState
 from agents.contract.measure import EngineTimings, ImageRun
 from agents.contract.report import Loaded, MachineSeen
+from agents.contract.usage import Energy, Usage
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import nearest, quoted
 
@@ -142,6 +143,7 @@ LOADED = (
 
 MEASURED = (
     Column("sent_at", _TIME, "Sending of the request on the device's wall clock", "UTC"),
+    Column("sent_s", pa.float64(), "Sending of the request, from the start of the job: the clock of `readings`", "s"),
     Column("ttft_s", pa.float64(), "Time to first token: request sent to first generated token, reasoning too", "s"),
     Column(
         "prompt_tps",
@@ -162,6 +164,7 @@ MEASURED = (
     Column("prompt_tokens", pa.int64(), "Prompt tokens by the engine's usage", "tokens"),
     Column("completion_tokens", pa.int64(), "Tokens generated, reasoning included", "tokens"),
     Column("reasoning_tokens", pa.int64(), "Generated tokens that were reasoning", "tokens"),
+    Column("image_tokens", pa.int64(), "Prompt tokens of the image, where the engine tells those of the text", "tokens"),
     Column("stop_reason", pa.string(), "Why a generation of text ended: end, length, context_full, unknown"),
     Column("duration_s", pa.float64(), "Request sent to end of the response", "s"),
     Column("flags", pa.list_(pa.string()), "Why the trial should be doubted: values of agents.contract.measure.Flag"),
@@ -173,7 +176,10 @@ MEASURED = (
     Column("memory_estimate_bytes", pa.int64(), "Engine's own estimate before loading, as published", "bytes"),
 )
 
-TRIALS = (*KEYS, *OUTCOME, *WORKLOAD, *SETTINGS, *LOADED, *MEASURED)
+USED = (*contract_columns(Usage), *contract_columns(Energy))
+"""On the row of the measured trial, and on that of an attempt without one."""
+
+TRIALS = (*KEYS, *OUTCOME, *WORKLOAD, *SETTINGS, *LOADED, *MEASURED, *USED)
 
 ARRIVAL = (
     Column("at_s", pa.float64(), "Arrival at the client, from the request's sending", "s"),
