@@ -102,7 +102,14 @@ def _trial(
     if not any(chunk.generated or chunk.final for chunk in chunks):
         raise RequestFailed(Cause.STREAM_BROKEN, "the stream ended without a token and without a word on why")
     trial = _told_after(trial_of(exchange, chunks, index, warmup, job.keep_output), request)
-    return replace(_flagged(trial, job.workload, request, chunks), sent_s=(exchange.sent_ns - zero_ns) / 1e9)
+    flagged = _flagged(trial, job.workload, request, chunks)
+    return replace(flagged, sent_s=(exchange.sent_ns - zero_ns) / 1e9, image_tokens=_image_tokens(trial, request))
+
+
+def _image_tokens(trial: Trial, request: Request) -> int | None:
+    if request.text_tokens is None or trial.prompt_tokens is None:
+        return None
+    return max(trial.prompt_tokens - request.text_tokens, 0)
 
 
 def _told_after(trial: Trial, request: Request) -> Trial:

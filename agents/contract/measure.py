@@ -149,6 +149,7 @@ class Trial:
     flags: tuple[Flag, ...] = ()
     output_sha256: str = ""
     output: str | None = None
+    image_tokens: int | None = None  # of the prompt
     sent_s: float | None = None  # sending, from the start of the job on the monotonic clock: as Reading.at_s
     image: ImageRun | None = None  # of a workflow; counts and times of tokens are then empty
 

@@ -74,6 +74,7 @@ class Request:
     cached_tokens_allowed: int = 0  # beside those: the template's own start, where no cache can be switched off
     expected_tokens: int | None = None
     after: Callable[[], EngineTimings | None] | None = None
+    text_tokens: int | None = None  # of a prompt with an image: tokens without it, where the engine tells
 
 
 class Session(Protocol):

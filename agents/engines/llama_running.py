@@ -23,6 +23,7 @@ from agents.engines.http_session import HttpSession
 from agents.engines.llama_answers import Props, Served, read_props, read_served, told_settings
 from agents.engines.llama_requests import llama_request
 from agents.engines.llama_router import RoutedLoad
+from agents.engines.llama_text_tokens import with_text_tokens
 from agents.errors import Unsupported
 
 URL = "http://127.0.0.1:8080"
@@ -108,7 +109,8 @@ class LlamaRunning:
     def _requests(self, model: Served, routed: str | None) -> Callable[[Workload, int], Request]:
         def request_for(workload: Workload, nonce: int) -> Request:
             request = llama_request(self._api.base_url, workload, model.n_vocab, nonce, routed)
-            return replace(request, headers={**request.headers, **self._api.headers})
+            headers = {**request.headers, **self._api.headers}
+            return replace(with_text_tokens(request, self._api, workload, routed), headers=headers)
 
         return request_for
 

@@ -10,9 +10,11 @@ from agents.contract.job import LoadSettings, Runtime, Workload
 from agents.contract.report import Cause, Loaded
 from agents.engines.base import DYING_S, Request
 from agents.engines.child import LOG_TAIL, Child, surroundings
+from agents.engines.http_api import Api, ApiError
 from agents.engines.http_stream import Exchange, Limits, Progress, exchange
 from agents.engines.llama_log import read_log
 from agents.engines.llama_requests import llama_request
+from agents.engines.llama_text_tokens import with_text_tokens
 from agents.errors import LoadFailed
 from agents.models.files import ModelFiles
 
@@ -38,7 +40,8 @@ class ChildSession:
         return (self._child.process.pid,)
 
     def request_for(self, workload: Workload, nonce: int) -> Request:
-        return llama_request(self._address, workload, self._n_vocab, nonce)
+        request = llama_request(self._address, workload, self._n_vocab, nonce)
+        return with_text_tokens(request, Api(self._address), workload)
 
     def stream(
         self, request: Request, body: bytes, limits: Limits, progress: Progress, cancelled: threading.Event
@@ -106,8 +109,6 @@ def vocabulary(address: str, files: ModelFiles) -> int:
     """Size of the vocabulary: from the file, else asked of the engine. Raises LoadFailed."""
     if files.facts is not None and files.facts.n_vocab:
         return files.facts.n_vocab
-    from agents.engines.http_api import Api, ApiError
-
     try:
         return int(Api(address).get("/v1/models")["data"][0]["meta"]["n_vocab"])
     except (ApiError, KeyError, IndexError, TypeError, ValueError) as error:
