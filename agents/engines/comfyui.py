@@ -75,13 +75,11 @@ class ComfyUI:
         refuse_other(self.name, settings, {"runtime": server.runtime})
         model = name_in(self.name, settings)
         place.say("loading")
-        started = place.clock.monotonic_ns()
         try:
             free(self._api)
         except ApiError as error:
             raise error.as_failed_load() from error
-        load_s = (place.clock.monotonic_ns() - started) / 1e9
-        return ComfySession(self._api, _loaded_of(server, self._api.base_url, model, load_s), model, place.clock)
+        return ComfySession(self._api, _loaded_of(server, self._api.base_url, model), model, place.clock)
 
     def _server(self) -> Server:
         """Raises Unsupported where there is no ComfyUI."""
@@ -124,7 +122,7 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _loaded_of(server: Server, url: str, model: str, load_s: float) -> Loaded:
+def _loaded_of(server: Server, url: str, model: str) -> Loaded:
     told = {
         "url": url,
         "model": model,
@@ -136,7 +134,7 @@ def _loaded_of(server: Server, url: str, model: str, load_s: float) -> Loaded:
         "ram_total": server.ram_total_bytes,
     }
     return Loaded(
-        load_s=load_s,
+        load_s=None,
         reused=False,
         engine_version=server.words,
         engine_runtime=f"{server.device_type}: {server.device}",

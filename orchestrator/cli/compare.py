@@ -68,7 +68,7 @@ def _pivots(
     across = split(cols) if cols else [axis for axis in layout.col_axes if axis not in split(rows)]
     return [
         pivot(table, down, across, value, with_metric=also, where=where, baseline=baseline)
-        for value in split(values) or ["decode_tps"]
+        for value in split(values) or [layout.metric.name]
     ]
 
 

@@ -15,8 +15,9 @@ from orchestrator.matrix.expand import MOST_CELLS, MOST_INCLUDED
 from orchestrator.matrix.matrix import Dim, Grid
 from orchestrator.matrix.models import has_files, literal_source, named_source, needs_quantisation
 from orchestrator.matrix.problems import Problem, key_path, nearest, not_one_of, quoted
-from orchestrator.matrix.spec import ChatSpec
+from orchestrator.matrix.spec import ChatSpec, SyntheticSpec, WorkflowSpec
 from orchestrator.matrix.tree import Step
+from orchestrator.matrix.workflows import workflow
 from orchestrator.matrix.workloads import NOTATION, FileProblem, FileReader, chat, from_notation, synthetic
 
 Values = dict[str, tuple[Value, ...]]
@@ -57,7 +58,7 @@ class Checked:
             if from_notation(name) is not None:
                 self.report(steps, f"{quoted(name)} is built in (llama-bench's notation); choose another name", True)
             try:
-                built = chat(name, spec, open_file) if isinstance(spec, ChatSpec) else synthetic(name, spec)
+                built = _built(name, spec, open_file)
             except FileProblem as error:
                 self.report((*steps, error.key), str(error))
                 continue
@@ -213,6 +214,12 @@ class Checked:
         if included > MOST_INCLUDED:
             message = f"the entries make {included:,} cells; at most {MOST_INCLUDED:,}: axes are for that"
             self.report(("include",), message, True)
+
+
+def _built(name: str, spec: ChatSpec | SyntheticSpec | WorkflowSpec, open_file: FileReader) -> Workload:
+    if isinstance(spec, ChatSpec):
+        return chat(name, spec, open_file)
+    return workflow(name, spec, open_file) if isinstance(spec, WorkflowSpec) else synthetic(name, spec)
 
 
 def _constants(defaults: Values, given: Iterable[str]) -> Dim:

@@ -12,7 +12,7 @@ __all__ = ["load"]
 
 
 def load(path: str | Path, table: str = "trials", *, run: str | None = None) -> pa.Table:
-    """One of the tables ``trials``, ``tokens``, ``readings``, ``devices`` as ``pyarrow.Table``.
+    """One of the tables ``trials``, ``tokens``, ``steps``, ``readings``, ``devices`` as ``pyarrow.Table``.
 
     ``path`` is a run's name, as ``orchestrate results`` lists it, or its folder; a results folder (with ``run``,
     where it holds several); one file of a run; a file that ``orchestrate export`` wrote (Parquet, Arrow IPC, CSV,

@@ -19,7 +19,7 @@ def needed(table: str) -> list[str]:
 
 
 def flat(attempts: pa.Table, table: str) -> pa.Table:
-    """``trials``, ``tokens`` or ``readings`` from rows in ``attempt_schema()``, or in any older one of it."""
+    """``trials``, ``tokens``, ``steps`` or ``readings`` from rows in ``attempt_schema()``, or in an older one."""
     wanted = schema.schema(table)
     if table == "trials":
         return schema.conform(attempts, wanted)
@@ -33,7 +33,7 @@ def flat(attempts: pa.Table, table: str) -> pa.Table:
     }
     for position, field in enumerate(inner.type):
         columns[field.name] = inner.field(position)
-    if table == "tokens":
+    if "event" in wanted.names:
         columns["event"] = _positions(lists)
     return schema.conform(pa.table(columns), wanted)
 

@@ -6,13 +6,27 @@ from dataclasses import replace
 from typing import Any
 
 from agents.contract.device import Device, EngineFound, Gpu, MemoryKind, StateSource
-from agents.contract.job import Chat, Image, Job, LoadSettings, MachineState, Runtime, Sampling, Synthetic
-from agents.contract.measure import Arrival, EngineTimings, Flag, Reading, StopReason, Trial
+from agents.contract.job import (
+    Chat,
+    Image,
+    Job,
+    LoadSettings,
+    MachineState,
+    NodeInput,
+    Runtime,
+    Sampling,
+    Synthetic,
+    Workflow,
+)
+from agents.contract.measure import Arrival, EngineTimings, Flag, ImageRun, Reading, SamplerStep, StopReason, Trial
 from agents.contract.report import Cause, Failed, Loaded, Measured, Outcome, Refused, Report
 
 SYNTHETIC = Synthetic("pp16tg4", prompt_tokens=16, generate_tokens=4, depth=8, sampling=Sampling(seed=7))
 CHAT = Chat(
     "website", "Write a page.", 64, system="Be brief.", image=Image("shot.png", "image/png", 1486, 831, "aGFsbG8=")
+)
+WORKFLOW = Workflow(
+    "picture", '{"5":{}}', images=2, seed=7, steps=4, width=512, batch=2, inputs=(NodeInput("seed", "5", "seed"),)
 )
 LOADED = Loaded(1.5, False, "b1234", engine_runtime="Vulkan0", kv_bytes=2**20, settings=(("-c", "4096"), ("-fa", "on")))
 
@@ -50,7 +64,24 @@ def trial(index: int = 1, *, warmup: bool = False, tokens: int = 4, flags: tuple
     )
 
 
+def image_trial(index: int = 1, *, images: int = 2) -> Trial:
+    """Two images in 3 s; a step at 1.0, 1.5, 2.0 and 2.5 s: 2 iterations/s."""
+    steps = tuple(SamplerStep(1.0 + 0.5 * n, "5", n + 1.0, 4.0) for n in range(4))
+    run = ImageRun(images, image_seed=7, iterations=4, model_load_s=0.0, image_vram_peak_bytes=2**30, steps=steps)
+    text = trial(index, tokens=0)
+    return replace(
+        text,
+        ended_s=3.0,
+        completion_tokens=None,
+        engine=EngineTimings(),
+        stop_reason=StopReason.UNKNOWN,
+        output_sha256="",
+        image=run,
+    )
+
+
 MEASURED = Measured(LOADED, (trial(0, warmup=True), trial(1)))
+IMAGED = Measured(replace(LOADED, load_s=None), (image_trial(),))
 REFUSED = Refused(Cause.WRONG_STATE, "set it in the firmware")
 FAILED = Failed(Cause.ENGINE_CRASHED, "signal 9", LOADED, (trial(0, warmup=True),), log_tail="killed\n")
 

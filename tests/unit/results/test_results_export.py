@@ -21,13 +21,13 @@ from orchestrator.results.export import FORMATS, export
 from orchestrator.results.loading import load_runs
 from orchestrator.results.reference import load_reference
 from orchestrator.results.store import Store
-from tests.unit.results.attempts_made_up import DEVICE, FAILED, REFUSED, job, report
+from tests.unit.results.attempts_made_up import DEVICE, FAILED, IMAGED, REFUSED, job, report
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "results")
-    for number, outcome in enumerate((None, FAILED, REFUSED)):
+    for number, outcome in enumerate((None, FAILED, REFUSED, IMAGED)):
         asked = job(f"j{number}")
         made = report(asked) if outcome is None else report(asked, outcome)
         store.append(asked, made, DEVICE)
@@ -94,7 +94,7 @@ def test_csv_tells_nothing_from_an_empty_text(tmp_path: Path) -> None:
 
 def test_the_format_can_be_named_against_the_ending(store: Store, tmp_path: Path) -> None:
     path = export(store.load("run-1"), tmp_path / "trials.txt", "jsonl")
-    assert len(path.read_text("utf-8").splitlines()) == 5
+    assert len(path.read_text("utf-8").splitlines()) == 6
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_root_with_several_runs_wants_a_name(store: Store) -> None:
     assert set(orchestrator.load(store.root, run="run-2").column("run").to_pylist()) == {"run-2"}
     both = load_runs(["run-1", "reference:aimax395-64g", "run-2"], store.root)
     assert load_runs(["run-2", "run-2"], store.root).num_rows == 2
-    assert both.num_rows == 5 + 16 + 2
+    assert both.num_rows == 6 + 16 + 2
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,25 @@ import pytest
 from agents.contract.device import StateSource
 from agents.contract.job import Chat, MachineState, ModelSource
 from agents.contract.measure import Flag
+from agents.contract.rates import iteration_rate, seconds_per_image
 from agents.contract.report import MachineSeen, Measured, Outcome
 from orchestrator.results import schema
 from orchestrator.results.flat import flat
 from orchestrator.results.rows import devices_of, rows_of
-from tests.unit.results.attempts_made_up import CHAT, DEVICE, FAILED, LOADED, MEASURED, REFUSED, job, report, trial
+from tests.unit.results.attempts_made_up import (
+    CHAT,
+    DEVICE,
+    FAILED,
+    IMAGED,
+    LOADED,
+    MEASURED,
+    REFUSED,
+    WORKFLOW,
+    image_trial,
+    job,
+    report,
+    trial,
+)
 
 
 def test_a_measured_job_is_a_row_a_trial_with_all_that_was_asked_and_found() -> None:
@@ -140,6 +154,44 @@ def test_a_chat_tells_its_image_and_equal_prompts_by_their_hash() -> None:
 def test_where_a_model_came_from(source: ModelSource, said: str | None) -> None:
     asked = job(load=replace(job().load, source=source))
     assert rows_of(asked, report(asked), None).column("model_source").to_pylist() == [said, said]
+
+
+def test_a_run_of_a_workflow_is_a_row_with_its_figures_and_its_steps() -> None:
+    asked = job(workload=WORKFLOW)
+    (row,) = rows_of(asked, report(asked, IMAGED), DEVICE).to_pylist()
+    wanted = {
+        "workload_kind": "workflow",
+        "images_asked": 2,
+        "steps_asked": 4,
+        "batch_asked": 2,
+        "image_width_px": 512,
+        "image_height_px": None,
+        "seed": 7,
+        "images": 2,
+        "iterations": 4,
+        "seconds_per_image": 1.5,
+        "iteration_rate": 2.0,
+        "duration_s": 3.0,
+        "model_load_s": 0.0,
+        "image_vram_peak_bytes": 2**30,
+    }
+    assert {name: row[name] for name in wanted} == wanted
+    empty = ("ttft_s", "decode_tps", "completion_tokens", "stop_reason", "output_sha256", "prompt_sha256", "load_s")
+    assert all(row[name] is None for name in empty) and row["tokens"] == []
+    assert len(row["workflow_sha256"]) == 64
+    steps = flat(rows_of(asked, report(asked, IMAGED), DEVICE), "steps").to_pylist()
+    assert [(step["event"], step["at_s"], step["node"], step["done"], step["of"]) for step in steps] == [
+        (n, 1.0 + 0.5 * n, "5", n + 1.0, 4.0) for n in range(4)
+    ]
+    assert all(step["run"] == "run-1" and step["trial"] == 1 for step in steps)
+
+
+def test_a_run_without_images_or_with_one_step_has_no_rate() -> None:
+    none = image_trial(images=0)
+    assert none.image is not None and seconds_per_image(none) is None
+    assert iteration_rate(replace(none, image=replace(none.image, steps=none.image.steps[:1]))) is None
+    twice = (*none.image.steps, *(replace(step, node="8", at_s=step.at_s + 9) for step in none.image.steps))
+    assert iteration_rate(replace(none, image=replace(none.image, steps=twice))) == 2.0
 
 
 def test_flags_are_words() -> None:
