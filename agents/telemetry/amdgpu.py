@@ -29,7 +29,7 @@ _TEMPERATURES = {
     "mem": Quantity.MEMORY_TEMPERATURE,
 }
 _CLOCKS = {"sclk": Quantity.GPU_CLOCK, "mclk": Quantity.MEMORY_CLOCK}
-_CHOSEN_STATE = re.compile(rb"^\d+:\s*(\d+)\s*mhz\s*\*", re.IGNORECASE | re.MULTILINE)
+_CHOSEN_STATE = re.compile(rb"^\w+:\s*(\d+)\s*mhz\s*\*", re.IGNORECASE | re.MULTILINE)
 
 
 class AmdGpu:
@@ -46,8 +46,10 @@ class AmdGpu:
         opened = [(quantity, HeldFile.open(path), scale) for quantity, path, scale in paths]
         self._files = [(quantity, file, scale) for quantity, file, scale in opened if file is not None]
         have = {quantity for quantity, _, _ in self._files}
-        states = [(quantity, HeldFile.open(card.device / f"pp_dpm_{name}")) for name, quantity in _CLOCKS.items()]
-        self._states = [(quantity, file) for quantity, file in states if file is not None and quantity not in have]
+        states = [
+            (quantity, card.device / f"pp_dpm_{name}") for name, quantity in _CLOCKS.items() if quantity not in have
+        ]
+        self._states = [(quantity, file) for quantity, path in states if (file := HeldFile.open(path)) is not None]
 
     @property
     def empty(self) -> bool:
@@ -110,7 +112,7 @@ class AmdGpu:
 
 
 def chosen_state_hz(data: bytes | None) -> float | None:
-    """The state with the star in ``pp_dpm_sclk``: ``1: 800Mhz *``. PURE"""
+    """The state with the star in ``pp_dpm_sclk``: ``1: 800Mhz *``; in deep sleep ``S: 19Mhz *``. PURE"""
     found = _CHOSEN_STATE.search(data) if data else None
     return float(found[1]) * 1e6 if found else None
 
