@@ -88,6 +88,8 @@ class Ollama:
             held = _held(self._api, name)
         except ApiError as error:
             raise error.as_failed_load() from error
+        except EngineLost as error:
+            raise LoadFailed(Cause.LOAD_FAILED, f"{error.detail}, though it said that it loaded it") from error
         refuse_other_than_asked(settings, held)
         loaded = Loaded(
             load_s=load_s,

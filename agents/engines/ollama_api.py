@@ -72,14 +72,23 @@ def version_of(api: Api, timeout_s: float = FIND_S) -> str:
 def running(api: Api) -> tuple[Running, ...]:
     """What is loaded. Raises ApiError."""
     found = api.get("/api/ps")
-    models = found.get("models") if isinstance(found, dict) else None
-    return tuple(_running(one) for one in models or () if isinstance(one, dict))
+    models = _mapping(found).get("models")
+    return tuple(_running(one) for one in models if isinstance(one, dict)) if isinstance(models, list) else ()
 
 
 def _running(one: Mapping[str, Any]) -> Running:
-    context = one.get("context_length")
     name = str(one.get("model") or one.get("name") or "")
-    return Running(name, int(one.get("size") or 0), int(one.get("size_vram") or 0), context or None)
+    return Running(
+        name, _count(one.get("size")), _count(one.get("size_vram")), _count(one.get("context_length")) or None
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def shown(api: Api, name: str) -> Shown | None:
@@ -92,7 +101,7 @@ def shown(api: Api, name: str) -> Shown | None:
         raise
     if not isinstance(found, dict):
         raise ApiError(f"POST /api/show: an answer {NEWER}", 200)
-    details, info = found.get("details") or {}, found.get("model_info") or {}
+    details, info = _mapping(found.get("details")), _mapping(found.get("model_info"))
     told = found.get("capabilities")
     return Shown(
         quantisation=details.get("quantization_level") or None,
@@ -138,11 +147,11 @@ def pull(api: Api, name: str, place: LoadPlace) -> None:
                 _refuse_pull(name, str(line["error"]))
             if line.get("status") == "success":
                 return
-            digest, total = line.get("digest"), line.get("total")
+            digest, total = str(line.get("digest") or ""), _count(line.get("total"))
             if digest and total:
                 if digest not in progress:
-                    progress[digest] = Progress(place.say, f"Ollama fetches {name}", int(total))
-                progress[digest].at(int(line.get("completed") or 0))
+                    progress[digest] = Progress(place.say, f"Ollama fetches {name}", total)
+                progress[digest].at(_count(line.get("completed")))
             else:
                 place.say(f"Ollama fetches {name}: {line.get('status')}")
             if place.cancelled.is_set():

@@ -27,12 +27,12 @@ from agents.engines.ollama import (
     refuse_model,
     refuse_other_than_asked,
 )
-from agents.engines.ollama_api import Running, Shown, address_of, pull
+from agents.engines.ollama_api import Running, Shown, address_of, pull, running
 from agents.engines.ollama_stream import ollama_chunks
 from agents.engines.wire import Event, read_response, stream_events
 from agents.errors import LoadFailed, Unsupported
 from tests.contract.adapters.ollama import ollama_routes
-from tests.fakes.recorded_server import RecordedServer, lines_answer
+from tests.fakes.recorded_server import RecordedServer, json_answer, lines_answer
 from tests.fakes.scripted_server import response
 from tests.unit.engines.test_wire import split
 
@@ -347,3 +347,18 @@ def test_what_others_left_loaded_goes_first(tmp_path: Path) -> None:
         engine.load(a_load(), a_place(tmp_path, [])).close()
         order = [each.route for each in server.asked if each.route in ("POST /api/chat", "POST /api/generate")]
     assert order == ["POST /api/chat", "POST /api/generate", "POST /api/chat", "POST /api/generate"]
+
+
+def test_a_load_that_left_nothing_loaded_is_a_failed_load(tmp_path: Path) -> None:
+    routes = {**ollama_routes(), "GET /api/ps": json_answer({"models": []})}
+    with RecordedServer(routes) as server, pytest.raises(LoadFailed, match="no more, though it said"):
+        Ollama(EngineEntry(url=server.url)).load(a_load(), a_place(tmp_path, []))
+
+
+@pytest.mark.parametrize(
+    "models", [None, "?", [7], [{"name": "m", "size": "?", "size_vram": None, "context_length": "4k"}]]
+)
+def test_an_answer_of_another_shape_raises_nothing_foreign(models: Any) -> None:
+    with RecordedServer({"GET /api/ps": json_answer({"models": models})}) as server:
+        found = running(Api(server.url))
+    assert found in ((), (Running("m", 0, 0, None),))
