@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from agents.contract.device import Device, EngineFound, Gpu, MemoryKind, StateSource
 from agents.device_file import Stated, read_device_file, read_stated
+from agents.firmware import Modules, bios_of, gpu_firmware, modules_of, npus_of, product_of
 from agents.memory.bandwidth import peak_bandwidth
 from agents.memory.carveout import options_of
 from agents.power.found import PowerFound, find_power
@@ -55,6 +56,7 @@ def inventory(
     split, split_source = _split(kind, gpus, stated)
     power = power or find_power(own.allow, sys_root)
     limit_w, limit_source = _power_limit(power, stated)
+    modules = modules_of(sys_root)
     options = tuple(option.size_bytes for option in options_of(sys_root))
     device = Device(
         device_id=device_id_of(folder),
@@ -73,12 +75,16 @@ def inventory(
         split_source=split_source,
         power_limit_w=limit_w,
         power_source=limit_source,
-        memory_bandwidth_bytes_per_s=own.memory_bandwidth or peak_bandwidth([cpu_name(sys_root), *_cards(kind, gpus)]),
+        memory_bandwidth_bytes_per_s=own.memory_bandwidth or _bandwidth(kind, gpus, modules, sys_root),
+        product=product_of(sys_root),
+        bios=bios_of(sys_root),
+        ram_modules=modules.words if modules else None,
+        npus=npus_of(sys_root),
         carveout_options_bytes=options,
         sets_split=bool(options) and own.allow.set_dedicated_vram,
         power_methods=tuple(method.name for method in power.methods),
         power_profile=power.seen_profile(),
-        power_profiles=() if power.profile is None else power.profile.choices(),
+        power_profiles=power.profile_choices(),
         sets_profile=bool(power.profiles),
         labels=tuple(sorted(own.labels.items())),
         engines=tuple(engines),
@@ -88,9 +94,13 @@ def inventory(
     return replace(device, fingerprint=fingerprint_of(device))
 
 
-def _cards(kind: MemoryKind, gpus: tuple[Gpu, ...]) -> list[str]:
-    """GPUs with a memory of their own; the others read the CPU's."""
-    return [gpu.name for gpu in gpus] if kind is MemoryKind.DISCRETE else []
+def _bandwidth(kind: MemoryKind, gpus: tuple[Gpu, ...], modules: Modules | None, root: Path) -> float | None:
+    """The makers' figures; where the CPU is not known, and no card has its own memory, what the modules add up to."""
+    cards = [gpu.name for gpu in gpus] if kind is MemoryKind.DISCRETE else []
+    peak = peak_bandwidth([cpu_name(root), *cards])
+    if peak is None and modules is not None and not cards:
+        return modules.bandwidth_bytes_per_s
+    return peak
 
 
 def _split(kind: MemoryKind, gpus: tuple[Gpu, ...], stated: Stated) -> tuple[int | None, StateSource | None]:
@@ -151,6 +161,7 @@ def drm_gpus(sys_root: Path) -> tuple[Gpu, ...]:
                 vendor=VENDORS.get(vendor, vendor),
                 driver=driver.resolve().name if driver.exists() else None,
                 vram_bytes=int(vram) if vram.isdigit() else None,
+                firmware=gpu_firmware(card),
             )
         )
     return tuple(found)

@@ -29,6 +29,7 @@ class Gpu:
     vendor: str  # "amd", "nvidia", "intel", "apple", or the PCI vendor id
     driver: str | None = None
     vram_bytes: int | None = None
+    firmware: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,18 @@ class Device:
     logical_cores: int | None
     ram_bytes: int
     memory_kind: MemoryKind
+    product: str | None = None  # maker and product, as the firmware says
+    bios: str | None = None
+    ram_modules: str | None = None  # kind and speed of the memory modules
+    npus: tuple[str, ...] = ()
     gpus: tuple[Gpu, ...] = ()
     dedicated_vram_bytes: int | None = None
     split_source: StateSource | None = None  # of dedicated_vram_bytes
     power_limit_w: float | None = None
     power_source: StateSource | None = None  # of power_limit_w
-    memory_bandwidth_bytes_per_s: float | None = None  # most that the fastest memory gives; stated, or the maker's figure
+    memory_bandwidth_bytes_per_s: float | None = (
+        None  # most that the fastest memory gives; stated, or the maker's figure
+    )
     carveout_options_bytes: tuple[int, ...] = ()  # sizes that the firmware lets the system choose, if any
     sets_split: bool = False  # the owner allows the agent to choose one of them and to reboot
     power_methods: tuple[str, ...] = ()  # by which the owner allows the agent to hold a power limit
@@ -78,6 +85,19 @@ class Device:
 def same_power(wanted_w: float, seen_w: float | None) -> bool:
     """Whether two limits are one: half a watt is what tools round to. PURE"""
     return seen_w is not None and abs(wanted_w - seen_w) <= 0.5
+
+
+def why_no_profile(wanted: str, device: Device) -> str | None:
+    """Why a cell that asks for this power profile would be refused on ``device``; None: it would not. PURE"""
+    if device.sets_profile:
+        have = ", ".join(device.power_profiles)
+        return (
+            None if wanted in device.power_profiles else f"{device.name} has power profiles {have}; asked for: {wanted}"
+        )
+    if wanted == device.power_profile:
+        return None
+    now = "cannot be seen" if device.power_profile is None else f"is {device.power_profile}"
+    return f"the power profile of {device.name} {now}, and its owner allows no method to hold one; asked for: {wanted}"
 
 
 def same_split(wanted_bytes: int, seen_bytes: int | None) -> bool:

@@ -41,13 +41,16 @@ def machine_grid(device: Device) -> Grid:
     gpus = ", ".join(f"{gpu.name} ({gpu.driver or 'no driver'})" for gpu in device.gpus)
     split = device.dedicated_vram_bytes
     bandwidth = device.memory_bandwidth_bytes_per_s
+    modules = device.ram_modules or "modules not told: no udev here, or one older than 248"
     unknown = "not known; say it in device.yaml: memory_bandwidth: 256GB/s"
     facts = (
         ("name", device.name),
+        ("model", " ".join(filter(None, (device.product or "not told", device.bios and f"(BIOS {device.bios})")))),
         ("system", f"{device.os}, kernel {device.kernel}, {device.arch}"),
         ("CPU", f"{device.cpu} ({device.physical_cores or '?'} cores, {device.logical_cores or '?'} threads)"),
         ("GPU", gpus or "none that the kernel shows"),
-        ("memory", f"{device.memory_kind.value}, {device.ram_bytes / 2**30:.1f} GiB of RAM"),
+        ("NPU", ", ".join(device.npus) or "none that the kernel shows"),
+        ("memory", f"{device.memory_kind.value}, {device.ram_bytes / 2**30:.1f} GiB of RAM ({modules})"),
         ("dedicated VRAM", "-" if split is None else f"{split / 2**20:.0f} MiB ({device.split_source})"),
         (
             "bandwidth",

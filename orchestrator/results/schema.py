@@ -164,7 +164,7 @@ MEASURED = (
     Column("prompt_tokens", pa.int64(), "Prompt tokens by the engine's usage", "tokens"),
     Column("completion_tokens", pa.int64(), "Tokens generated, reasoning included", "tokens"),
     Column("reasoning_tokens", pa.int64(), "Generated tokens that were reasoning", "tokens"),
-    Column("image_tokens", pa.int64(), "Prompt tokens of the image, where the engine tells those of the text", "tokens"),
+    Column("image_tokens", pa.int64(), "Prompt tokens of the image, where the text's are told too", "tokens"),
     Column("stop_reason", pa.string(), "Why a generation of text ended: end, length, context_full, unknown"),
     Column("duration_s", pa.float64(), "Request sent to end of the response", "s"),
     Column("flags", pa.list_(pa.string()), "Why the trial should be doubted: values of agents.contract.measure.Flag"),
@@ -206,7 +206,12 @@ READING = (
 )
 READINGS = (*KEYS[:3], Column("device_id", pa.string(), "UUID of the device"), *READING)
 
-_GPU = pa.struct([("name", pa.string()), ("vendor", pa.string()), ("driver", pa.string()), ("vram_bytes", pa.int64())])
+_GPU = pa.struct(
+    [
+        *(("name", pa.string()), ("vendor", pa.string()), ("driver", pa.string())),
+        *(("vram_bytes", pa.int64()), ("firmware", pa.string())),
+    ]
+)
 _ENGINE = pa.struct(
     [("name", pa.string()), ("version", pa.string()), ("runtimes", pa.list_(pa.string())), ("where", pa.string())]
 )
@@ -221,12 +226,17 @@ DEVICES = (
     Column("cpu", pa.string(), "Processor"),
     Column("physical_cores", pa.int64(), "Physical cores"),
     Column("logical_cores", pa.int64(), "Logical cores"),
+    Column("product", pa.string(), "Maker and product, as the firmware says"),
+    Column("bios", pa.string(), "Firmware's version and date"),
+    Column("ram_modules", pa.string(), "Kind and speed of the memory modules, where they can be read"),
+    Column("npus", pa.list_(pa.string()), "Neural processors that the kernel shows"),
     Column("ram_bytes", pa.int64(), "RAM that the operating system sees", "bytes"),
     Column("memory_kind", pa.string(), "How the GPU gets its memory: discrete, carve-out, unified, none"),
     Column("dedicated_vram_bytes", pa.int64(), "Part of the RAM that the firmware gives to the GPU, as seen", "bytes"),
     Column("split_source", pa.string(), "Who says so: seen or stated"),
     Column("power_limit_w", pa.float64(), "Power limit, where one is known", "W"),
     Column("power_source", pa.string(), "Who says so: seen or stated"),
+    Column("power_profile", pa.string(), "Named power profile of the machine, where one is seen"),
     Column(
         "memory_bandwidth_bytes_per_s",
         pa.float64(),
@@ -235,7 +245,7 @@ DEVICES = (
     ),
     Column("gpu", pa.string(), "Name of the first GPU"),
     Column("gpu_vram_bytes", pa.int64(), "Memory of the first GPU", "bytes"),
-    Column("gpus", pa.list_(_GPU), "All GPUs: name, vendor, driver, vram_bytes"),
+    Column("gpus", pa.list_(_GPU), "All GPUs: name, vendor, driver, vram_bytes, firmware"),
     Column("labels", _PAIRS, "Labels given by the owner"),
     Column("engines", pa.list_(_ENGINE), "Engines found: name, version, runtimes, where"),
     Column("python", pa.string(), "Python that the agent runs on"),
