@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.contract.device import Device, EngineFound
-from agents.device_file import read_device_file
+from agents.device_file import Allow, read_device_file
 from agents.engines import engines_of
 from agents.engines.base import Engine
 from agents.errors import Unsupported
 from agents.inventory import inventory
+from agents.power import METHODS, PROFILES
+from agents.telemetry.base import Missing
+from agents.telemetry.doctor import Readable, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +28,39 @@ class EngineSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlSeen:
+    """A control of the machine's power. ``why`` says why it cannot be used; empty: it can, if it is ``allowed``."""
+
+    name: str
+    allowed: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Examined:
     device: Device
     engines: tuple[EngineSeen, ...]
+    sensors: tuple[Readable, ...]
+    missing: tuple[Missing, ...]
+    controls: tuple[ControlSeen, ...]
 
 
-def examine(folder: Path) -> Examined:
+def examine(folder: Path, root: Path = Path("/")) -> Examined:
     """This machine, with the ``device.yaml`` in ``folder``. Raises ValueError where that file is not right."""
-    engines = look_for(engines_of(read_device_file(folder)))
-    return Examined(inventory(folder, found_of(engines)), engines)
+    own = read_device_file(folder)
+    engines = look_for(engines_of(own))
+    device = inventory(folder, found_of(engines))
+    sensors, missing = readable(root)
+    return Examined(device, engines, sensors, missing, controls_of(own.allow, root))
+
+
+def controls_of(allow: Allow, root: Path) -> tuple[ControlSeen, ...]:
+    """Each power method and profile that this version knows."""
+    found = [
+        *((kind.name, kind.find(root, allow.power_most)) for kind in METHODS),
+        *((kind.name, kind.find(root)) for kind in PROFILES),
+    ]
+    return tuple(ControlSeen(name, name in allow.power, each if isinstance(each, str) else "") for name, each in found)
 
 
 def look_for(engines: Iterable[Engine]) -> tuple[EngineSeen, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from agents.doctor import EngineSeen, Examined, examine
+from agents.doctor import ControlSeen, EngineSeen, Examined, examine
 from agents.places import data_root, device_root
 from orchestrator.errors import UsageError
 from orchestrator.report.grid import Grid, GridCell
@@ -16,6 +16,8 @@ from orchestrator.report.terminal import print_grid
 
 if TYPE_CHECKING:
     from agents.contract.device import Device
+    from agents.telemetry.base import Missing
+    from agents.telemetry.doctor import Readable
 
 
 def show_doctor(*, as_json: bool) -> None:
@@ -33,7 +35,12 @@ def show_doctor(*, as_json: bool) -> None:
 
 
 def grids(examined: Examined) -> list[Grid]:
-    return [machine_grid(examined.device), engines_grid(examined.engines)]
+    return [
+        machine_grid(examined.device),
+        engines_grid(examined.engines),
+        sensors_grid(examined.sensors, examined.missing),
+        controls_grid(examined.controls),
+    ]
 
 
 def machine_grid(device: Device) -> Grid:
@@ -73,3 +80,31 @@ def _texts(seen: EngineSeen) -> tuple[str, str, str, str]:
     if found is None:
         return seen.name, "-", "-", seen.why
     return seen.name, found.version or "not told", ", ".join(found.runtimes) or "not told", found.where
+
+
+def sensors_grid(sensors: Sequence[Readable], missing: Sequence[Missing]) -> Grid:
+    """What telemetry reads, then what it does not, why, and what to do. PURE"""
+    rows = [(GridCell(each.source), GridCell(", ".join(each.quantities)), GridCell("")) for each in sensors]
+    rows += [
+        (
+            GridCell(each.source, failed=True),
+            GridCell(f"not there: {each.why}", failed=True),
+            GridCell(each.todo or "-"),
+        )
+        for each in missing
+    ]
+    return Grid("Sensors", ("source", "tells", "to do"), tuple(rows), 3)
+
+
+def controls_grid(controls: Sequence[ControlSeen]) -> Grid:
+    """A line for each power method and profile. PURE"""
+    rows = tuple(
+        tuple(GridCell(text, failed=bool(each.why)) for text in (each.name, _use(each), each.why or "there"))
+        for each in controls
+    )
+    note = "A control is used only where device.yaml allows it: allow: {power: [NAME]}; else the operator sets limits."
+    return Grid("Power controls", ("control", "allowed", "as found"), rows, 3, (note,))
+
+
+def _use(control: ControlSeen) -> str:
+    return "yes" if control.allowed else "no"
