@@ -7,11 +7,14 @@ import pytest
 from typer.testing import CliRunner
 
 from agents.contract.device import EngineFound
-from agents.device_file import DeviceFile
-from agents.doctor import EngineSeen
+from agents.device_file import Allow, DeviceFile
+from agents.doctor import EngineSeen, controls_of
 from agents.engines import engines_of
+from agents.power import METHODS, PROFILES
+from agents.telemetry.base import Missing
+from agents.telemetry.doctor import Readable
 from orchestrator.cli.app import app
-from orchestrator.cli.doctor import engines_grid, show_doctor
+from orchestrator.cli.doctor import controls_grid, engines_grid, sensors_grid, show_doctor
 from orchestrator.errors import UsageError
 
 ENGINES = [engine.name for engine in engines_of(DeviceFile())]
@@ -64,3 +67,24 @@ def test_an_engine_at_another_place_is_looked_for_there(home: Path) -> None:
     (home / "device" / "device.yaml").write_text("engines: {ollama: {url: 'http://127.0.0.1:9'}}\n")
     done = CliRunner().invoke(app, ["doctor"], catch_exceptions=False)
     assert "http://127.0.0.1:9 does not answer: Connection refused" in done.output
+
+
+def test_sensors_that_are_there_and_what_to_do_about_the_others() -> None:
+    grid = sensors_grid([Readable("cpu", ("cpu_busy",))], [Missing("rapl", "permission denied", "add a udev rule")])
+    assert [tuple(cell.text for cell in row) for row in grid.rows] == [
+        ("cpu", "cpu_busy", ""),
+        ("rapl", "not there: permission denied", "add a udev rule"),
+    ]
+    assert [row[0].failed for row in grid.rows] == [False, True]
+
+
+def test_a_control_is_allowed_or_not_and_there_or_not(home: Path) -> None:
+    (home / "device" / "device.yaml").write_text("allow: {power: [rapl]}\n")
+    seen = {each.name: each for each in controls_of(Allow(power=["rapl"]), home)}  # an empty tree: nothing is there
+    assert set(seen) == {each.name for each in (*METHODS, *PROFILES)}
+    assert [each.name for each in seen.values() if each.allowed] == ["rapl"]
+    assert seen["rapl"].why
+    rows = {row[0].text: (row[1].text, row[2].text) for row in controls_grid(tuple(seen.values())).rows}
+    assert rows["rapl"] == ("yes", seen["rapl"].why)
+    done = CliRunner().invoke(app, ["doctor", "--json"], catch_exceptions=False)
+    assert {each["name"] for each in json.loads(done.output)["controls"] if each["allowed"]} == {"rapl"}
