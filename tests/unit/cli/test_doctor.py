@@ -81,7 +81,7 @@ def test_sensors_that_are_there_and_what_to_do_about_the_others() -> None:
 def test_a_control_is_allowed_or_not_and_there_or_not(home: Path) -> None:
     (home / "device" / "device.yaml").write_text("allow: {power: [rapl]}\n")
     seen = {each.name: each for each in controls_of(Allow(power=["rapl"]), home)}  # an empty tree: nothing is there
-    assert set(seen) == {each.name for each in (*METHODS, *PROFILES)}
+    assert set(seen) == {each.name for each in METHODS} | {each.name for each in PROFILES}
     assert [each.name for each in seen.values() if each.allowed] == ["rapl"]
     assert seen["rapl"].why
     rows = {row[0].text: (row[1].text, row[2].text) for row in controls_grid(tuple(seen.values())).rows}
