@@ -176,6 +176,7 @@ class MachineState:
         "Part of the RAM that the firmware gives to the GPU, asked for", unit="bytes", default=None
     )
     power_limit_w: float | None = column("Power limit asked for", unit="W", default=None)
+    power_profile: str | None = column("Named power profile of the machine asked for", default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,11 @@ class PowerFound:
         looks = (kind.look for kind in METHODS if kind.look is not None)
         return next((watts for look in looks if (watts := look(self.root)) is not None), None)
 
+    def profile_choices(self) -> tuple[str, ...]:
+        """Of all controls that may be set; where none may, of the one that is read."""
+        controls = self.profiles or (() if self.profile is None else (self.profile,))
+        return tuple(dict.fromkeys(name for each in controls for name in each.choices()))
+
     def seen_profile(self) -> str | None:
         return None if self.profile is None else self.profile.profile()
 

@@ -68,6 +68,10 @@ def _split(device: Device) -> str:
 
 
 def _power(device: Device) -> str:
-    if device.power_limit_w is not None:
-        return f"{device.power_limit_w:g} W ({device.power_source})"
-    return f"set by {', '.join(device.power_methods)}" if device.power_methods else "-"
+    """The limit and who says so, the methods that may set it, and the profile."""
+    words = [] if device.power_limit_w is None else [f"{device.power_limit_w:g} W ({device.power_source})"]
+    if device.power_methods:
+        words.append(f"set by {', '.join(device.power_methods)}")
+    if device.power_profile is not None:
+        words.append(device.power_profile)
+    return ", ".join(words) or "-"

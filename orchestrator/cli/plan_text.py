@@ -230,6 +230,7 @@ def _device_data(listed: DevicePlan) -> dict[str, Any]:
             {
                 "dedicated_vram_bytes": each.phase.state.dedicated_vram_bytes,
                 "power_limit_w": each.phase.state.power_limit_w,
+                "power_profile": each.phase.state.power_profile,
                 "reboot_before": each.phase.reboots,
                 "cells": [line.cell_id for line in each.cells],
             }

@@ -1,4 +1,4 @@
-"""``orchestrate results``, ``show`` and ``export``: what is kept, one run, a file for others."""
+"""``orchestrate results`` and ``show``: what is kept, one run."""
 
 from __future__ import annotations
 
@@ -27,10 +27,8 @@ from orchestrator.report.runs import SUMMARY_COLUMNS, RunSummary, runs_table
 from orchestrator.report.runs import show_run as run_grid
 from orchestrator.report.runs import summary_of as run_summary
 from orchestrator.report.terminal import print_grid
-from orchestrator.results import load, schema
 from orchestrator.results.attempt_files import DamagedFileWarning
-from orchestrator.results.export import export, json_lines
-from orchestrator.results.reference import PREFIX
+from orchestrator.results.export import json_lines
 from orchestrator.results.store import Store
 
 if TYPE_CHECKING:
@@ -93,7 +91,10 @@ def failures_of(rows: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def _cell_words(row: dict[str, Any]) -> str:
     parts = [row["engine"], row["model"], row["quantisation"], row["runtime"], row["workload"]]
-    told = (("context_tokens", "ctx"), ("kv_type_k", "kv"), ("dedicated_vram_bytes", "vram"), ("power_limit_w", ""))
+    told = (
+        *(("context_tokens", "ctx"), ("kv_type_k", "kv"), ("dedicated_vram_bytes", "vram")),
+        *(("power_limit_w", ""), ("power_profile", "profile")),
+    )
     parts[4:4] = [f"{word} {label(name, row[name])}".strip() for name, word in told if row[name] is not None]
     return " ".join(str(part) for part in parts if part)
 
@@ -150,18 +151,6 @@ def show_run(name: str, *, as_json: bool) -> None:
         print("\nwithout a figure:")
         for line in failures:
             print(f"  {line}")
-
-
-def export_run(name: str, path: Path, *, table: str, file_format: str | None) -> None:
-    if table not in schema.TABLES:
-        raise UsageError(f"table {table!r}: allowed: {', '.join(schema.TABLES)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}")
-    with damage_told():
-        published = name.startswith(PREFIX)
-        found = load(name, table) if published else Store(data_root()).load(measured_run(name), table)
-    written = export(found, path, file_format)
-    print(f"{written}: {counted(found.num_rows, 'row')} of {table}")
 
 
 @contextmanager

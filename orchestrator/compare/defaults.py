@@ -11,15 +11,15 @@ from orchestrator.compare.pivot import Pivot, pivot
 from orchestrator.compare.trials import SILENT, Row, choose_trials, values_of, varying
 
 MOST_COLUMNS = 6
-METRICS = ("decode_tps", "prompt_tps", "ttft_s")
-_ACROSS = ("dedicated_vram_bytes", "runtime", "power_limit_w", "kv_type", "device", "engine")
+METRICS = ("decode_tps", "prompt_tps", "ttft_s", "seconds_per_image", "iteration_rate")
+_ACROSS = ("dedicated_vram_bytes", "runtime", "power_limit_w", "power_profile", "kv_type", "device", "engine")
 """What is most often compared side by side: these become columns before the others, in this order."""
 _DOWN = ("run", "model", "workload")
 """Never columns here: a best of two models, or of two workloads, says nothing."""
 
 
 def default_pivot(table: pa.Table) -> tuple[Pivot, ...]:
-    """One pivot a metric that the workloads brought: decode rate, prompt rate, time to first token.
+    """One pivot a metric that the workloads brought: decode rate, prompt rate, time to first token, those of images.
 
     Of the axes that vary, those of ``_ACROSS`` become columns (where none of them varies, those with the fewest
     values), as long as there are at most ``MOST_COLUMNS``; others are rows. A workload without a metric (``pp512``

@@ -16,6 +16,8 @@ def state_words(state: MachineState) -> str:
         words.append(f"dedicated VRAM {format_bytes(state.dedicated_vram_bytes)}")
     if state.power_limit_w is not None:
         words.append(f"power limit {state.power_limit_w:g} W")
+    if state.power_profile is not None:
+        words.append(f"power profile {state.power_profile}")
     return ", ".join(words)
 
 
@@ -30,6 +32,10 @@ def ask_words(ask: Ask, device: Device) -> str:
             words += f"; then say so, for it cannot be seen there: orchestrate state {name} --dedicated-vram {size}"
         return words
     limit = f"{state.power_limit_w:g}W"
+    seen = (
+        device.power_source is StateSource.SEEN
+    )  # what is seen counts more than what is said: it has to be this limit
+    note += f" ({device.power_limit_w:g} W is seen there now)" if seen else ""
     return (
         f"set the power limit of {name} to {state.power_limit_w:g} W{note}; then say so:"
         f" orchestrate state {name} --power-limit {limit}"

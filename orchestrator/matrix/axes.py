@@ -202,6 +202,15 @@ AXES: tuple[Axis, ...] = (
         ranged=True,
     ),
     Axis(
+        name="power_profile",
+        part="state",
+        columns=("power_profile",),
+        parse=parse_name,
+        schema=_NAME,
+        help="Power profile by the name that the machine gives it: low-power, balanced, performance ...; no watts",
+        tag="profile",
+    ),
+    Axis(
         name="kv_type",
         part="load",
         columns=("kv_type_k", "kv_type_v"),

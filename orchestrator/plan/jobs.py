@@ -1,10 +1,10 @@
 """Cells x devices x repeats -> jobs in an order that changes the machine as seldom as can be. PURE
 
-On one device: memory split, power limit, engine and runtime, model file, load settings, from dear to cheap; each is
-changed once for each value, and the value that holds already comes first: so reboots are the fewest possible, and
-within them power changes (where all splits have the same limits), engine starts and loads. Splits and power limits
-come in the order of the file; below them groups and repeats are shuffled (seeded), so that a drift of the device does
-not line up with an axis.
+On one device: memory split, power profile, power limit, engine and runtime, model file, load settings, from dear to
+cheap; each is changed once for each value, and the value that holds already comes first: so reboots are the fewest
+possible, and within them power changes (where all splits have the same limits), engine starts and loads. Splits,
+profiles and power limits come in the order of the file; below them groups and repeats are shuffled (seeded), so that
+a drift of the device does not line up with an axis.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.matrix import Cell, Matrix
 from orchestrator.matrix.matrix import Measure, Rounds
 
 Key = TypeVar("Key", bound=Hashable)
-Number = TypeVar("Number", int, float)
+Level = TypeVar("Level", int, float, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def jobs_for_unknown(matrix: Matrix, cells: Iterable[Cell]) -> dict[str | None, 
 
 def state_of(device: Device) -> MachineState:
     """How the device stands."""
-    return MachineState(device.dedicated_vram_bytes, device.power_limit_w)
+    return MachineState(device.dedicated_vram_bytes, device.power_limit_w, device.power_profile)
 
 
 def is_named(device: Device, name: str) -> bool:
@@ -123,14 +123,16 @@ def _states(cells: Sequence[Cell], now: MachineState) -> Iterator[list[Cell]]:
     splits = _grouped(cells, lambda cell: cell.state.dedicated_vram_bytes)
     power = now.power_limit_w
     for split in _held_first(splits, lambda wanted: same_split(wanted, now.dedicated_vram_bytes)):
-        limits = _grouped(splits[split], lambda cell: cell.state.power_limit_w)
-        held = power
-        for limit in _held_first(limits, lambda wanted: same_power(wanted, held)):  # noqa: B023  used at once
-            power = power if limit is None else limit
-            yield limits[limit]
+        profiles = _grouped(splits[split], lambda cell: cell.state.power_profile)
+        for profile in _held_first(profiles, lambda wanted: wanted == now.power_profile):
+            limits = _grouped(profiles[profile], lambda cell: cell.state.power_limit_w)
+            held = power
+            for limit in _held_first(limits, lambda wanted: same_power(wanted, held)):  # noqa: B023  used at once
+                power = power if limit is None else limit
+                yield limits[limit]
 
 
-def _held_first(wanted: Iterable[Number | None], holds: Callable[[Number], bool]) -> list[Number | None]:
+def _held_first(wanted: Iterable[Level | None], holds: Callable[[Level], bool]) -> list[Level | None]:
     """None (as it stands), then the value that holds, then the others in their order."""
     return sorted(wanted, key=lambda value: 0 if value is None else 1 if holds(value) else 2)
 

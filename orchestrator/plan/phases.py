@@ -38,12 +38,21 @@ def phases_of(queue: Sequence[PlannedJob], device: Device | None) -> tuple[Phase
         can = device is None or wanted is None or why_no_split(wanted, device) is None
         known = now.dedicated_vram_bytes is not None
         reboots = can and wanted is not None and known and not same_split(wanted, now.dedicated_vram_bytes)
-        new_power = limit is not None and now.power_limit_w is not None and not same_power(limit, now.power_limit_w)
+        new_limit = limit is not None and now.power_limit_w is not None and not same_power(limit, now.power_limit_w)
+        new_profile = _sets_another(state.power_profile, now.power_profile, device)
         sets = device is not None and (device.sets_split if reboots else bool(device.power_methods))
-        found.append(Phase(state, tuple(jobs), reboots, new_power, (reboots or new_power) and not sets))
+        by_hand = (reboots or new_limit) and not sets
+        found.append(Phase(state, tuple(jobs), reboots, new_limit or new_profile, by_hand))
         now = replace(
             now,
             dedicated_vram_bytes=wanted if can and wanted is not None else now.dedicated_vram_bytes,
             power_limit_w=now.power_limit_w if limit is None else limit,
+            power_profile=state.power_profile or now.power_profile,
         )
     return tuple(found)
+
+
+def _sets_another(wanted: str | None, now: str | None, device: Device | None) -> bool:
+    """Whether the agent sets another power profile; where it may not, jobs that want another one are refused."""
+    may = device is None or (device.sets_profile and wanted in device.power_profiles)
+    return may and wanted is not None and now is not None and wanted != now

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.contract.device import Device, why_no_split
+from agents.contract.device import Device, why_no_profile, why_no_split
 from agents.contract.job import LoadSettings, MachineState
 
 
@@ -14,4 +14,6 @@ def why_refused(load: LoadSettings, state: MachineState, device: Device) -> str 
     runtimes = found[load.engine].runtimes if load.engine in found else ()
     if load.runtime is not None and runtimes and load.runtime not in runtimes:
         return f"{load.engine} on {device.name} has no runtime {load.runtime} (it has {', '.join(runtimes)})"
-    return None if state.dedicated_vram_bytes is None else why_no_split(state.dedicated_vram_bytes, device)
+    split, profile = state.dedicated_vram_bytes, state.power_profile
+    no_split = None if split is None else why_no_split(split, device)
+    return no_split or (None if profile is None else why_no_profile(profile, device))

@@ -18,20 +18,25 @@ from tests.contract.waiting import ended, until
 METHOD = """
 from pathlib import Path
 import agents.power
+from agents.power.base import Kind
 
 class InAFile:
     name = "in-a-file"
 
     def read(self):
-        return float(Path({path!r}).read_text())
+        return {{"limit": float(Path({path!r}).read_text())}}
 
     def bounds(self):
         return 15.0, 120.0
 
-    def set(self, limit_w):
-        Path({path!r}).write_text(str(limit_w))
+    def levels_for(self, limit_w):
+        return {{"limit": limit_w}}
 
-agents.power.METHODS = (InAFile(),)
+    def write(self, levels):
+        Path({path!r}).write_text(str(levels["limit"]))
+
+agents.power.METHODS = (Kind("in-a-file", lambda root, most_w: InAFile()),)
+agents.power.PROFILES = ()
 """
 
 AT_45 = MachineState(power_limit_w=45.0)

@@ -21,7 +21,7 @@ from orchestrator.matrix.units import parse_bytes as bytes_in_a_matrix
 from orchestrator.matrix.units import parse_watts as watts_in_a_matrix
 
 GIB = 2**30
-TOP_KEYS = "name, labels, memory, dedicated_vram, power_limit, allow"
+TOP_KEYS = "name, labels, memory, dedicated_vram, power_limit, memory_bandwidth, allow"
 
 WHOLE = """
 name: bosgame
@@ -77,6 +77,7 @@ def test_where_nothing_is_said_nothing_is_known_and_nothing_allowed(tmp_path: Pa
         ("allow: {reboot: systemctl reboot}\n", "allow.reboot: ", "list"),
         ("allow: {reboot: []}\n", "allow.reboot: ", "at least 1 item"),
         ("allow: {power: ryzenadj}\n", "allow.power: ", "list"),
+        ("allow: {power_most: much}\n", "allow.power_most: ", "watts, such as 80W"),
         ("allow: {power: [1]}\n", "allow.power.0: ", "string"),
         ("- a\n", "the file: ", TOP_KEYS),
         ("just words\n", "the file: ", TOP_KEYS),

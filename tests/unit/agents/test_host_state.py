@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,13 +18,15 @@ from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Support
 from agents.errors import LoadFailed, Unsupported
 from agents.host import Host
 from agents.models.peers import Peers
-from agents.power.base import LimitNotHeld
-from agents.power.holding import PowerHold
-from tests.fakes.power_method import FakePower
+from agents.power.base import Levels, LimitNotHeld
+from agents.power.found import PowerFound
+from agents.power.state import PowerState
+from tests.fakes.power_method import FakePower, FakeProfiles, found_of, kind_of
 from tests.unit.agents.test_contract import a_device
 from tests.unit.agents.test_measure import WORK, Scripted, stream_of
 
 GIB = 2**30
+LEFT = json.dumps({"method": "fake", "levels": {"sustained": 80.0, "burst": 95.0}})
 SEEN, STATED, HELD = StateSource.SEEN, StateSource.STATED, StateSource.HELD
 
 
@@ -64,13 +67,25 @@ def power(engine: ScriptedEngine) -> FakePower:
     return engine.power
 
 
-def a_host(folder: Path, device: Device, engine: ScriptedEngine, power: FakePower | None = None) -> Host:
-    hold = PowerHold([power] if power else [], folder / "power-journal.json")
-    return Host(device, folder, (engine,), power=hold)
+def a_host(
+    folder: Path,
+    device: Device,
+    engine: ScriptedEngine,
+    power: FakePower | None = None,
+    found: PowerFound | None = None,
+) -> Host:
+    found = found or found_of(*([power] if power else []))
+    return Host(device, folder, (engine,), power=PowerState(found, folder))
 
 
-def run(host: Host, split_gib: float | None = None, limit_w: float | None = None, context: int = 1) -> Report:
-    state = MachineState(None if split_gib is None else int(split_gib * GIB), limit_w)
+def run(
+    host: Host,
+    split_gib: float | None = None,
+    limit_w: float | None = None,
+    context: int = 1,
+    profile: str | None = None,
+) -> Report:
+    state = MachineState(None if split_gib is None else int(split_gib * GIB), limit_w, profile)
     load = LoadSettings("embedded", "m", context_tokens=context)
     job = Job("j", 1, "c", "cell", "id", 0, load, WORK, state=state, warmups=0)
     return host.run(job, threading.Event(), lambda phase, live: None)
@@ -179,7 +194,7 @@ def test_a_limit_out_of_bounds_or_without_effect_is_refused_and_the_old_one_hold
     assert "fake takes 15 to 120 W" in refused(run(host, limit_w=200).outcome)
     power.deaf = True
     report = run(host, limit_w=45)
-    assert "45 W was set, and 80 W is read back" in refused(report.outcome)
+    assert "fake takes it without effect: sustained should be 45 W and is 80 W" in refused(report.outcome)
     assert (report.machine.power_limit_seen_w, report.machine.power_limit_source) == (None, None)
     assert (engine.places, power.now_w) == ([], 80.0)
 
@@ -208,28 +223,132 @@ def test_the_peers_of_a_job_reach_the_load(tmp_path: Path, engine: ScriptedEngin
 def this_machine(power: FakePower, monkeypatch: pytest.MonkeyPatch) -> FakePower:
     """A version of Orchestrate that has a method to hold power limits, and no engine."""
     monkeypatch.setattr("agents.host.engines_of", lambda _: ())
-    monkeypatch.setattr("agents.host.METHODS", (power,))
-    monkeypatch.setattr("agents.inventory.METHODS", (power,))
+    monkeypatch.setattr("agents.power.found.METHODS", (kind_of(power),))
+    monkeypatch.setattr("agents.power.found.PROFILES", ())
     return power
 
 
 def test_what_an_earlier_process_set_is_taken_back_at_the_start(tmp_path: Path, this_machine: FakePower) -> None:
     (tmp_path / "device.yaml").write_text("allow: {power: [fake]}\n")
     this_machine.now_w = 40.0
-    (tmp_path / "power-journal.json").write_text(json.dumps({"method": "fake", "old_w": 80.0}))
+    (tmp_path / "power-journal.json").write_text(LEFT)
     host = Host.of_this_machine(tmp_path)
-    assert (this_machine.now_w, host.power.methods, host.device.power_methods) == (80.0, ("fake",), ("fake",))
+    assert (this_machine.now_w, host.power.limit.methods, host.device.power_methods) == (80.0, ("fake",), ("fake",))
     assert not (tmp_path / "power-journal.json").exists()
 
 
 def test_a_method_that_the_owner_does_not_name_is_never_used(tmp_path: Path, this_machine: FakePower) -> None:
     host = Host.of_this_machine(tmp_path)
-    assert host.power.methods == ()
+    assert host.power.limit.methods == ()
     assert "no method is allowed to hold" in refused(run(host, limit_w=40).outcome)
     assert this_machine.sets == []
 
 
 def test_what_cannot_be_taken_back_keeps_the_device_from_starting(tmp_path: Path, this_machine: FakePower) -> None:
-    (tmp_path / "power-journal.json").write_text(json.dumps({"method": "fake", "old_w": 80.0}))
+    (tmp_path / "power-journal.json").write_text(LEFT)
     with pytest.raises(LimitNotHeld, match="allows fake no more"):
         Host.of_this_machine(tmp_path)
+
+
+class Shown(ScriptedEngine):
+    """Something happens on the machine while its session streams."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        super().__init__()
+        self.happens = happens
+
+    def load(self, settings: LoadSettings, place: LoadPlace) -> Scripted:
+        session = super().load(settings, place)
+        stream = session.stream
+
+        def streamed(*arguments: Any, **named: Any) -> Any:
+            self.happens()
+            return stream(*arguments, **named)
+
+        session.stream = streamed  # type: ignore[method-assign]
+        return session
+
+
+def test_a_limit_that_the_firmware_takes_back_is_told_and_the_job_fails(tmp_path: Path, power: FakePower) -> None:
+    def firmware() -> None:
+        power.burst_w = 71.0
+
+    host = a_host(tmp_path, APU, Shown(firmware), power)
+    report = run(host, limit_w=45)
+    assert isinstance(report.outcome, Failed) and report.outcome.cause is Cause.WRONG_STATE
+    assert report.outcome.detail == ("the power state was not held to the end: fake: burst should be 45 W and is 71 W")
+    assert len(report.outcome.trials) == 1
+    assert report.machine.power_limit_source is None  # it is said of no figure that it was held
+    assert power.stands_w == (45.0, 71.0) and (tmp_path / "power-journal.json").exists()
+    host.power.release()
+    assert power.stands_w == (80.0, 95.0)
+
+
+def test_a_limit_that_is_seen_is_read_again_for_each_row(
+    tmp_path: Path, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = [60.0]
+    kind = replace(kind_of(FakePower()), look=lambda root: shown[0])
+    monkeypatch.setattr("agents.power.found.METHODS", (kind,))
+    host = a_host(tmp_path, replace(APU, power_limit_w=60.0, power_source=SEEN), engine)
+    assert isinstance(run(host, limit_w=60).outcome, Measured)
+    shown[0] = 45.0
+    report = run(host)
+    assert (report.machine.power_limit_seen_w, report.machine.power_limit_source) == (45.0, SEEN)
+    assert "and 45 W is seen: set it" in refused(run(host, limit_w=60).outcome)
+
+
+def test_a_profile_is_held_and_comes_back(tmp_path: Path, engine: ScriptedEngine) -> None:
+    profiles = FakeProfiles()
+    host = a_host(tmp_path, APU, engine, found=found_of(profiles=profiles, may_set_profile=True))
+    report = run(host, profile="performance")
+    assert isinstance(report.outcome, Measured)
+    assert (report.machine.power_profile_seen, report.machine.power_profile_source) == ("performance", HELD)
+    free = run(host)
+    assert (free.machine.power_profile_seen, free.machine.power_profile_source) == ("balanced", SEEN)
+    assert profiles.sets == ["performance", "balanced"]
+    assert "fake-profile has low-power, balanced, performance" in refused(run(host, profile="turbo").outcome)
+    assert list(tmp_path.glob("*-journal.json")) == []
+
+
+def test_a_profile_that_nobody_may_set_is_the_one_that_stands_or_refused(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    profiles = FakeProfiles()
+    host = a_host(tmp_path, APU, engine, found=found_of(profiles=profiles))
+    assert isinstance(run(host, profile="balanced").outcome, Measured)
+    assert "the power profile of bosgame is balanced; the cell asks for performance: choose it there" in refused(
+        run(host, profile="performance").outcome
+    )
+    assert "of bosgame cannot be seen" in refused(run(a_host(tmp_path, APU, engine), profile="quiet").outcome)
+    assert profiles.sets == []
+
+
+def test_a_profile_that_could_not_be_put_back_is_not_left(tmp_path: Path, engine: ScriptedEngine) -> None:
+    profiles = FakeProfiles(now="custom")
+    host = a_host(tmp_path, APU, engine, found=found_of(profiles=profiles, may_set_profile=True))
+    assert "custom stands now, and could not be put back" in refused(run(host, profile="performance").outcome)
+    assert profiles.sets == []
+
+
+def test_a_limit_is_set_after_a_profile_and_taken_back_before_it(
+    tmp_path: Path, engine: ScriptedEngine, power: FakePower
+) -> None:
+    """Firmware sets limits of its own with each profile."""
+    own = {"low-power": 30.0, "balanced": 80.0, "performance": 110.0}
+
+    class Firmware(FakeProfiles):
+        def write(self, levels: Levels) -> None:
+            super().write(levels)
+            power.now_w = power.burst_w = own[self.now]
+
+    profiles = Firmware()
+    power.burst_w = 80.0
+    host = a_host(tmp_path, APU, engine, found=found_of(power, profiles=profiles, may_set_profile=True))
+    for profile in ("performance", "low-power"):
+        report = run(host, limit_w=45, profile=profile)
+        assert isinstance(report.outcome, Measured)
+        assert power.stands_w == (45.0, 45.0) and profiles.now == profile
+    host.power.release()
+    assert power.sets == [45.0, 110.0, 45.0, 30.0]
+    assert (power.stands_w, profiles.now) == ((80.0, 80.0), "balanced")

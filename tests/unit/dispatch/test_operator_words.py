@@ -86,3 +86,12 @@ def test_what_is_asked_can_be_followed(ask: Ask, device: Device, words: str) -> 
 )
 def test_what_to_say_where_it_cannot_be_done(ask: Ask, words: str) -> None:
     assert cannot_words(ask, SEEN) == words
+
+
+def test_a_profile_is_told_and_a_limit_that_is_seen_too() -> None:
+    assert state_words(MachineState(None, 80.0, "quiet")) == "power limit 80 W, power profile quiet"
+    shows = replace(SEEN, power_limit_w=35.0, power_source=StateSource.SEEN)
+    assert ask_words(asked(None, 45.0, Change.OPERATOR), shows) == (
+        "set the power limit of mini to 45 W (35 W is seen there now); then say so:"
+        " orchestrate state mini --power-limit 45W"
+    )

@@ -135,14 +135,14 @@ def test_a_cell_asks_for_what_the_file_says() -> None:
         "axes: {model: tiny:qwen3vl, quantization: q8_0, runtime: CPU, context: 4K, kv_type: q8_0/f16,"
         " flash_attention: yes, gpu_layers: all, threads: 2, batch: 2K, micro_batch: 512, mmap: off,"
         " keep_in_memory: no, kv_offload: true,"
-        " dedicated_vram: 512M, power_limit: 80W, workload: tg128@d4K, device: lab-1}"
+        " dedicated_vram: 512M, power_limit: 80W, power_profile: low-power, workload: tg128@d4K, device: lab-1}"
     )
     assert cell.load == LoadSettings(
         engine="embedded", model="tiny:qwen3vl", quantisation="Q8_0", runtime=Runtime.CPU, context_tokens=4096,
         kv_type_k="q8_0", kv_type_v="f16", flash_attention=True, gpu_layers=-1, threads=2, batch_tokens=2048,
         micro_batch_tokens=512, mmap=False, keep_in_memory=False, kv_offload=True, source=ModelSource(tiny="qwen3vl"),
     )  # fmt: skip
-    assert cell.state == MachineState(dedicated_vram_bytes=512 * 1024**2, power_limit_w=80.0)
+    assert cell.state == MachineState(512 * 1024**2, power_limit_w=80.0, power_profile="low-power")
     assert cell.workload == Synthetic("tg128@d4096", 0, 128, 4096)
     assert cell.device == "lab-1"
     assert set(cell.values) == {axis.name for axis in AXES}

@@ -121,3 +121,38 @@ def test_what_is_not_asked_for_stays_as_it_was() -> None:
     assert [each.new_power for each in phases_of(mixed, None)] == [False, False, False]
     assert [each.new_power for each in phases_of(mixed, replace(DEVICE, power_limit_w=55.0))] == [True, False, False]
     assert phases_of((), None) == phases_of((), SMALL) == ()
+
+
+HAS_PROFILES = replace(DEVICE, power_profile="balanced", power_profiles=("balanced", "performance"))
+
+
+@pytest.mark.parametrize(
+    ("device", "phases"),
+    [
+        (  # the profile is changed once, and the limits within it
+            replace(HAS_PROFILES, sets_profile=True, power_methods=("rapl",), power_limit_w=45.0),
+            [("balanced", 45, False), ("balanced", 28, True), ("performance", 28, True), ("performance", 45, True)],
+        ),
+        (  # cells of a profile that the owner does not let the agent choose are refused: nothing is set for it
+            replace(HAS_PROFILES, power_methods=("rapl",), power_limit_w=45.0),
+            [("balanced", 45, False), ("balanced", 28, True), ("performance", 28, False), ("performance", 45, True)],
+        ),
+        (
+            None,
+            [("performance", 28, False), ("performance", 45, True), ("balanced", 45, True), ("balanced", 28, True)],
+        ),
+    ],
+)
+def test_profiles_come_between_splits_and_limits(device: Device | None, phases: list[tuple[str, float, bool]]) -> None:
+    found = phases_of(queue_of("power_profile: [performance, balanced], power_limit: [28W, 45W]", device), device)
+    assert [(each.state.power_profile, each.state.power_limit_w, each.new_power) for each in found] == phases
+    assert not any(each.by_hand for each in found) or device is None
+
+
+def test_a_profile_that_the_agent_sets_needs_no_hand() -> None:
+    device = replace(HAS_PROFILES, sets_profile=True)
+    found = phases_of(queue_of("power_profile: [performance, balanced]", device), device)
+    assert [(each.state.power_profile, each.new_power, each.by_hand) for each in found] == [
+        ("balanced", False, False),
+        ("performance", True, False),
+    ]

@@ -11,6 +11,7 @@ from tests.unit.results.attempts_made_up import DEVICE
 
 GIB = 2**30
 BARE = replace(DEVICE, engines=(), dedicated_vram_bytes=None)
+QUIET = replace(DEVICE, power_profile="quiet", power_profiles=("cool", "quiet"))
 SPLIT = replace(DEVICE, dedicated_vram_bytes=32 * GIB)
 NAMELESS = replace(DEVICE, engines=(EngineFound("embedded", "b1", (), "here"),))
 
@@ -30,6 +31,26 @@ NAMELESS = replace(DEVICE, engines=(EngineFound("embedded", "b1", (), "here"),))
         ),
         (LoadSettings("embedded", "m", runtime=Runtime.CUDA), MachineState(), NAMELESS, None),  # it does not tell
         (LoadSettings("embedded", "m"), MachineState(power_limit_w=80.0), DEVICE, None),  # an operator can set it
+        (LoadSettings("embedded", "m"), MachineState(power_profile="quiet"), QUIET, None),
+        (LoadSettings("embedded", "m"), MachineState(power_profile="cool"), replace(QUIET, sets_profile=True), None),
+        (
+            LoadSettings("embedded", "m"),
+            MachineState(power_profile="turbo"),
+            replace(QUIET, sets_profile=True),
+            "laptop has power profiles cool, quiet; asked for: turbo",
+        ),
+        (
+            LoadSettings("embedded", "m"),
+            MachineState(power_profile="cool"),
+            QUIET,
+            "the power profile of laptop is quiet, and its owner allows no method to hold one; asked for: cool",
+        ),
+        (
+            LoadSettings("embedded", "m"),
+            MachineState(power_profile="cool"),
+            DEVICE,
+            "the power profile of laptop cannot be seen, and its owner allows no method to hold one; asked for: cool",
+        ),
         (LoadSettings("embedded", "m"), MachineState(dedicated_vram_bytes=GIB), BARE, None),
         (LoadSettings("embedded", "m"), MachineState(dedicated_vram_bytes=GIB), SPLIT, None),
         (
