@@ -89,6 +89,9 @@ class AmdGpu:
     def read(self) -> Sequence[Value]:
         values = {quantity: scaled(file.number(), scale) for quantity, file, scale in self._files}
         values |= {quantity: chosen_state_hz(file.data()) for quantity, file in self._states}
+        for quantity in _TEMPERATURES.values():
+            if values.get(quantity) == 0:  # a card without this sensor shows 0
+                values[quantity] = None
         for quantity, value in self._read_metrics().items():
             if values.get(quantity) is None:
                 values[quantity] = value

@@ -66,6 +66,12 @@ def test_a_table_of_an_unknown_version_is_told_once(tmp_path: Path) -> None:
     assert read(source)[Q.GPU_BUSY] == 12
 
 
+def test_a_sensor_that_a_card_has_not_shows_0(tmp_path: Path) -> None:
+    files(amd_card(tmp_path) / "hwmon/hwmon2", {"temp3_input": 0})
+    (source,), _ = AmdGpus().find(tmp_path)
+    assert read(source)[Q.MEMORY_TEMPERATURE] is None
+
+
 def test_two_cards(tmp_path: Path) -> None:
     amd_card(tmp_path, 10)
     amd_apu(tmp_path, 2)
