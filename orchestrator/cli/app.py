@@ -103,6 +103,17 @@ def doctor(as_json: Json = False) -> None:
 
 
 @app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print one reading and end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what this device does now: load, memory, clocks, power, temperatures. Ctrl-C ends it."""
+    from orchestrator.cli.top import show_top
+
+    show_top(once=once, as_json=as_json)
+
+
+@app.command()
 def pause(run: Run = "latest", address: Address = None) -> None:
     """Send nothing more of a run; what is being measured ends well. `resume` goes on."""
     from orchestrator.cli.fleet import set_run
@@ -197,14 +208,22 @@ def show(run: Run = "latest", as_json: Json = False) -> None:
 @app.command()
 def export(
     run: Run,
-    to: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; its ending says the format.")],
+    to: Annotated[
+        Path | None,
+        typer.Argument(metavar="PATH", help="File to write; its ending says the format.", show_default=False),
+    ] = None,
     table: Annotated[str, typer.Option(help="trials, tokens, steps, readings or devices.")] = "trials",
-    file_format: Annotated[str | None, typer.Option("--format", help="parquet, arrow, csv or jsonl.")] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="parquet, arrow, csv, jsonl; or llama-bench, its JSON.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH", help="The same as PATH.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="llama-bench: AXIS=VALUE, only these cells.")] = None,
+    build: Annotated[str | None, typer.Option(help="llama-bench: name to write as the build's commit.")] = None,
 ) -> None:
-    """Write a run's table as Parquet, Arrow IPC, CSV or JSON lines."""
-    from orchestrator.cli.results import export_run
+    """Write a run's table as Parquet, Arrow IPC, CSV or JSON lines; or its synthetic workloads as llama-bench does."""
+    from orchestrator.cli.export import export_run
 
-    export_run(run, to, table=table, file_format=file_format)
+    export_run(run, to, output, table=table, file_format=file_format, where=where or [], build=build)
 
 
 @app.command(name="import")
