@@ -6,8 +6,10 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 _WHO = ("--who=orchestrate", "--why=a benchmark runs", "--mode=block")
 _ES_CONTINUOUS, _ES_SYSTEM_REQUIRED = 0x80000000, 0x00000001  # of SetThreadExecutionState
@@ -31,47 +33,61 @@ class Awake:
     """From the first ``hold`` to ``close``, or to the end of this process. Where nothing can be held, nothing is."""
 
     def __init__(self, tries: Sequence[Sequence[str]] | None = None) -> None:
-        self._tries = commands(platform.system(), os.getpid()) if tries is None else tries
+        self._tries = _usable() if tries is None else tuple(tries)
         self._child: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
 
     def hold(self) -> None:
-        """Called at each job: a program that has ended meanwhile had no right to do it, and the next one is tried."""
+        """Called at each job. Returns at once: a program that has no right to do it ends, and the next one is tried."""
         if platform.system() == "Windows":
-            self._windows(_ES_CONTINUOUS | _ES_SYSTEM_REQUIRED)
-        if self._child is not None and self._child.poll() is None:
-            return
-        self._reap()
-        while self._tries and self._child is None:
-            command, self._tries = self._tries[0], self._tries[1:]
-            if shutil.which(command[0]) is None:
-                continue
-            with suppress(OSError):
-                self._child = subprocess.Popen(
+            _windows(_ES_CONTINUOUS | _ES_SYSTEM_REQUIRED)
+        if self._thread is None and any(shutil.which(command[0]) for command in self._tries):
+            self._thread = threading.Thread(target=self._run, name="awake", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        """Waits for each program's end: no zombie stays, and a program that ends early makes room for the next one."""
+        for command in self._tries:
+            try:
+                child = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
                 )
-
-    @property
-    def held(self) -> bool:
-        return self._child is not None and self._child.poll() is None
-
-    def close(self) -> None:
-        if platform.system() == "Windows":
-            self._windows(_ES_CONTINUOUS)
-        if self._child is not None:
-            self._child.terminate()
-        self._reap()
-
-    def _reap(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
+            except OSError:
+                continue
+            self._child = child
+            if self._closed.is_set():
+                child.terminate()
+            child.wait()
             if child.stdin is not None:
                 with suppress(OSError):
                     child.stdin.close()
-            child.wait()
+            if self._closed.is_set():
+                return
 
-    @staticmethod
-    def _windows(state: int) -> None:
-        """For the thread that calls: the one that jobs run on lives as long as the process."""
-        import ctypes
+    @property
+    def held(self) -> bool:
+        return self._child is not None and self._child.returncode is None
 
-        getattr(ctypes, "windll").kernel32.SetThreadExecutionState(state)  # noqa: B009  not there elsewhere
+    def close(self) -> None:
+        self._closed.set()
+        if platform.system() == "Windows":
+            _windows(_ES_CONTINUOUS)
+        if self._thread is not None:
+            if self._child is not None:
+                self._child.terminate()
+            self._thread.join()
+
+
+def _usable() -> tuple[tuple[str, ...], ...]:
+    system = platform.system()
+    if system == "Linux" and not Path("/run/systemd/system").is_dir():  # sd_booted(3): nobody to ask, as in a container
+        return ()
+    return commands(system, os.getpid())
+
+
+def _windows(state: int) -> None:
+    """For the thread that calls: the one that jobs run on lives as long as the process."""
+    import ctypes
+
+    getattr(ctypes, "windll").kernel32.SetThreadExecutionState(state)  # noqa: B009  not there elsewhere

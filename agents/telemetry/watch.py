@@ -99,6 +99,7 @@ class Watch:
     _rest: _Rest | None = None
     _patience_s: float = PATIENCE_S
     _was_disturbed: bool = False
+    _found: bool = False  # the sources have been looked for
     _disturbed_by: str | None = None
 
     @classmethod
@@ -229,8 +230,9 @@ class Watch:
     def _take(self) -> None:
         batch = self.sampler.take()
         self._rows += batch.rows
-        for each in batch.missing:
-            sys.stderr.write(f"telemetry: {each.source}: {each.why}{'; ' if each.todo else ''}{each.todo}\n")
+        for each in batch.missing if self._found else ():  # what was never there is the doctor's to tell
+            sys.stderr.write(f"telemetry: {each.source}: {each.why}\n")
+        self._found = True
 
     def _series(self) -> Series:
         return Series(self._readings(self._rows))
