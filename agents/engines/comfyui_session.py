@@ -31,16 +31,15 @@ STATS_S = 3.0  # for an answer about memory
 LOOK_S = 0.1  # how late a cancel or a time-out may be noticed
 SETTLE_S = 2.0  # between the success of a run and the engine's last message of it
 MOST_FRAME_BYTES = 64 * 1024**2  # previews come over the same socket
-PREVIEW = b""  # what is kept of a binary frame
 
 
 @dataclass
 class _Watched:
-    """What came over the socket: ``frames`` for the live view, ``messages`` for what they mean."""
+    """What came over the socket; ``steps`` are those of them that the live view counts."""
 
     sent: Sent
     prompt_id: str = ""
-    frames: list[tuple[int, bytes]] = field(default_factory=list)
+    steps: list[tuple[int, bytes]] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
 
     def has_begun(self) -> bool:
@@ -69,7 +68,7 @@ class ComfySession:
         client_id = uuid.uuid4().hex
         with self._socket(client_id, limits) as socket, polled(self._stats) as most:
             watched = _Watched(Sent(self._clock.monotonic_ns(), self._clock.unix_s()))
-            progress.follow(watched.frames)
+            progress.follow(watched.steps)
             watched.prompt_id = self._submit(graph, client_id)
             try:
                 run = self._watch(socket, watched, limits, cancelled)
@@ -164,10 +163,11 @@ class ComfySession:
         except TimeoutError:
             return None
         at_ns = self._clock.monotonic_ns()
-        watched.frames.append((at_ns, PREVIEW if isinstance(frame, bytes) else frame.encode()))
-        message = None if isinstance(frame, bytes) else message_of(at_ns, frame)
+        message = None if isinstance(frame, bytes) else message_of(at_ns, frame)  # bytes: a preview
         if message is not None:
             watched.messages.append(message)
+            if message.kind == "progress":
+                watched.steps.append((at_ns, b""))
         return message
 
     def _refuse_late(self, watched: _Watched, limits: Limits) -> None:

@@ -7,12 +7,14 @@ from orchestrator.dispatch.happenings import Figures, JobEnded, JobName
 
 
 def figures_words(figures: Figures | None) -> str:
-    """The figures of one trial in a line: ``42.9 tok/s, first token 0.34 s, prompt 512 tok/s``."""
+    """The figures of one trial in a line: ``42.9 tok/s, first token 0.34 s, prompt 512 tok/s``; ``4.40 s/image``."""
     if figures is None:
         return "no figures"
     parts = [f"{figures.decode_tps:.2f} tok/s"] if figures.decode_tps else []
     parts += [f"first token {figures.ttft_s:.3f} s"] if figures.ttft_s is not None else []
     parts += [f"prompt {figures.prompt_tps:.1f} tok/s"] if figures.prompt_tps else []
+    parts += [f"{figures.seconds_per_image:.2f} s/image"] if figures.seconds_per_image else []
+    parts += [f"{figures.iterations_per_s:.2f} iterations/s"] if figures.iterations_per_s else []
     parts += [f"flagged: {', '.join(figures.flags)}"] if figures.flags else []
     return ", ".join(parts) or "no figures"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agents.contract.rates import decode_tps, prompt_tps, ttft_s
+from agents.contract.rates import decode_tps, iteration_rate, prompt_tps, seconds_per_image, ttft_s
 from agents.contract.report import Cause, Failed, Measured, Refused, Report
 
 
@@ -32,6 +32,8 @@ class Figures:
     decode_tps: float | None
     prompt_tps: float | None
     flags: tuple[str, ...]
+    seconds_per_image: float | None = None
+    iterations_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ def ended(report: Report, job: JobName, device: DeviceName, *, final: bool) -> J
         trial = outcome.trials[-1]
         # llama.cpp tells a rate for the one token that a prompt of one leaves to compute: it says nothing
         prompt = prompt_tps(trial) if trial.engine.prompt_tokens != 1 else None
-        figures = Figures(ttft_s(trial), decode_tps(trial), prompt, tuple(map(str, trial.flags)))
+        flags = tuple(map(str, trial.flags))
+        image = seconds_per_image(trial), iteration_rate(trial)
+        figures = Figures(ttft_s(trial), decode_tps(trial), prompt, flags, *image)
     seconds = report.ended_unix_s - report.started_unix_s
     return JobEnded(job, device, report.attempt, final, outcome.kind, cause, detail, figures, seconds)

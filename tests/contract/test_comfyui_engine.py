@@ -21,6 +21,7 @@ from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, refuse_what_it_cannot
 from agents.engines.comfyui import ComfyUI
 from agents.engines.comfyui_session import ComfySession
+from agents.engines.http_session import HttpSession
 from agents.errors import AgentError, EngineLost, LoadFailed, RequestFailed, Unsupported
 from agents.measure import WARMUP_NONCE, measure
 from tests.fakes.comfy_server import ComfyServer, Deed, Raw, Script, recorded, run
@@ -281,7 +282,7 @@ def test_a_cancel_interrupts_the_run(place: LoadPlace) -> None:
         threading.Thread(target=cancel_at, args=(live,), daemon=True).start()
 
     def cancel_at(live: Any) -> None:
-        while live.reads < 3:
+        while live.reads < 2:
             threading.Event().wait(0.01)
         cancelled.set()
 
@@ -304,3 +305,17 @@ def test_closing_empties_the_server_and_never_raises(server: ComfyServer, place:
     session.check_alive()
     session.close()
     assert len(server.bodies("POST /free")) == 2
+
+
+def test_sessions_refuse_each_others_work(server: ComfyServer, place: LoadPlace) -> None:
+    """An engine that is loaded already is not asked again what it can do."""
+    session = engine(server.url).load(SETTINGS, place)
+    with pytest.raises(Unsupported, match="runs workflows alone"):
+        trials_of(session, job(Chat("hi", "Say hi.", 4)))
+    text = HttpSession(session.loaded, session.request_for, session.check_alive, session.close)
+    with pytest.raises(Unsupported, match="comfyui makes no images"):
+        list(measure(job(), text, 0, threading.Event(), lambda phase, live: None))
+
+
+def test_a_job_travels_with_its_graph() -> None:
+    assert from_json(Job, to_json(job())) == job()

@@ -8,7 +8,7 @@ from agents.contract.measure import EngineTimings, Flag, Trial
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
 from orchestrator.cli.words import cell_words, counted, figures_words, first_line, hms, outcome_words
 from tests.unit.cli.happened import JOBS, ended
-from tests.unit.results.attempts_made_up import LOADED, trial
+from tests.unit.results.attempts_made_up import LOADED, image_trial, trial
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,7 @@ def test_the_first_line(text: str, line: str) -> None:
         (replace(trial(tokens=1), engine=EngineTimings()), "first token 0.500 s"),
         (replace(trial(tokens=0), engine=EngineTimings()), "no figures"),
         (replace(trial(), engine=EngineTimings()), "10.00 tok/s, first token 0.500 s"),
+        (image_trial(), "1.50 s/image, 2.00 iterations/s"),
     ],
 )
 def test_the_figures_of_a_trial(measured: Trial, words: str) -> None:

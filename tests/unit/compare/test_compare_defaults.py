@@ -64,3 +64,27 @@ def test_a_run_in_which_everything_failed_has_a_table_too() -> None:
     assert [cell.text for row in pivot_grid(made).rows for cell in row] == ["m", "does not load: VRAM"]
     (empty,) = default_pivot(trials())
     assert pivot_grid(empty).rows == ()
+
+
+def test_image_runs_are_compared_by_time_and_by_steps() -> None:
+    table = trials(
+        *(
+            {
+                "stop": None,
+                "workload": workload,
+                "device": device,
+                "seconds_per_image": 4.0 * slow,
+                "iteration_rate": 5.0 / slow,
+            }
+            for workload, (device, slow) in product(["one", "four"], [("a", 1), ("b", 2)])
+        )
+    )
+    times, rates = default_pivot(table)
+    assert (times.metric.name, rates.metric.name) == ("seconds_per_image", "iteration_rate")
+    for made in (times, rates):
+        assert {place for place, cell in made.cells.items() if cell.best} == {
+            ((name,), ("a",)) for name in ("one", "four")
+        }
+    grid = pivot_grid(times)
+    assert [cell.text for cell in grid.rows[0]] == ["four", "4.00 x1.00", "8.00 x2.00"]
+    assert grid.title.startswith("seconds_per_image, s/image: Workflow sent to its success received")
