@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.power.base import Levels, LimitNotHeld, ProfileKind, ProfileMethod
+from agents.power.sysfs import write_once
 
 KEY = "platform_profile"
 
@@ -43,10 +44,8 @@ class PlatformProfile:
     def write(self, levels: Levels) -> None:
         path = self.folder / KEY
         try:
-            with path.open("r+", encoding="ascii") as file:
-                file.write(f"{levels[KEY]}\n")
-                file.truncate()
-        except (OSError, KeyError) as error:
+            write_once(path, f"{levels[KEY]}\n")
+        except (OSError, KeyError, ValueError) as error:
             raise LimitNotHeld(f"{path}: {levels.get(KEY)} cannot be written: {error}") from error
 
     def levels_for(self, profile: str) -> Levels:

@@ -33,7 +33,7 @@ class PowerState:
 
     def enter(self, wanted: MachineState, device: Device) -> None:
         """Raises LimitNotHeld where the machine is not in the state, and cannot be brought there."""
-        if wanted.power_profile != self.profile.profile:
+        if self.profile.methods and wanted.power_profile != self.profile.profile:
             self.limit.release()
         self._enter_profile(wanted.power_profile, device)
         self._enter_limit(wanted.power_limit_w, device)

@@ -53,11 +53,18 @@ def seen_w(path: Path) -> float | None:
 def write_w(path: Path, limit_w: float) -> None:
     """Raises LimitNotHeld."""
     try:
-        with path.open("r+", encoding="ascii") as file:  # never makes a file where the kernel has none
-            file.write(f"{round(limit_w * 1e6)}\n")
-            file.truncate()
+        write_once(path, f"{round(limit_w * 1e6)}\n")
     except OSError as error:
         raise LimitNotHeld(f"{path}: {limit_w:g} W cannot be written: {error.strerror or error}") from error
+
+
+def write_once(path: Path, text: str) -> None:
+    """By one system call, which the kernel takes as one value; never makes a file where it has none. Raises OSError."""
+    file = os.open(path, os.O_WRONLY | os.O_TRUNC)
+    try:
+        os.write(file, text.encode("ascii"))
+    finally:
+        os.close(file)
 
 
 def why_not_writable(files: Mapping[str, Path]) -> str | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,10 +17,10 @@ from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Support
 from agents.errors import LoadFailed, Unsupported
 from agents.host import Host
 from agents.models.peers import Peers
-from agents.power.base import Levels, LimitNotHeld
+from agents.power.base import LimitNotHeld
 from agents.power.found import PowerFound
 from agents.power.state import PowerState
-from tests.fakes.power_method import FakePower, FakeProfiles, found_of, kind_of
+from tests.fakes.power_method import FakePower, found_of, kind_of
 from tests.unit.agents.test_contract import a_device
 from tests.unit.agents.test_measure import WORK, Scripted, stream_of
 
@@ -248,107 +247,3 @@ def test_what_cannot_be_taken_back_keeps_the_device_from_starting(tmp_path: Path
     (tmp_path / "power-journal.json").write_text(LEFT)
     with pytest.raises(LimitNotHeld, match="allows fake no more"):
         Host.of_this_machine(tmp_path)
-
-
-class Shown(ScriptedEngine):
-    """Something happens on the machine while its session streams."""
-
-    def __init__(self, happens: Callable[[], None]) -> None:
-        super().__init__()
-        self.happens = happens
-
-    def load(self, settings: LoadSettings, place: LoadPlace) -> Scripted:
-        session = super().load(settings, place)
-        stream = session.stream
-
-        def streamed(*arguments: Any, **named: Any) -> Any:
-            self.happens()
-            return stream(*arguments, **named)
-
-        session.stream = streamed  # type: ignore[method-assign]
-        return session
-
-
-def test_a_limit_that_the_firmware_takes_back_is_told_and_the_job_fails(tmp_path: Path, power: FakePower) -> None:
-    def firmware() -> None:
-        power.burst_w = 71.0
-
-    host = a_host(tmp_path, APU, Shown(firmware), power)
-    report = run(host, limit_w=45)
-    assert isinstance(report.outcome, Failed) and report.outcome.cause is Cause.WRONG_STATE
-    assert report.outcome.detail == ("the power state was not held to the end: fake: burst should be 45 W and is 71 W")
-    assert len(report.outcome.trials) == 1
-    assert report.machine.power_limit_source is None  # it is said of no figure that it was held
-    assert power.stands_w == (45.0, 71.0) and (tmp_path / "power-journal.json").exists()
-    host.power.release()
-    assert power.stands_w == (80.0, 95.0)
-
-
-def test_a_limit_that_is_seen_is_read_again_for_each_row(
-    tmp_path: Path, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = [60.0]
-    kind = replace(kind_of(FakePower()), look=lambda root: shown[0])
-    monkeypatch.setattr("agents.power.found.METHODS", (kind,))
-    host = a_host(tmp_path, replace(APU, power_limit_w=60.0, power_source=SEEN), engine)
-    assert isinstance(run(host, limit_w=60).outcome, Measured)
-    shown[0] = 45.0
-    report = run(host)
-    assert (report.machine.power_limit_seen_w, report.machine.power_limit_source) == (45.0, SEEN)
-    assert "and 45 W is seen: set it" in refused(run(host, limit_w=60).outcome)
-
-
-def test_a_profile_is_held_and_comes_back(tmp_path: Path, engine: ScriptedEngine) -> None:
-    profiles = FakeProfiles()
-    host = a_host(tmp_path, APU, engine, found=found_of(profiles=profiles, may_set_profile=True))
-    report = run(host, profile="performance")
-    assert isinstance(report.outcome, Measured)
-    assert (report.machine.power_profile_seen, report.machine.power_profile_source) == ("performance", HELD)
-    free = run(host)
-    assert (free.machine.power_profile_seen, free.machine.power_profile_source) == ("balanced", SEEN)
-    assert profiles.sets == ["performance", "balanced"]
-    assert "fake-profile has low-power, balanced, performance" in refused(run(host, profile="turbo").outcome)
-    assert list(tmp_path.glob("*-journal.json")) == []
-
-
-def test_a_profile_that_nobody_may_set_is_the_one_that_stands_or_refused(
-    tmp_path: Path, engine: ScriptedEngine
-) -> None:
-    profiles = FakeProfiles()
-    host = a_host(tmp_path, APU, engine, found=found_of(profiles=profiles))
-    assert isinstance(run(host, profile="balanced").outcome, Measured)
-    assert "the power profile of bosgame is balanced; the cell asks for performance: choose it there" in refused(
-        run(host, profile="performance").outcome
-    )
-    assert "of bosgame cannot be seen" in refused(run(a_host(tmp_path, APU, engine), profile="quiet").outcome)
-    assert profiles.sets == []
-
-
-def test_a_profile_that_could_not_be_put_back_is_not_left(tmp_path: Path, engine: ScriptedEngine) -> None:
-    profiles = FakeProfiles(now="custom")
-    host = a_host(tmp_path, APU, engine, found=found_of(profiles=profiles, may_set_profile=True))
-    assert "custom stands now, and could not be put back" in refused(run(host, profile="performance").outcome)
-    assert profiles.sets == []
-
-
-def test_a_limit_is_set_after_a_profile_and_taken_back_before_it(
-    tmp_path: Path, engine: ScriptedEngine, power: FakePower
-) -> None:
-    """Firmware sets limits of its own with each profile."""
-    own = {"low-power": 30.0, "balanced": 80.0, "performance": 110.0}
-
-    class Firmware(FakeProfiles):
-        def write(self, levels: Levels) -> None:
-            super().write(levels)
-            power.now_w = power.burst_w = own[self.now]
-
-    profiles = Firmware()
-    power.burst_w = 80.0
-    host = a_host(tmp_path, APU, engine, found=found_of(power, profiles=profiles, may_set_profile=True))
-    for profile in ("performance", "low-power"):
-        report = run(host, limit_w=45, profile=profile)
-        assert isinstance(report.outcome, Measured)
-        assert power.stands_w == (45.0, 45.0) and profiles.now == profile
-    host.power.release()
-    assert power.sets == [45.0, 110.0, 45.0, 30.0]
-    assert (power.stands_w, profiles.now) == ((80.0, 80.0), "balanced")
