@@ -9,7 +9,7 @@ from pathlib import Path
 from agents.clock import SystemClock
 from agents.telemetry.base import Missing, Quantity, Source, Value
 from agents.telemetry.drm import labelled
-from agents.telemetry.files import HeldFile, Rate, first_line, scaled
+from agents.telemetry.files import LEAST_SPAN_S, HeldFile, Rate, first_line, scaled
 from agents.telemetry.processes import EngineTree, ProcessStat, parse_stat
 
 _SENSORS = ("k10temp", "zenpower", "coretemp", "cpu_thermal")  # AMD, AMD, Intel, Arm boards
@@ -25,6 +25,8 @@ class Cpu:
         cores = root / "sys/devices/system/cpu"
         self._stat = stat
         self._before: Ticks | None = None
+        self._busy: float | None = None
+        self._least_ticks = LEAST_SPAN_S * os.sysconf("SC_CLK_TCK") * (os.cpu_count() or 1)
         paths = sorted(cores.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
         self._clocks = [file for path in paths if (file := HeldFile.open(path)) is not None]
         self._temperature = _temperature(root)
@@ -40,9 +42,7 @@ class Cpu:
         return self._temperature is not None
 
     def read(self) -> Sequence[Value]:
-        now, before = parse_ticks(self._stat.data()), self._before
-        self._before = now or before
-        values: list[Value] = [(Quantity.CPU_BUSY, busy_between(before, now))]
+        values: list[Value] = [(Quantity.CPU_BUSY, self._share(parse_ticks(self._stat.data())))]
         if self._clocks:
             told = [khz for file in self._clocks if (khz := file.number()) is not None]
             values.append((Quantity.CPU_CLOCK, sum(told) / len(told) * 1e3 if told else None))
@@ -52,6 +52,14 @@ class Cpu:
         if self._throttle is not None:
             values.append((Quantity.THROTTLED_HEAT, self._throttled(self._throttle.number())))
         return values
+
+    def _share(self, now: Ticks | None) -> float | None:
+        before = self._before
+        if now is None:
+            return None
+        if before is None or now[1] - before[1] >= self._least_ticks:
+            self._before, self._busy = now, busy_between(before, now)
+        return self._busy
 
     def _throttled(self, count: float | None) -> float | None:
         before, self._throttle_before = self._throttle_before, count
@@ -96,7 +104,7 @@ def _temperature(root: Path) -> HeldFile | None:
 class EngineUse:
     """CPU and RAM of the engine's process tree; nothing until it is told whom to watch.
 
-    A process counts from its second reading on. Ticks are 10 ms: over 100 ms one process is told in steps of 10 %.
+    A process counts from its second reading on. Ticks are 10 ms: over 200 ms one process is told in steps of 5 %.
     """
 
     name = "engine"

@@ -14,7 +14,7 @@ from agents.clock import SystemClock
 from agents.telemetry.base import Missing, Quantity, Source, Value
 from agents.telemetry.drm import Card, cards
 from agents.telemetry.drm_clients import ENGINES, Client, Group, Key, latest, parse, shares
-from agents.telemetry.files import HeldFile
+from agents.telemetry.files import LEAST_SPAN_S, HeldFile
 from agents.telemetry.processes import RESCAN_S, EngineTree, pids_of
 
 RESCAN_ALL_S = 10.0  # a look at every descriptor of every process takes tens of milliseconds
@@ -126,12 +126,20 @@ class DrmFdinfo:
         self._now_ns = now_ns
         self._before: dict[Key, Client] = {}
         self._before_ns: int | None = None
+        self._values: list[Value] = []
 
     def watch(self, pids: Sequence[int]) -> None:
         self._clients.tree.watch(pids)
+        self._before_ns = None  # what was read is not of these processes
 
     def read(self) -> Sequence[Value]:
         at_ns = self._now_ns()
+        if self._before_ns is not None and at_ns - self._before_ns < LEAST_SPAN_S * 1e9:
+            return self._values
+        self._values = self._read(at_ns)
+        return self._values
+
+    def _read(self, at_ns: int) -> list[Value]:
         clients, engines = self._clients.read(self._card.slot, at_ns)
         now = {
             key: latest(self._before.get(key), client)
@@ -141,7 +149,7 @@ class DrmFdinfo:
         before, before_ns = self._before, self._before_ns
         self._before, self._before_ns = now, at_ns
         busy: dict[Key, dict[str, float]] | None = None
-        if before_ns is not None and at_ns > before_ns:
+        if before_ns is not None:
             elapsed_ns = at_ns - before_ns
             busy = {key: shares(before[key], client, elapsed_ns) for key, client in now.items() if key in before}
         values: list[Value] = self._busy(_ALL, busy)

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 CHUNK_BYTES = 65536
+LEAST_SPAN_S = 0.05
+"""Counters move in steps of 1 to 10 ms: the rate over a shorter span is noise, so the one before stands."""
 
 
 class HeldFile:
@@ -66,25 +68,29 @@ class Rate:
     """What a counter gained a second since the reading before.
 
     A gap in the readings is bridged: the rate after it is the mean over the gap. A counter that went back gives None,
-    unless it is one that wraps at ``wraps_at``.
+    unless it is one that wraps at ``wraps_at``. Within ``LEAST_SPAN_S`` the rate before stands.
     """
 
-    __slots__ = ("_before", "wraps_at")
+    __slots__ = ("_before", "_rate", "_wraps_at")
 
     def __init__(self, wraps_at: float | None = None) -> None:
-        self.wraps_at = wraps_at
+        self._wraps_at = wraps_at
         self._before: tuple[float, int] | None = None
+        self._rate: float | None = None
 
     def step(self, total: float | None, at_ns: int) -> float | None:
         if total is None:
             return None
+        if self._before is not None and at_ns - self._before[1] < LEAST_SPAN_S * 1e9:
+            return self._rate
         before, self._before = self._before, (total, at_ns)
-        if before is None or at_ns <= before[1]:
-            return None
-        gained = total - before[0]
-        if gained < 0 and self.wraps_at is not None:
-            gained += self.wraps_at
-        return gained / ((at_ns - before[1]) / 1e9) if gained >= 0 else None
+        self._rate = None if before is None else self._over(total - before[0], at_ns - before[1])
+        return self._rate
+
+    def _over(self, gained: float, span_ns: int) -> float | None:
+        if gained < 0 and self._wraps_at is not None:
+            gained += self._wraps_at
+        return gained / (span_ns / 1e9) if gained >= 0 else None
 
 
 def number_in(data: bytes | None) -> float | None:
