@@ -28,6 +28,7 @@ _BUILD = re.compile(r"\bb(?P<number>\d+)[- ]\(?(?P<commit>[0-9a-z]{7,40})\b")
 _XLLAMACPP = re.compile(r"\bxllamacpp \d+\.\d+\.(\d+)\b")  # its last number is llama.cpp's build
 _BUILD_NAME = re.compile(r"[A-Za-z0-9._-]{1,8}")
 _BUILD_DIGITS = 8  # the script cuts all commits to the shortest
+_NO_KEYS = ("build_number", "model_size", "model_n_params")  # by which the script tells no tests apart
 _HIDDEN = (*(axis for axis in axes.AXES if axis not in axes.FOUND), "engine_version")
 
 _DEFAULTS: Fields = {
@@ -95,18 +96,18 @@ def llama_bench_file(
     rows = [row for row in trials.to_pylist(maps_as_pydicts="strict") if _trial_key(row) in chosen]
     machines = {(each["fingerprint"], each["device_id"]): each for each in devices.to_pylist()}
     left_out: Counter[str] = Counter()
-    groups: dict[tuple[tuple[str, Any], ...], list[Row]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[tuple[Fields, Row]]] = defaultdict(list)
     for row in rows:
         if why := _no_equivalent(row):
             left_out[why] += 1
             continue
         fields = _fields(row, machines.get((row["fingerprint"], row["device_id"])))
         named = fields | {"build_commit": build.ljust(_BUILD_DIGITS, "-")} if build else fields
-        groups[tuple(named.items())].append(row)
+        groups[tuple(value for field, value in named.items() if field not in _NO_KEYS)].append((named, row))
     if not groups:
         said = "; ".join(f"{count} {why}" for why, count in left_out.items()) or "there are no trials"
         raise UsageError(f"nothing here has an equivalent in llama-bench: {said}")
-    tests = [(dict(key), group) for key, group in groups.items()]
+    tests = [(group[0][0], [row for _, row in group]) for group in groups.values()]
     for fields, group in tests:
         _refuse_mixed(fields, group)
     builds = {str(fields["build_commit"]): _engine_words(group[0]) for fields, group in tests}
