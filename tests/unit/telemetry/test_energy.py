@@ -40,7 +40,8 @@ def energy(
 def test_phases_in_all_and_above_idle() -> None:
     idle = readings("rapl:0", PACKAGE, [10.0] * 16, from_s=-3.0)
     found = energy(steady("rapl:0", PACKAGE, 50.0), idle=idle, apu=True)
-    assert (found.energy_source, found.energy_scope, found.idle_power_w) == ("rapl", "package", pytest.approx(10.0))
+    assert (found.energy_source, found.energy_scope) == ("rapl", "package")
+    assert found.idle_power_w == pytest.approx(10.0)
     assert found.prompt_energy_j == pytest.approx(100.0)
     assert found.decode_energy_j == pytest.approx(200.0)
     assert found.prompt_energy_above_idle_j == pytest.approx(80.0)
@@ -89,7 +90,8 @@ def test_devices_of_one_kind_are_added_and_two_views_of_one_are_not() -> None:
     two = energy(steady("nvml:0", GPU, 100.0), steady("nvml:1", GPU, 50.0))
     assert two.decode_energy_j == pytest.approx(600.0)
     views = energy(steady("rapl:0", PACKAGE, 30.0), steady("amdgpu:card0", PACKAGE, 31.0), apu=True)
-    assert (views.energy_source, views.decode_energy_j) == ("rapl", pytest.approx(120.0))
+    assert views.energy_source == "rapl"
+    assert views.decode_energy_j == pytest.approx(120.0)
 
 
 def test_one_device_without_readings_leaves_the_sum_unknown() -> None:
@@ -114,7 +116,8 @@ def test_a_phase_that_is_too_short_for_the_readings_has_no_energy() -> None:
 def test_a_run_that_makes_images_is_one_phase() -> None:
     images = replace(TRIAL, arrivals=(), image=ImageRun(images=2, image_seed=1))
     found = energy(steady("rapl:0", PACKAGE, 10.0), apu=True, trial=images)
-    assert (found.prompt_energy_j, found.decode_energy_j) == (None, pytest.approx(65.0))
+    assert found.prompt_energy_j is None
+    assert found.decode_energy_j == pytest.approx(65.0)
 
 
 @pytest.mark.parametrize("changes", [{"sent_s": None}, {"arrivals": ()}])

@@ -140,8 +140,9 @@ def test_it_writes_only_when_it_is_asked() -> None:
     sampler = Sampler([source], period_s=0.001)
     asked: queue.Queue[dict[str, object] | None] = queue.Queue()
     said: list[bytes] = []
-    for message in ({"watch": [7, 8]}, {"take": True}, None):
-        asked.put(message)
+    asked.put({"watch": [7, 8]})
+    asked.put({"take": True})
+    asked.put(None)
     serve(sampler, asked, said.append)
     (line,) = said
     assert [name for _, name, _, _ in json.loads(line)["values"]] == ["cpu"]
