@@ -46,6 +46,8 @@ does not know is left out when reading and stays in its file, and such a file is
 An attempt that failed or was refused is a row with `status`, `cause` and `detail` and without a `trial`; trials that
 were complete by then are rows too. Of a job that was retried, comparisons take the last attempt.
 
+Rows with `origin = imported` come from another tool's file and keep its definitions: [import.md](import.md).
+
 ## In a comparison
 
 - A figure is the **median** over the trials of a cell. Warm-ups never count.
