@@ -29,7 +29,7 @@ _TEMPERATURES = {
     "mem": Quantity.MEMORY_TEMPERATURE,
 }
 _CLOCKS = {"sclk": Quantity.GPU_CLOCK, "mclk": Quantity.MEMORY_CLOCK}
-_CHOSEN_STATE = re.compile(rb"^\w+:\s*(\d+)\s*mhz\s*\*", re.IGNORECASE | re.MULTILINE)
+_CHOSEN_STATE = re.compile(rb"^\w+:\s*(\d{1,9})\s*mhz\s*\*", re.IGNORECASE | re.MULTILINE)
 
 
 class AmdGpu:

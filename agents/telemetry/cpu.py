@@ -9,7 +9,7 @@ from pathlib import Path
 from agents.clock import SystemClock
 from agents.telemetry.base import Missing, Quantity, Source, Value
 from agents.telemetry.drm import labelled
-from agents.telemetry.files import LEAST_SPAN_S, HeldFile, Rate, first_line, scaled
+from agents.telemetry.files import LEAST_SPAN_S, HeldFile, Rate, first_line, scaled, whole_in
 from agents.telemetry.processes import EngineTree, ProcessStat, parse_stat
 
 _SENSORS = ("k10temp", "zenpower", "coretemp", "cpu_thermal")  # AMD, AMD, Intel, Arm boards
@@ -74,11 +74,9 @@ class Cpu:
 def parse_ticks(data: bytes | None) -> Ticks | None:
     """The first line of ``/proc/stat``. Guests' time stands in ``user`` and ``nice`` as well: left out. PURE"""
     name, *words = (data or b"").split(b"\n", 1)[0].split() or [b""]
-    try:
-        ticks = [int(word) for word in words[:8]]  # user nice system idle iowait irq softirq steal
-    except ValueError:
-        return None
-    if name != b"cpu" or len(ticks) < 5:
+    told = [whole_in(word) for word in words[:8]]  # user nice system idle iowait irq softirq steal
+    ticks = [tick for tick in told if tick is not None]
+    if name != b"cpu" or len(ticks) < max(5, len(told)):
         return None
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agents.telemetry.files import whole_in
+
 
 class Group(StrEnum):
     COPY = "copy"
@@ -115,10 +117,7 @@ def _word(pairs: Mapping[str, list[bytes]], key: str) -> str:
 
 
 def _count(value: list[bytes] | None) -> int | None:
-    try:
-        return int(value[0]) if value else None
-    except ValueError:
-        return None
+    return whole_in(value[0]) if value else None
 
 
 def _memory(pairs: Mapping[str, list[bytes]]) -> dict[str, int]:

@@ -93,14 +93,20 @@ class Rate:
         return gained / (span_ns / 1e9) if gained >= 0 else None
 
 
-def number_in(data: bytes | None) -> float | None:
-    """The number that is all of these bytes. PURE"""
-    if data is None:
+def whole_in(data: bytes | None) -> int | None:
+    """The whole number that these bytes are, spaces around it apart; none of the kernel's is longer than 40. PURE"""
+    if data is None or len(data) > 40:
         return None
     try:
-        return float(int(data))  # int() also takes the line's end
+        return int(data)
     except ValueError:
         return None
+
+
+def number_in(data: bytes | None) -> float | None:
+    """The same as a float. PURE"""
+    whole = whole_in(data)
+    return None if whole is None else float(whole)
 
 
 def scaled(value: float | None, scale: float) -> float | None:

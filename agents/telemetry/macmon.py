@@ -48,7 +48,9 @@ def values_of(line: str) -> list[Value]:
 def _number(told: Any, path: tuple[str, ...]) -> float | None:
     for key in path:
         told = told.get(key) if isinstance(told, dict) else None
-    return float(told) if isinstance(told, int | float) and not isinstance(told, bool) else None
+    if isinstance(told, bool) or not isinstance(told, int | float) or not -1e30 < told < 1e30:  # nor NaN
+        return None
+    return float(told)
 
 
 class Macmon:

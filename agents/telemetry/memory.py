@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agents.clock import SystemClock
 from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.files import HeldFile, Rate, scaled
+from agents.telemetry.files import HeldFile, Rate, number_in, scaled
 
 
 class Memory:
@@ -46,7 +46,7 @@ def field(data: bytes | None, name: bytes) -> float | None:
     """The number in the line ``MemTotal:  16 kB`` or ``pswpin 16`` of this name. PURE"""
     start = (b"\n" + (data or b"")).find(b"\n" + name + b" ")  # without parsing all 170 lines
     words = data[start:].split(None, 2)[1:2] if data and start >= 0 else ()
-    return float(int(words[0])) if words and words[0].isdigit() else None
+    return number_in(words[0]) if words else None
 
 
 def _less(whole: float | None, part: float | None) -> float | None:

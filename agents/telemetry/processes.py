@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.telemetry.files import HeldFile
+from agents.telemetry.files import HeldFile, whole_in
 
 RESCAN_S = 2.0  # reading every process's parent takes about 10 us a process
 
@@ -25,10 +25,10 @@ def parse_stat(data: bytes | None) -> ProcessStat | None:
     if not data:
         return None
     fields = data.rpartition(b")")[2].split()  # the name before it may hold spaces and brackets
-    try:
-        return ProcessStat(int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[21]))
-    except (IndexError, ValueError):
+    parent, user, system, pages = (whole_in(b"".join(fields[at : at + 1])) for at in (1, 11, 12, 21))
+    if parent is None or user is None or system is None or pages is None:
         return None
+    return ProcessStat(parent, user + system, pages)
 
 
 def descendants(pids: Iterable[int], parents: dict[int, int]) -> set[int]:

@@ -31,6 +31,7 @@ SCRIPT = (
     " Start-Sleep -Milliseconds 500 }"
 )
 _END = "."
+_WHOLE = re.compile(r"\d{1,20}", re.ASCII)
 _ENGINE = re.compile(r"(?:pid_\d+_)?(?P<engine>luid_\w+?_phys_\d+_eng_\d+)_engtype_(?P<type>.*)", re.IGNORECASE)
 _TYPES = (  # the first that is part of the type's name counts: "High Priority Compute", "Compute 0", "VideoDecode"
     ("copy", Quantity.COPY_BUSY),
@@ -51,10 +52,10 @@ def values_of(lines: Iterable[str]) -> list[Value]:
     dedicated, shared, adapters = 0, 0, 0
     for line in lines:
         match line.split(","):
-            case ["E", name, busy] if (found := _ENGINE.fullmatch(name)) and busy.isdigit():
+            case ["E", name, busy] if (found := _ENGINE.fullmatch(name)) and _WHOLE.fullmatch(busy):
                 key = found["engine"].lower(), found["type"].lower()
                 engines[key] = engines.get(key, 0.0) + int(busy)
-            case ["M", _, in_vram, in_ram] if in_vram.isdigit() and in_ram.isdigit():
+            case ["M", _, in_vram, in_ram] if _WHOLE.fullmatch(in_vram) and _WHOLE.fullmatch(in_ram):
                 dedicated, shared, adapters = dedicated + int(in_vram), shared + int(in_ram), adapters + 1
     if not adapters:
         return [(quantity, None) for quantity in (*_WORDS, *_MEMORY)]

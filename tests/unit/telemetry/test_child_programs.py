@@ -49,7 +49,19 @@ def test_macmon() -> None:
     assert (old[Q.GPU_BUSY], old[Q.GPU_POWER]) == (None, 12.5)
 
 
-@pytest.mark.parametrize("line", ["", "{", "[]", "null", '{"temp": 5, "gpu_power": "much", "gpu_active_ratio": true}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"temp": 5, "gpu_power": "much", "gpu_active_ratio": true}',
+        '{"gpu_power": NaN}',
+        '{"gpu_power": 1e999}',
+        '{"gpu_power": 1%s}' % ("0" * 400),
+    ],
+)
 def test_macmon_says_nonsense(line: str) -> None:
     assert {value for _, value in macmon_values(line)} == {None}
 

@@ -87,7 +87,7 @@ def all_files(root: Path) -> list[Path]:
 
 @pytest.mark.parametrize("gpu", [amd_apu, amd_card, i915_gpu, xe_card])
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff\xfe\x00", b"N/A\n", b"-\n", b"9" * 5000, b": :\n\n)(\n", b"cpu  1\npswpin\n"]
+    "content", [b"", b"\xff\xfe\x00", b"N/A\n", b"-\n", b"9" * 400, b"9" * 5000, b": :\n\n)(\n", b"cpu  1\npswpin\n"]
 )
 def test_files_that_turn_to_garbage_are_unknown(tmp_path: Path, content: bytes, gpu: Callable[[Path], Path]) -> None:
     """Nobody raises, and nobody makes a figure of it; what is 0 without clients, and old shares, may stand."""
@@ -99,7 +99,7 @@ def test_files_that_turn_to_garbage_are_unknown(tmp_path: Path, content: bytes, 
     for source in sources:
         values = read(source)
         assert set(values) <= before[source.name]
-        if source.name.split(":")[0] != "drm_fdinfo" and not content.startswith(b"9"):
+        if not source.name.startswith("drm_fdinfo"):
             assert set(values.values()) <= {None}
         source.close()
 
