@@ -18,7 +18,7 @@ from orchestrator.matrix.problems import quoted
 from orchestrator.results import schema
 from orchestrator.results.durable import remove
 from orchestrator.results.flat import flat
-from orchestrator.results.foreign.llama_bench import FIGURES, KNOWN_BY, is_llama_bench, rows_of_record
+from orchestrator.results.foreign.llama_bench import KNOWN_BY, is_llama_bench, rows_of_record
 from orchestrator.results.foreign.mapping import ColumnMap, filled, mapped_row
 from orchestrator.results.foreign.records import Record, Records, read_records, text_of
 from orchestrator.results.store import Store
@@ -136,7 +136,7 @@ def _read(foreign: Foreign, run: str | None, device: str | None, mapping: Column
     rows: list[Row] = []
     for number, record in enumerate(found.records):
         made = _rows(record, device, mapping, own=own)
-        keys = {"job_id": f"{foreign.jobs}{number:06}", "cell_id": _cell_id(record), "attempt": 1}
+        keys = {"job_id": f"{foreign.jobs}{number:06}", "cell_id": _cell_id(made[0]), "attempt": 1}
         rows += [each | keys | {"run": name, "trial": place, "repeat": place} for place, each in enumerate(made)]
     whole = {"warmup": False, "origin": ORIGIN}
     kind = f"llama-bench {found.kind}" if own else f"{found.kind} by {mapping.file if mapping else ''}"
@@ -161,10 +161,11 @@ def _unknown(found: Records, file: str) -> str:
     )
 
 
-def _cell_id(record: Record) -> str:
-    """Of all that the record says but its figures: equal for repetitions of one test."""
-    plain = {name: str(value) for name, value in record.fields.items() if name not in FIGURES}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+def _cell_id(row: Row) -> str:
+    """Of what was asked for and with what settings, without the device: equal for repetitions of one test."""
+    asked = {each.name: row.get(each.name) for each in (*schema.WORKLOAD, *schema.SETTINGS)}
+    told = [pair for pair in row.get("settings") or () if pair[0] not in ("cpu_info", "gpu_info")]
+    return hashlib.sha256(json.dumps([asked, told], sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _there_already(store: Store, ready: _Ready, *, named: bool) -> Imported | None:
