@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from agents.contract.job import Chat, Sampling, Stop
@@ -35,18 +34,6 @@ def chat_messages(chat: Chat) -> list[dict[str, Any]]:
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": chat.prompt}]
     messages = [{"role": "system", "content": chat.system}] if chat.system is not None else []
     return [*messages, {"role": "user", "content": content}]
-
-
-def salted(chat: Chat, count: int) -> Chat:
-    """The prompt with a number of six digits before it, another for each request of a session.
-
-    For engines that keep the last prompts' KV cache, cannot be told not to, and do not say what came from it: there the
-    first words must differ. All numbers have six digits, so that all prompts have as many tokens.
-    """
-    mark = f"{count:06d}\n"
-    if chat.system is not None:  # it comes first
-        return replace(chat, system=mark + chat.system)
-    return replace(chat, prompt=mark + chat.prompt)
 
 
 def openai_chat_request(

@@ -21,7 +21,8 @@ from agents.contract.measure import EngineTimings
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in, refuse_other
-from agents.engines.chat_requests import openai_chat_request, salted
+from agents.engines.chat_requests import openai_chat_request
+from agents.engines.fresh_prompt import fresh
 from agents.engines.http_api import FIND_S, Api, ApiError
 from agents.engines.http_session import HttpSession
 from agents.engines.lemonade_api import (
@@ -243,7 +244,7 @@ class _Load:
                 return openai_chat_request(url, workload, more, api.headers)
             if workload.stop is Stop.EXACT:
                 raise Unsupported(f"Lemonade runs {model.name} by {model.recipe}, which ends by itself: stop: natural")
-            chat = salted(workload, next(counts))
+            chat = fresh(workload, next(counts))
             request = openai_chat_request(url, chat, {"model": model.name}, api.headers)
             return replace(request, after=self._figures())
 

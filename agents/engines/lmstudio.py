@@ -19,7 +19,7 @@ from agents.contract.job import Chat, LoadSettings, Workload
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in
-from agents.engines.chat_requests import salted
+from agents.engines.fresh_prompt import fresh
 from agents.engines.http_api import Api
 from agents.engines.http_session import HttpSession
 from agents.engines.lmstudio_api import Model, Server, connect, pick
@@ -237,7 +237,7 @@ class _Load:
                 raise Unsupported(f"LM Studio takes text, and workload {workload.name} is of token ids")
             if workload.image is not None and self._model.vision is False:
                 raise Unsupported(f"LM Studio says that {self._model.key} takes no images")
-            chat = salted(workload, next(counts))
+            chat = fresh(workload, next(counts))
             if self._server.rest == "v0":
                 return v0_request(api.base_url, instance, chat, api.headers)
             return v1_request(api.base_url, instance, chat, loaded.context_tokens_actual, api.headers)

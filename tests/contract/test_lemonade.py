@@ -112,7 +112,7 @@ def test_another_recipes_figures_are_asked_for_after_its_stream(
     assert trial.engine == EngineTimings(prompt_tokens=128, generated_tokens=5, ttft_s=2.14, decode_tps=33.33)
     assert session.loaded.engine_runtime == "flm" and session.loaded.context_tokens_actual == 4096
     sent = server.asked_of(CHAT)[0].json
-    assert sent["messages"][0]["content"] == "000001\nSay hello." and "cache_prompt" not in sent
+    assert sent["messages"][0]["content"] == "[100000]\nSay hello." and "cache_prompt" not in sent
     with pytest.raises(Unsupported, match="ends by itself"):
         session.request_for(replace(HELLO, stop=Stop.EXACT), 0)
     session.close()

@@ -13,7 +13,6 @@ import pytest
 from agents.contract.job import Chat, Image, LoadSettings, Runtime, Sampling
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
-from agents.engines.chat_requests import salted
 from agents.engines.events import Event
 from agents.engines.lmstudio_api import Model, pick
 from agents.engines.lmstudio_load import refuse_other_config, refuse_values, rest_fields, sdk_config
@@ -305,9 +304,3 @@ def test_the_old_request_is_openais() -> None:
     body = json.loads(request.body)
     assert request.url == "http://h/api/v0/chat/completions" and request.decode is v0_chunks
     assert (body["model"], body["seed"], body["stream_options"]) == ("i", 0, {"include_usage": True})
-
-
-def test_a_salt_stands_before_all_else_and_is_always_as_long() -> None:
-    assert salted(CHAT, 7).prompt == "000007\nSay hello."
-    told = salted(replace(CHAT, system="Be short."), 123_456)
-    assert (told.system, told.prompt) == ("123456\nBe short.", "Say hello.")
