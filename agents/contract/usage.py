@@ -90,7 +90,9 @@ class Energy:
     )
     idle_power_w: float | None = column("Power by that source before the load", unit="W", default=None)
     prompt_energy_j: float | None = column("Energy from sending to first token", unit="J", default=None)
-    decode_energy_j: float | None = column("Energy from first to last token; of a run that makes images, of all of it", unit="J", default=None)
+    decode_energy_j: float | None = column(
+        "Energy from first to last token; of a run that makes images, of all of it", unit="J", default=None
+    )
     prompt_energy_above_idle_j: float | None = column(
         "Energy from sending to first token, less idle_power_w over that time", unit="J", default=None
     )

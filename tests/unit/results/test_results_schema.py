@@ -49,7 +49,15 @@ def test_names_are_unique_and_every_column_is_defined(table: str) -> None:
 
 @pytest.mark.parametrize("table", schema.TABLES)
 def test_a_unit_in_a_name_is_the_unit_in_the_metadata(table: str) -> None:
-    units = {"_bytes_per_s": "bytes/s", "_s": "s", "_bytes": "bytes", "_tps": "tokens/s", "_w": "W", "_tokens": "tokens", "_px": "px"}
+    units = {
+        "_bytes_per_s": "bytes/s",
+        "_s": "s",
+        "_bytes": "bytes",
+        "_tps": "tokens/s",
+        "_w": "W",
+        "_tokens": "tokens",
+        "_px": "px",
+    }
     for each in schema.COLUMNS[table]:
         ending = next((ending for ending in units if each.name.endswith(ending)), None)
         if ending is not None:
