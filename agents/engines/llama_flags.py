@@ -13,7 +13,7 @@ ALL_LAYERS = "999"  # every version takes it for all; -1, auto and all came and 
 def server_arguments(settings: LoadSettings, files: ModelFiles, build: Build) -> list[str]:
     """What was not asked for is left to llama.cpp, except what would change a measurement: fitting to memory, prompt
     caches, parallel slots. Raises Unsupported where this build has no flag for what is asked."""
-    projector = ["--mmproj", str(files.mmproj)] if files.mmproj else []
+    projector = [_there("--mmproj", "a vision projector", build), str(files.mmproj)] if files.mmproj else []
     return [
         *("-m", str(files.path), *projector, "--host", "127.0.0.1", "--port", "0"),
         *_fixed(build),
@@ -42,6 +42,7 @@ def _fixed(build: Build) -> list[str]:
         ("--fit", ("off",)),
         ("--no-cache-prompt", ()),
         ("--cache-ram", ("0",)),
+        ("--no-context-shift", ()),  # a full context ends the request
         ("--sse-ping-interval", ("-1",)),
         ("--no-ui", ()),
         ("--no-webui", ()),

@@ -57,7 +57,8 @@ def _watch(command: list[str]) -> None:
     threading.Thread(target=end_with_stdin, daemon=True).start()
     ended = program.wait()
     if ended < 0:
-        signal.signal(-ended, signal.SIG_DFL)
+        with suppress(OSError):  # SIGKILL has no handler
+            signal.signal(-ended, signal.SIG_DFL)
         os.kill(os.getpid(), -ended)
     os._exit(ended)
 

@@ -44,6 +44,9 @@ WORDS = {
 }
 
 
+_kept: list[Any] = []  # the engine ends with its object
+
+
 def program(folder: Path, poses: str = "cpu") -> Path:
     """A file that can be executed, in ``folder``."""
     path = folder / f"llama-server-{poses}"
@@ -84,7 +87,7 @@ def serve(arguments: list[str]) -> None:
             next(words)
     params["cpuparams_batch.n_threads"] = params.get("cpuparams.n_threads", -1)
     try:
-        xllamacpp.Server(params_from(params))
+        _kept.append(xllamacpp.Server(params_from(params)))
     except RuntimeError:
         threading.Event().wait(0.2)  # llama.cpp's log comes from a thread of its own
         os._exit(1)
