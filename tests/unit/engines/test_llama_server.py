@@ -127,7 +127,8 @@ def test_each_setting_in_the_words_of_the_build(asked: dict[str, Any], new: str,
 
 def test_what_an_old_build_has_no_flag_for_is_refused() -> None:
     bare = {name: text for name, text in OLD.items() if name in ("-m", "--model")}
-    for asked in ({"mmap": False}, {"keep_in_memory": True}, {"kv_offload": False}):
+    refused: list[dict[str, Any]] = [{"mmap": False}, {"keep_in_memory": True}, {"kv_offload": False}]
+    for asked in refused:
         with pytest.raises(Unsupported, match="so it cannot set"):
             line(a_build(flags=bare), **asked)
     with pytest.raises(Unsupported, match="vision"):
