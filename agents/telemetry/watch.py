@@ -199,7 +199,7 @@ class Watch:
         readings = [each for each in self._readings(self._rows) if each.at_s >= 0]
         machine = Machine(self.cores, limit_w, gpu_in_package)
         wanted = job.conditions if self.waits else replace(job.conditions, quiet=False)
-        seen = self._seen(outcome, wanted, machine) if readings else Seen(outcome)
+        seen = self._seen(outcome, wanted, machine)
         self.rests()
         return replace(seen, readings=thinned(readings, MOST_READINGS))
 
