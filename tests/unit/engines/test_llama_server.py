@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agents.contract.job import LoadSettings, ModelSource, Runtime
+from agents.clock import SystemClock
+from agents.contract.job import Chat, LoadSettings, ModelSource, Runtime, Synthetic
 from agents.contract.report import Cause
-from agents.device_file import DeviceFile
+from agents.device_file import DeviceFile, EngineEntry
 from agents.engines import engines_of
+from agents.engines.base import LoadPlace
 from agents.engines.llama_answers import (
     arguments_in,
     context_like,
@@ -23,13 +27,15 @@ from agents.engines.llama_answers import (
 from agents.engines.llama_flags import server_arguments
 from agents.engines.llama_log import read_log
 from agents.engines.llama_programs import Build, choose, devices_in, flags_in, version_in
+from agents.engines.llama_requests import llama_request
 from agents.engines.llama_running import LlamaRunning
 from agents.engines.llama_server import LlamaServer, address_in
 from agents.engines.llama_session import loaded_of
 from agents.errors import LoadFailed, Unsupported
 from agents.models.files import ModelFiles
-from tests.contract.adapters.llama_server import RECORDINGS, recorded
+from tests.contract.adapters.llama_server import RECORDINGS, RUNNING, recorded
 from tests.fakes.llama_server_program import DEVICES
+from tests.fakes.recorded_server import RecordedServer, json_answer
 
 MIB = 1024 * 1024
 NEW = flags_in((RECORDINGS / "help.txt").read_text())
@@ -256,3 +262,30 @@ def test_a_context_is_rounded_as_the_engine_does() -> None:
     assert context_like(2048, 2000) == 2000
     assert context_like(2048, 1500) == 2048
     assert context_like(None, 1500) is None and context_like(2048, None) == 2048
+
+
+def test_the_key_goes_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_OF_LLAMA", "s3cret")
+    with RecordedServer(RUNNING.routes) as server:
+        engine = LlamaRunning(EngineEntry(url=server.url, token_env="KEY_OF_LLAMA"))
+        session = engine.load(RUNNING.settings, a_place())
+        request = session.request_for(Chat("hello", "Hello.", 4), 0)
+        assert request.headers["Authorization"] == "Bearer s3cret"
+        assert {each.headers["authorization"] for each in server.asked} == {"Bearer s3cret"}
+        server.answer("GET /props", json_answer({"error": {"code": 401, "message": "Invalid API Key"}}, 401))
+        with pytest.raises(Unsupported, match=r"Invalid API Key.*; its key belongs into KEY_OF_LLAMA"):
+            engine.find()
+
+
+def test_a_router_is_told_the_model_and_not_to_load_it() -> None:
+    url = "http://127.0.0.1:8080"
+    for workload in (Chat("hello", "Hello.", 4), Synthetic("pp4 @ d4", 4, 1, 4)):
+        request = llama_request(url, workload, 2048, 0, routed="a/b:Q8_0")
+        assert request.url.endswith("?autoload=false")
+        assert all(json.loads(body)["model"] == "a/b:Q8_0" for body in (request.body, request.prime) if body)
+    with pytest.raises(Unsupported, match="does not tell its vocabulary"):
+        llama_request(url, Synthetic("pp4", 4), None, 0)
+
+
+def a_place() -> LoadPlace:
+    return LoadPlace(Path("models"), Path("log"), 10.0, SystemClock(), threading.Event(), lambda phase: None)
