@@ -36,7 +36,8 @@ from orchestrator.dispatch.happens import (
 from orchestrator.dispatch.runs import planned_run, waiting_of
 from orchestrator.dispatch.schedule import Schedule
 from orchestrator.matrix import expand, parse_matrix
-from orchestrator.plan.jobs import PlannedJob, plan_jobs
+from orchestrator.plan.jobs import plan_jobs
+from orchestrator.plan.planned import PlannedJob
 
 GIB = 2**30
 SPLITS = (GIB // 2, 32 * GIB, 48 * GIB)

@@ -216,4 +216,5 @@ class Job:
     warmups: int = 1
     timeouts: Timeouts = Timeouts()
     keep_output: bool = False
+    canary: bool = False  # the fixed cell whose drift tells that of the device
     conditions: Conditions = Conditions()

@@ -11,8 +11,9 @@ from agents.contract.device import Device
 from orchestrator.cli.words import counted, hms
 from orchestrator.dispatch.operator_words import state_words
 from orchestrator.matrix import Cells, Matrix
-from orchestrator.plan.jobs import Plan, PlannedJob
+from orchestrator.plan.jobs import Plan
 from orchestrator.plan.phases import Phase, phases_of
+from orchestrator.plan.planned import PlannedJob
 from orchestrator.plan.refusals import why_refused
 
 SHOWN_REASONS = 8
@@ -80,21 +81,22 @@ def plan_lines(queue: Sequence[PlannedJob], device: Device | None, earlier: Seco
 
 
 def _cell_lines(jobs: Sequence[PlannedJob], device: Device | None, earlier: Seconds) -> tuple[CellLine, ...]:
-    repeats: dict[str, int] = {}
-    first: dict[str, PlannedJob] = {}
+    repeats: dict[tuple[str, bool], int] = {}
+    first: dict[tuple[str, bool], PlannedJob] = {}
     for job in jobs:
-        cell_id = job.cell.cell_id
-        repeats[cell_id] = repeats.get(cell_id, 0) + 1
-        first.setdefault(cell_id, job)
-    return tuple(_cell_line(job, repeats[cell_id], device, earlier) for cell_id, job in first.items())
+        key = (job.cell.cell_id, job.is_canary)
+        repeats[key] = repeats.get(key, 0) + 1
+        first.setdefault(key, job)
+    return tuple(_cell_line(job, repeats[key], device, earlier) for key, job in first.items())
 
 
 def _cell_line(job: PlannedJob, repeats: int, device: Device | None, earlier: Seconds) -> CellLine:
     cell = job.cell
-    refused = why_refused(cell.load, cell.state, device) if device else None
+    refused = why_refused(cell.load, job.wanted, device) if device else None
     seconds = earlier.get((cell.cell_id, job.device_id))
     whole = 0.0 if refused else None if seconds is None else seconds * repeats
-    return CellLine(cell.label(), cell.cell_id, repeats, whole, refused)
+    label = "canary" if job.is_canary else cell.label()
+    return CellLine(label, cell.cell_id, repeats, whole, refused)
 
 
 def as_text(page: PlanPage, shown: int | None) -> Iterator[str]:

@@ -19,9 +19,11 @@ from orchestrator.cli.view import Summary
 from orchestrator.cli.words import counted, first_line
 from orchestrator.compare.axes import axis_named, label
 from orchestrator.compare.defaults import default_pivot
+from orchestrator.compare.drift import drifts_of
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.errors import UsageError
 from orchestrator.matrix import Value, matrix_from_json
+from orchestrator.report.drift_grid import drift_grid
 from orchestrator.report.pivot_grid import pivot_grid
 from orchestrator.report.runs import SUMMARY_COLUMNS, RunSummary, runs_table
 from orchestrator.report.runs import show_run as run_grid
@@ -146,7 +148,11 @@ def show_run(name: str, *, as_json: bool) -> None:
     if left:
         print(f"not complete: {left} of {counted(jobs, 'job')} left; go on with: orchestrate resume {run}")
     print_grid(run_grid(table, axes_to_come(run)), sys.stdout)
-    failures = failures_of(table.to_pylist())
+    rows = table.to_pylist()
+    if drifts := drifts_of(rows):
+        print()
+        print_grid(drift_grid(drifts), sys.stdout)
+    failures = failures_of(rows)
     if failures:
         print("\nwithout a figure:")
         for line in failures:

@@ -34,12 +34,13 @@ class Chosen:
 
 
 def choose_trials(table: pa.Table, metrics: Sequence[str], where: Sequence[str] = ()) -> Chosen:
-    """Without warm-ups, of each job only the last attempt, and only what ``where`` (``AXIS=VALUE[,VALUE]``) asks for.
+    """Without warm-ups and canaries, of each job only the last attempt, and only what ``where`` asks for
+    (``AXIS=VALUE[,VALUE]``).
 
     Raises UsageError for an unknown axis or value.
     """
     rows = _once(_rows(table, metrics))
-    measured = [row for row in rows if not row["warmup"]]
+    measured = [row for row in rows if not row["warmup"] and not row["canary"]]
     last: dict[tuple[Any, Any], int] = {}
     for row in rows:
         key = (row["run"], row["job_id"])
@@ -50,10 +51,10 @@ def choose_trials(table: pa.Table, metrics: Sequence[str], where: Sequence[str] 
         axis, texts = axes.split_choice(written, "filter")
         wanted = {axes.choose(axis, text, (row[axis] for row in kept)) for text in texts}
         kept = [row for row in kept if row[axis] in wanted or (row[axis] is None and row["status"] in SILENT)]
-    return Chosen(tuple(kept), len(rows) - len(measured), len(gone) - len(last))
+    return Chosen(tuple(kept), sum(bool(row["warmup"]) for row in rows), len(gone) - len(last))
 
 
-_ALWAYS = ("job_id", "attempt", "trial", "warmup", "status", "cause", "note", "flags")
+_ALWAYS = ("job_id", "attempt", "trial", "warmup", "canary", "status", "cause", "note", "flags")
 
 
 def _once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,10 @@ from orchestrator.dispatch.happens import CampaignAdded, Waiting
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import Cell, Matrix, expand, matrix_from_json
-from orchestrator.plan.jobs import Plan, PlannedJob, job_id_of, job_of
+from orchestrator.matrix.canary import canary_cell
+from orchestrator.plan.canary import in_their_states
+from orchestrator.plan.jobs import Plan, job_id_of, job_of
+from orchestrator.plan.planned import FIRST_CANARY, PlannedJob
 from orchestrator.results.store import Store
 
 CELLS_KEPT = 4096
@@ -38,11 +41,14 @@ class Run:
         """The complete job, as it travels."""
         planned = self.jobs[job_id]
         job, _ = self._of_cell(planned.cell)
-        return replace(job, job_id=job_id, attempt=attempt, device_id=planned.device_id, repeat=planned.repeat)
+        own = replace(job, job_id=job_id, attempt=attempt, device_id=planned.device_id, repeat=planned.repeat)
+        return replace(own, state=planned.wanted, canary=True) if planned.is_canary else own
 
     def name_of(self, job_id: str) -> JobName:
         planned = self.jobs[job_id]
         job, label = self._of_cell(planned.cell)
+        if planned.is_canary:
+            return JobName(job_id, job.cell_id, "canary", planned.repeat - FIRST_CANARY)
         return JobName(job_id, job.cell_id, label, planned.repeat)
 
     def _made(self, cell: Cell) -> tuple[Job, str]:
@@ -60,23 +66,25 @@ def planned_run(campaign_id: str, matrix: Matrix, plan: Plan) -> Run:
 
 def waiting_of(run: Run) -> Sequence[Waiting]:
     """All jobs of a new run."""
-    return [Waiting(job_id, job.device_id, job.cell.state) for job_id, job in run.jobs.items()]
+    return [Waiting(job_id, job.device_id, job.wanted) for job_id, job in run.jobs.items()]
 
 
 def run_of_ledger(ledger: Ledger, campaign_id: str) -> Run:
     """Raises OrchestrateError for a run that is not there, or whose cells this version would make otherwise."""
     matrix = matrix_from_json(ledger.matrix(campaign_id))
-    cells = {cell.cell_id: cell for cell in expand(matrix)}
+    cells = {cell.cell_id: cell for cell in (*expand(matrix), *filter(None, [canary_cell(matrix)]))}
+    rows = ledger.jobs(campaign_id)
     try:
-        jobs = {
-            row.job_id: PlannedJob(cells[row.cell_id], row.device_id, row.repeat) for row in ledger.jobs(campaign_id)
-        }
+        queues: dict[str, list[PlannedJob]] = {}
+        for row in rows:
+            queues.setdefault(row.device_id, []).append(PlannedJob(cells[row.cell_id], row.device_id, row.repeat))
     except KeyError as error:
         raise OrchestrateError(
             f"run {campaign_id}: made by another version of orchestrate, whose cells have other ids;"
             " submit the matrix anew"
         ) from error
-    return Run(campaign_id, matrix, jobs)
+    stated = {device_id: iter(in_their_states(queue)) for device_id, queue in queues.items()}
+    return Run(campaign_id, matrix, {row.job_id: next(stated[row.device_id]) for row in rows})
 
 
 def added_again(ledger: Ledger, store: Store, run: Run) -> CampaignAdded:
@@ -92,7 +100,7 @@ def added_again(ledger: Ledger, store: Store, run: Run) -> CampaignAdded:
             if (job.job_id, job.attempt) in kept:
                 ledger.done(job.job_id, job.attempt, *kept[job.job_id, job.attempt])
                 continue
-        state = run.jobs[job.job_id].cell.state
+        state = run.jobs[job.job_id].wanted
         counted = job.state == "waiting"  # else the attempt's end was never told
         left.append(Waiting(job.job_id, job.device_id, state, job.attempt, job.failures, counted))
     return CampaignAdded(run.campaign_id, row.priority, row.created_unix_s, left, row.doing)

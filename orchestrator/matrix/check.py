@@ -10,6 +10,7 @@ from typing import Any
 
 from agents.contract.job import ModelSource, Workload
 from orchestrator.matrix.axes import ALIASES, BY_NAME, DEFAULT_ENGINE, Value
+from orchestrator.matrix.canary import VALUES
 from orchestrator.matrix.door import ROWS, Door
 from orchestrator.matrix.expand import MOST_CELLS, MOST_INCLUDED
 from orchestrator.matrix.matrix import Dim, Grid
@@ -35,6 +36,8 @@ class Checked:
         self.models: dict[str, ModelSource] = {name: named_source(model) for name, model in spec.models.items()}
         self.workloads: dict[str, Workload] = {}
         self._read_workloads(open_file)
+        if spec.measure.canary and (built := from_notation(str(VALUES["workload"]))) is not None:
+            self.workloads[built.name] = built
         defaults: Values = {name: (value,) for name, value in spec.defaults.given(raw.get("defaults", {})).items()}
         self.defaults: Values = {"engine": (DEFAULT_ENGINE,), **self._known("defaults", defaults)}
         self.axes: Values = self._known("axes", spec.axes.given(raw.get("axes", {})))

@@ -90,6 +90,7 @@ class Measure:
     keep_output: bool = False
     rounds: Rounds = Rounds.LOADED
     conditions: Conditions = Conditions()
+    canary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def _matrix(spec: MatrixSpec, checked: Checked, text: str, path: Path, files: tu
 
 def _measure(spec: MeasureSpec) -> Measure:
     conditions = Conditions(spec.quiet, spec.on_battery is OnBattery.ALLOW, spec.cool_down or 0.0)
-    return Measure(spec.repeats, spec.warmups, spec.seed, spec.keep_output, spec.rounds, conditions)
+    return Measure(spec.repeats, spec.warmups, spec.seed, spec.keep_output, spec.rounds, conditions, spec.canary)
 
 
 def _selector(spec: MatrixSpec) -> DeviceSelector:

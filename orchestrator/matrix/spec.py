@@ -213,6 +213,10 @@ class MeasureSpec(Door):
         description="A round of repeats goes through the cells of one loaded engine (loaded: fewest loads), or through"
         " all cells of a machine state (state: more loads, a drift over hours is spread over all cells)",
     )
+    canary: Annotated[bool, SWITCH] = Field(
+        default=False,
+        description="Run a fixed short cell before, between and after the others: its drift tells that of the device",
+    )
     quiet: Annotated[bool, SWITCH] = Field(
         default=True,
         description="Wait, at most 30 s, until nobody else uses CPU or GPU, and flag a trial that others disturbed",

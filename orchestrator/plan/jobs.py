@@ -18,19 +18,13 @@ from typing import TypeVar
 from agents.contract.device import Device, same_power, same_split
 from agents.contract.job import Job, LoadSettings, MachineState
 from orchestrator.matrix import Cell, Matrix
+from orchestrator.matrix.canary import canary_cell
 from orchestrator.matrix.matrix import Measure, Rounds
+from orchestrator.plan.canary import with_canaries
+from orchestrator.plan.planned import PlannedJob
 
 Key = TypeVar("Key", bound=Hashable)
 Level = TypeVar("Level", int, float, str)
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedJob:
-    """One cell on one device, once; ``repeat`` counts from 0."""
-
-    cell: Cell
-    device_id: str
-    repeat: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +50,12 @@ def plan_jobs(matrix: Matrix, cells: Iterable[Cell], devices: Sequence[Device]) 
             wanted[device.device_id].append(cell)
         if not targets:
             unplaced.append((cell, why_unplaced(cell, matrix, devices)))
-    queues = {
-        device.device_id: tuple(_ordered(wanted[device.device_id], device.device_id, matrix.measure, state_of(device)))
-        for device in selected
-    }
+    canary = canary_cell(matrix)
+    queues = {}
+    for device in selected:
+        key = device.device_id
+        queue = tuple(_ordered(wanted[key], key, matrix.measure, state_of(device)))
+        queues[key] = queue if canary is None else with_canaries(queue, canary, key)
     return Plan(queues, tuple(unplaced))
 
 
@@ -71,9 +67,11 @@ def jobs_for_unknown(matrix: Matrix, cells: Iterable[Cell]) -> dict[str | None, 
     wanted: dict[str | None, list[Cell]] = {}
     for cell in cells:
         wanted.setdefault(cell.device, []).append(cell)
-    return {
-        name: tuple(_ordered(listed, name or "", matrix.measure, MachineState())) for name, listed in wanted.items()
-    }
+    canary, queues = canary_cell(matrix), {}
+    for name, listed in wanted.items():
+        queue = tuple(_ordered(listed, name or "", matrix.measure, MachineState()))
+        queues[name] = queue if canary is None else with_canaries(queue, canary, name or "")
+    return queues
 
 
 def state_of(device: Device) -> MachineState:
@@ -180,7 +178,8 @@ def job_of(matrix: Matrix, campaign_id: str, planned: PlannedJob, attempt: int) 
         repeat=planned.repeat,
         load=cell.load,
         workload=cell.workload,
-        state=cell.state,
+        state=planned.wanted,
+        canary=planned.is_canary,
         warmups=matrix.measure.warmups,
         timeouts=matrix.timeouts,
         keep_output=matrix.measure.keep_output,

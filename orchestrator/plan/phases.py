@@ -8,7 +8,8 @@ from itertools import groupby
 
 from agents.contract.device import Device, same_power, same_split, why_no_split
 from agents.contract.job import MachineState
-from orchestrator.plan.jobs import PlannedJob, state_of
+from orchestrator.plan.jobs import state_of
+from orchestrator.plan.planned import PlannedJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ def phases_of(queue: Sequence[PlannedJob], device: Device | None) -> tuple[Phase
     """
     found = []
     now = MachineState() if device is None else state_of(device)
-    for state, jobs in groupby(queue, key=lambda planned: planned.cell.state):
+    for state, jobs in groupby(queue, key=lambda planned: planned.wanted):
         wanted, limit = state.dedicated_vram_bytes, state.power_limit_w
         can = device is None or wanted is None or why_no_split(wanted, device) is None
         known = now.dedicated_vram_bytes is not None

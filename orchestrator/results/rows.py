@@ -104,6 +104,7 @@ def _attempt(job: Job, report: Report, device: Device | None) -> Row:
         "warmup": False,
         "cell_id": job.cell_id,
         "repeat": job.repeat,
+        "canary": job.canary,
         "log_path": None if isinstance(outcome, Refused) else outcome.log_path,
         "origin": "measured",
         "device_id": report.device_id or job.device_id,

@@ -81,7 +81,8 @@ KEYS = (
 
 OUTCOME = (
     Column("cell_id", pa.string(), "Hash of the cell's values, free of device and repeat"),
-    Column("repeat", pa.int64(), "Which repetition of the cell, from 0"),
+    Column("repeat", pa.int64(), "Which repetition of the cell, from 0; of the canary, from 10,000"),
+    Column("canary", pa.bool_(), "The fixed short cell whose drift tells that of the device; in no comparison"),
     Column("status", pa.string(), "ok, failed, refused; in published figures also estimate_only and not_measured"),
     Column("cause", pa.string(), "Why there is no figure: a value of agents.contract.report.Cause"),
     Column("detail", pa.string(), "What happened, in the engine's or the agent's own words"),

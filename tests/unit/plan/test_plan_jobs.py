@@ -6,7 +6,8 @@ from itertools import groupby
 import pytest
 
 from agents.contract.device import Device
-from orchestrator.plan.jobs import PlannedJob, job_id_of, job_of, jobs_for_unknown, plan_jobs
+from orchestrator.plan.jobs import job_id_of, job_of, jobs_for_unknown, plan_jobs
+from orchestrator.plan.planned import PlannedJob
 from tests.fakes.matrix_texts import world_of
 from tests.unit.results.attempts_made_up import DEVICE
 

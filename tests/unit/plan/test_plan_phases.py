@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from agents.contract.device import Device, MemoryKind
-from orchestrator.plan.jobs import PlannedJob, jobs_for_unknown, plan_jobs
+from orchestrator.plan.jobs import jobs_for_unknown, plan_jobs
 from orchestrator.plan.phases import phases_of
+from orchestrator.plan.planned import PlannedJob
 from tests.fakes.matrix_texts import world_of
 from tests.unit.results.attempts_made_up import DEVICE
 
