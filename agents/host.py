@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agents.clock import Clock, SystemClock
 from agents.contract.device import Device, MemoryKind, same_split, why_no_split
-from agents.contract.job import Job, LoadSettings, Workload
+from agents.contract.job import Job, LoadSettings, Workflow, Workload
 from agents.contract.measure import Flag, Trial
 from agents.contract.rates import decode_tps
 from agents.contract.report import Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
@@ -72,8 +72,7 @@ class Host:
         self.watch.begin()
         outcome = self._outcome(job, cancelled, say)
         machine = self._machine()
-        apu = self.device.memory_kind in (MemoryKind.CARVE_OUT, MemoryKind.UNIFIED)
-        seen = self.watch.ended(job, outcome, machine.power_limit_seen_w, gpu_in_package=apu)
+        seen = self.watch.ended(job, outcome, machine.power_limit_seen_w, self._has_apu)
         log = self._engine_log(outcome)
         if not isinstance(outcome, Measured):
             self.unload()  # what failed is not trusted with the next cell
@@ -104,11 +103,12 @@ class Host:
             loaded = replace(session.loaded, reused=reused)
             warmups = 0 if job.workload in self._warmed else job.warmups
             self.watch.measuring()
-            for trial in measure(job, session, warmups, cancelled, say, self.watch.zero_ns):
-                self.watch.trial_ended()
-                trials.append(self._bounded(trial, loaded))  # one by one: complete ones stay if one fails
-                self.power.check()
-            self._warmed.add(job.workload)
+            self._measure(job, session, warmups, cancelled, say, trials)
+            for _ in range(job.conditions.again):
+                if not self._may_pass(job, trials[-1]):
+                    break
+                self.watch.until_fit(job.conditions, lambda words: say(words, None), cancelled)
+                self._measure(job, session, 0, cancelled, say, trials)
             return Measured(loaded, tuple(trials))
         except Unsupported as error:
             return Refused(error.cause, error.detail)
@@ -117,6 +117,26 @@ class Host:
         except OSError as error:
             cause = Cause.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Cause.AGENT_FAULT
             return Failed(cause, f"{type(error).__name__}: {error}", loaded, tuple(trials))
+
+    def _measure(
+        self, job: Job, session: Session, warmups: int, cancelled: threading.Event, say: Say, trials: list[Trial]
+    ) -> None:
+        """Adds each trial to ``trials`` as soon as it is complete: those stay if a later one fails."""
+        for trial in measure(job, session, warmups, cancelled, say, self.watch.zero_ns):
+            self.watch.trial_ended()
+            trials.append(self._bounded(replace(trial, index=len(trials)), session.loaded))
+            self.power.check()
+        self._warmed.add(job.workload)
+
+    def _may_pass(self, job: Job, trial: Trial) -> bool:
+        """Whether another trial may be without what this one is flagged for. (Images would come from a cache.)"""
+        if isinstance(job.workload, Workflow):
+            return False
+        return self.watch.may_pass(job, trial, self._machine().power_limit_seen_w, self._has_apu)
+
+    @property
+    def _has_apu(self) -> bool:
+        return self.device.memory_kind in (MemoryKind.CARVE_OUT, MemoryKind.UNIFIED)
 
     def _bounded(self, trial: Trial, loaded: Loaded) -> Trial:
         """Flagged where its decode rate passes what the memory of this device could feed."""

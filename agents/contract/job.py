@@ -195,6 +195,7 @@ class Conditions:
     quiet: bool = True  # nobody else uses CPU or GPU
     battery_allowed: bool = False  # else the machine must be on mains
     cool_down_s: float = 0.0  # longest wait for the temperature of an idle machine; 0: none
+    again: int = 2  # most further trials of a job, while the last one was flagged for what may have passed
 
 
 @dataclass(frozen=True, slots=True)

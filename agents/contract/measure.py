@@ -64,6 +64,9 @@ flag_words: dict[str, str] = {
 }
 """What people read."""
 
+PASSING_FLAGS = frozenset({Flag.THROTTLED, Flag.DISTURBED, Flag.SWAPPED, Flag.CLOCK_JUMPED})
+"""Of the machine at that moment, not of the cell: another trial may be without. A battery lasts for longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineTimings:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from agents.awake import Awake
 from agents.clock import Clock, SystemClock
 from agents.contract.job import Conditions, Job
-from agents.contract.measure import Flag, Reading, Trial
+from agents.contract.measure import PASSING_FLAGS, Flag, Reading, Trial
 from agents.contract.report import Measured, Outcome, Refused
 from agents.contract.usage import Energy, Usage
 from agents.memory.truth import Baseline, baseline_of, memory_truth
@@ -192,14 +192,25 @@ class Watch:
         self._take()
         self._clocks.append(self._now())
 
+    def may_pass(self, job: Job, trial: Trial, limit_w: float | None, gpu_in_package: bool) -> bool:
+        """Whether the trial that has just ended is flagged for what another one may be without."""
+        machine = Machine(self.cores, limit_w, gpu_in_package)
+        place = (len(self._clocks) - 2, replace(trial, flags=()))
+        flags = self._flagged(self._series(), place, self._wanted_of(job), machine).flags
+        self._was_disturbed = Flag.DISTURBED in flags
+        self.rests()  # what the trial used is not noise
+        return bool(PASSING_FLAGS.intersection(flags))
+
+    def _wanted_of(self, job: Job) -> Conditions:
+        return job.conditions if self.waits else replace(job.conditions, quiet=False)
+
     def ended(self, job: Job, outcome: Outcome, limit_w: float | None, gpu_in_package: bool) -> Seen:
         """``limit_w``: the power limit that held, if one is known."""
         if not isinstance(outcome, Measured):
             self._take()
         readings = [each for each in self._readings(self._rows) if each.at_s >= 0]
         machine = Machine(self.cores, limit_w, gpu_in_package)
-        wanted = job.conditions if self.waits else replace(job.conditions, quiet=False)
-        seen = self._seen(outcome, wanted, machine)
+        seen = self._seen(outcome, self._wanted_of(job), machine)
         self.rests()
         return replace(seen, readings=thinned(readings, MOST_READINGS))
 
@@ -208,7 +219,7 @@ class Watch:
         if isinstance(outcome, Refused):
             return Seen(outcome)
         trials = tuple(self._flagged(series, place, wanted, machine) for place in enumerate(outcome.trials))
-        measured = next((trial for trial in trials if not trial.warmup), None)
+        measured = _counted(trials)
         self._was_disturbed = any(Flag.DISTURBED in trial.flags for trial in trials)
         window = Window(self._at_s(self._from_ns), self._at_s(self.clock.monotonic_ns()))
         memory = memory_truth(series, window, self._baseline, outcome.loaded)
@@ -252,3 +263,10 @@ class Watch:
     def close(self) -> None:
         self.sampler.close()
         self.awake.close()
+
+
+def _counted(trials: Sequence[Trial]) -> Trial | None:
+    """The one that use and energy are told of: the first without a doubt that may pass, else the last."""
+    measured = [trial for trial in trials if not trial.warmup]
+    good = [trial for trial in measured if not PASSING_FLAGS.intersection(trial.flags)]
+    return next(iter(good), measured[-1] if measured else None)

@@ -131,7 +131,7 @@ def _matrix(spec: MatrixSpec, checked: Checked, text: str, path: Path, files: tu
 
 
 def _measure(spec: MeasureSpec) -> Measure:
-    conditions = Conditions(spec.quiet, spec.on_battery is OnBattery.ALLOW, spec.cool_down or 0.0)
+    conditions = Conditions(spec.quiet, spec.on_battery is OnBattery.ALLOW, spec.cool_down or 0.0, spec.again)
     return Measure(spec.repeats, spec.warmups, spec.seed, spec.keep_output, spec.rounds, conditions, spec.canary)
 
 

@@ -221,6 +221,11 @@ class MeasureSpec(Door):
         default=True,
         description="Wait, at most 30 s, until nobody else uses CPU or GPU, and flag a trial that others disturbed",
     )
+    again: Annotated[int, whole(0, 100)] = Field(
+        default=2,
+        description="Most further runs of a cell's repeat, each where the one before was flagged for what may pass:"
+        " disturbed, throttled, swapped, a clock that jumped",
+    )
     on_battery: Annotated[OnBattery, ON_BATTERY] = Field(
         default=OnBattery.FLAG, description="A trial on battery is flagged, or is as good as on mains (allow)"
     )

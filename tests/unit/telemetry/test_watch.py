@@ -201,6 +201,21 @@ def test_a_machine_that_slept_in_a_trial() -> None:
     assert flags(watch.ended(job(), outcome, None, gpu_in_package=False)) == (Flag.CLOCK_JUMPED,)
 
 
+@pytest.mark.parametrize(("off_s", "may"), [(600.0, True), (0.0, False)])
+def test_a_doubt_that_may_pass_is_told_when_its_trial_has_ended(off_s: float, may: bool) -> None:
+    clock = ScriptedClock()
+    watch = Watch(clock=clock)
+    watch.begin()
+    watch.measuring()
+    clock.sleep(1.0)
+    watch.trial_ended()
+    clock.sleep(1.0)
+    clock.wall_off_s += off_s
+    watch.trial_ended()
+    ended = replace(trial(), sent_s=1.1)
+    assert watch.may_pass(job(), ended, None, gpu_in_package=False) is may
+
+
 def test_a_failed_load_tells_how_far_the_memory_went() -> None:
     story = Story(shows())
     story.clock.sleep(5.0)
