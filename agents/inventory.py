@@ -19,6 +19,7 @@ from agents.device_file import Stated, read_device_file, read_stated
 from agents.firmware import Modules, bios_of, gpu_firmware, modules_of, npus_of, product_of
 from agents.memory.bandwidth import peak_bandwidth
 from agents.memory.carveout import options_of
+from agents.nvidia import Card, nvidia_cards
 from agents.power.found import PowerFound, find_power
 
 VENDORS = {"0x1002": "amd", "0x10de": "nvidia", "0x8086": "intel"}
@@ -49,7 +50,8 @@ def inventory(
     """
     own = read_device_file(folder)
     stated = read_stated(folder, own)
-    gpus = drm_gpus(sys_root)
+    nvidia = nvidia_cards() if sys_root == Path("/") else ()  # a recorded machine has no driver to ask
+    gpus = with_nvidia(drm_gpus(sys_root), nvidia)
     kind = own.memory or memory_kind(gpus, sys_root)
     if kind is MemoryKind.NONE and stated.dedicated_vram_bytes is not None:
         kind = MemoryKind.CARVE_OUT  # Linux under Windows, say: the operator knows what nothing here shows
@@ -75,7 +77,7 @@ def inventory(
         split_source=split_source,
         power_limit_w=limit_w,
         power_source=limit_source,
-        memory_bandwidth_bytes_per_s=own.memory_bandwidth or _bandwidth(kind, gpus, modules, sys_root),
+        memory_bandwidth_bytes_per_s=own.memory_bandwidth or _bandwidth(kind, gpus, nvidia, modules, sys_root),
         product=product_of(sys_root),
         bios=bios_of(sys_root),
         ram_modules=modules.words if modules else None,
@@ -94,13 +96,25 @@ def inventory(
     return replace(device, fingerprint=fingerprint_of(device))
 
 
-def _bandwidth(kind: MemoryKind, gpus: tuple[Gpu, ...], modules: Modules | None, root: Path) -> float | None:
-    """The makers' figures; where the CPU is not known, and no card has its own memory, what the modules add up to."""
-    cards = [gpu.name for gpu in gpus] if kind is MemoryKind.DISCRETE else []
-    peak = peak_bandwidth([cpu_name(root), *cards])
-    if peak is None and modules is not None and not cards:
-        return modules.bandwidth_bytes_per_s
-    return peak
+def _bandwidth(
+    kind: MemoryKind, gpus: tuple[Gpu, ...], nvidia: tuple[Card, ...], modules: Modules | None, root: Path
+) -> float | None:
+    """Of the fastest memory: what NVIDIA's driver tells, the makers' figures, what the modules add up to."""
+    if kind is MemoryKind.DISCRETE:
+        told = {card.gpu.name: card.bandwidth_bytes_per_s for card in nvidia}
+        cards = [told.get(gpu.name) or peak_bandwidth([gpu.name]) for gpu in gpus]
+        return None if None in cards else max(filter(None, cards), default=None)
+    return peak_bandwidth([cpu_name(root)]) or (modules.bandwidth_bytes_per_s if modules else None)
+
+
+def with_nvidia(gpus: tuple[Gpu, ...], nvidia: tuple[Card, ...]) -> tuple[Gpu, ...]:
+    """The kernel's list, with what NVIDIA's driver says of its cards; those that the kernel does not show come last.
+
+    PURE
+    """
+    told = [card.gpu for card in nvidia]
+    merged = [told.pop(0) if gpu.vendor == "nvidia" and told else gpu for gpu in gpus]
+    return (*merged, *told)
 
 
 def _split(kind: MemoryKind, gpus: tuple[Gpu, ...], stated: Stated) -> tuple[int | None, StateSource | None]:

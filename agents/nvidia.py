@@ -1,0 +1,65 @@
+"""NVIDIA's cards as their driver tells of them: names, memory, driver, video BIOS, bandwidth. By NVML.
+
+The kernel's DRM files tell a number at most, and under WSL2 nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from agents.contract.device import Gpu
+
+CLOCK_MEMORY = 2  # nvml.h, NVML_CLOCK_MEM
+TRANSFERS_A_CLOCK = (
+    2  # both edges, of the clock that NVML tells: 10,501 MHz x 384 bits are the 1,008 GB/s of an RTX 4090
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    gpu: Gpu
+    bandwidth_bytes_per_s: float | None
+
+
+def nvidia_cards(library: Any = None) -> tuple[Card, ...]:
+    """In NVML's order; none where there is no driver. Never raises. ``library`` stands for the module pynvml."""
+    nvml = library or import_module("pynvml")
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return ()
+    try:
+        driver = f"nvidia {_text(nvml.nvmlSystemGetDriverVersion())}"
+        return tuple(_card(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount()))
+    except nvml.NVMLError:
+        return ()
+    finally:
+        with suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
+
+
+def _card(nvml: Any, index: int, driver: str) -> Card:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+
+    def told(function: str, *arguments: int) -> Any:
+        try:
+            return getattr(nvml, f"nvmlDeviceGet{function}")(handle, *arguments)
+        except nvml.NVMLError:  # what this card or driver does not have
+            return None
+
+    memory, width, clock = told("MemoryInfo"), told("MemoryBusWidth"), told("MaxClockInfo", CLOCK_MEMORY)
+    gpu = Gpu(
+        name=_text(told("Name")) or f"NVIDIA GPU {index}",
+        vendor="nvidia",
+        driver=driver,
+        vram_bytes=int(memory.total) if memory is not None else None,
+        firmware=_text(told("VbiosVersion")) or None,
+    )
+    return Card(gpu, width / 8 * clock * 1e6 * TRANSFERS_A_CLOCK if width and clock else None)
+
+
+def _text(told: Any) -> str:
+    return told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told or "")
