@@ -2,8 +2,9 @@
 
 Run from the repository's root, on an idle machine, after ``python tests/slow/build_llama.py``:
 ``python benchmarks/against_llama_bench.py`` (about 3 minutes). Same model file, threads, batch, flash attention, spin
-count, and the same depth: a decode rate at another depth is another figure. Prints a Markdown table, and how much
-later the client has a first token than the engine says that its prompt was done.
+count, and the same depth: a decode rate at another depth is another figure. Both load anew in each round: where a
+process's memory comes to lie was seen to make 10 % between two servers with equal settings. Prints a Markdown table,
+and how much later the client has a first token than the engine says that its prompt was done.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from tests.slow.build_llama import built, cache  # noqa: E402
 
 PROMPT, DEPTH, GENERATED = 512, 512, 64
 PP = Synthetic(f"pp{PROMPT}", prompt_tokens=PROMPT)
+WARM_UP = Synthetic("pp64+tg8", prompt_tokens=64, generate_tokens=8)
 # One more than llama-bench generates: the first token comes with the prompt, and a rate spans what follows it.
 TG = Synthetic(f"tg{GENERATED} @ d{DEPTH}", generate_tokens=GENERATED + 1, depth=DEPTH)
 
@@ -52,7 +54,35 @@ class Round:
     late_s: float
 
 
+class Ours:
+    """``llama-server`` by its adapter, and trials as a job has them."""
+
+    def __init__(self, program: Path, settings: LoadSettings, place: LoadPlace) -> None:
+        self._engine = LlamaServer(EngineEntry(programs=(str(program),)))
+        self._settings, self._place = settings, place
+
+    def figures(self) -> tuple[float, float, float]:
+        """Prompt and decode rate, and how late the first token was."""
+        session = self._engine.load(self._settings, self._place)
+        try:
+            self._trial(session, WARM_UP)
+            prompt, decode = self._trial(session, PP), self._trial(session, TG)
+        finally:
+            session.close()
+        first, rate, spent = ttft_s(prompt), decode_tps(decode), prompt.engine.prompt_s
+        assert first is not None and rate is not None and spent is not None
+        return PROMPT / spent, rate, first - spent
+
+    def _trial(self, session: Session, workload: Synthetic) -> Trial:
+        timeouts = Timeouts(600.0, 600.0, 600.0)
+        job = Job("j", 1, "c", "cell", "d", 0, self._settings, workload, warmups=0, timeouts=timeouts)
+        (trial,) = measure(job, session, 0, threading.Event(), lambda *_: None)
+        return trial
+
+
 class Bench:
+    """``llama-bench``, a process for each test."""
+
     def __init__(self, program: Path, model: Path, threads: int) -> None:
         self._command = [str(program), "-m", str(model), "-t", str(threads), "-fa", "on", "-ngl", "0", "-r", "1"]
 
@@ -65,26 +95,14 @@ class Bench:
         return float(result["avg_ts"])
 
 
-def trial_of(session: Session, settings: LoadSettings, workload: Synthetic) -> Trial:
-    job = Job("j", 1, "c", "cell", "d", 0, settings, workload, warmups=0, timeouts=Timeouts(600.0, 600.0, 600.0))
-    (trial,) = measure(job, session, 0, threading.Event(), lambda *_: None)
-    return trial
-
-
-def one_round(session: Session, settings: LoadSettings, bench: Bench, ours_first: bool) -> Round:
-    def ours() -> tuple[float, float, float]:
-        prompt, decode = trial_of(session, settings, PP), trial_of(session, settings, TG)
-        first, rate, spent = ttft_s(prompt), decode_tps(decode), prompt.engine.prompt_s
-        assert first is not None and rate is not None and spent is not None
-        return PROMPT / spent, rate, first - spent
-
+def one_round(ours: Ours, bench: Bench, ours_first: bool) -> Round:
     def theirs() -> tuple[float, float]:
         return bench.rate(PROMPT, 0, 0), bench.rate(0, GENERATED, DEPTH)
 
     if ours_first:
-        (pp, tg, late), (bench_pp, bench_tg) = ours(), theirs()
+        (pp, tg, late), (bench_pp, bench_tg) = ours.figures(), theirs()
     else:
-        (bench_pp, bench_tg), (pp, tg, late) = theirs(), ours()
+        (bench_pp, bench_tg), (pp, tg, late) = theirs(), ours.figures()
     return Round(pp, bench_pp, tg, bench_tg, late)
 
 
@@ -133,13 +151,8 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         place = LoadPlace(models, Path(folder) / "log", 600.0, SystemClock(), threading.Event(), lambda _: None)
-        session = LlamaServer(EngineEntry(programs=(str(server),))).load(settings, place)
-        try:
-            trial_of(session, settings, TG)  # a warm-up, as llama-bench has its own
-            peer = Bench(bench, model, asked.threads)
-            rounds = [one_round(session, settings, peer, index % 2 == 0) for index in range(asked.rounds)]
-        finally:
-            session.close()
+        ours, peer = Ours(server, settings, place), Bench(bench, model, asked.threads)
+        rounds = [one_round(ours, peer, index % 2 == 0) for index in range(asked.rounds)]
     print(f"{model.name}, {asked.threads} threads, {len(rounds)} rounds; load average {os.getloadavg()[0]:.1f}\n")
     print(table(rounds))
 
