@@ -25,19 +25,19 @@ SHORT = """
 name: short
 defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg8}
 axes: {context: [512, 1K]}
-measure: {repeats: 1, warmups: 0}
+measure: {repeats: 1, warmups: 0, quiet: off, again: 0}
 """
 LONG = """
 name: long
 defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg700}
 axes: {context: [2K, 3K]}
-measure: {repeats: 4, warmups: 0}
+measure: {repeats: 4, warmups: 0, quiet: off, again: 0}
 """
 SPLITS = """
 name: splits
 defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg8}
 axes: {context: [512, 1K], dedicated_vram: [512MiB, 32GiB]}
-measure: {repeats: 2, warmups: 0}
+measure: {repeats: 2, warmups: 0, quiet: off, again: 0}
 """
 SETS_ITS_SPLIT = """
 allow:
