@@ -79,11 +79,11 @@ class Run:
         return sum(event["device"] == device for event in self.events("job_sent"))
 
     def until_running(self, device: str) -> None:
-        """Until the device itself has said that it is at the job that was sent last."""
+        """Until the device itself has said that it is at the job that was sent last, or has been."""
 
         def told() -> bool:
             sent = [event["job_id"] for event in self.events("job_sent") if event["device"] == device]
-            at = [event["job_id"] for event in self.events("progress") if event["device"] == device]
+            at = [event["job_id"] for event in self.events("progress", "job_ended") if event["device"] == device]
             return bool(sent) and sent[-1] in at
 
         self.until(told, f"{device} is at its job")
