@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from agents.contract.job import Chat, Job, LoadSettings, Synthetic, Timeouts, Workload
+from agents.contract.job import Chat, Image, Job, LoadSettings, Synthetic, Timeouts, Workload
 from agents.contract.measure import Arrival, EngineTimings, Flag, StopReason, Trial
 from agents.contract.rates import decode_tps, ttft_s
 from agents.contract.report import Cause, Loaded
@@ -269,6 +269,15 @@ def test_without_the_engines_count_chunks_are_counted_and_the_trial_is_flagged()
     (trial,) = run(Scripted([silent], expected_tokens=2))
     assert (trial.completion_tokens, trial.stop_reason, trial.engine) == (2, StopReason.UNKNOWN, EngineTimings())
     assert trial.flags == (Flag.TOKEN_COUNT_UNKNOWN,)
+
+
+def test_an_image_that_is_unpacked_before_the_prompt_is_timed_is_no_disagreement() -> None:
+    image = Image("red.png", "image/png", 64, 64, "AAAA")
+    late = stream_of([1_070, 1_080, 1_090, 1_100], prompt_ms=1_000)
+    (trial,) = run(Scripted([late]), job(Chat("see", "What is it?", 4, image=image)))
+    assert Flag.CLOCKS_DISAGREE not in trial.flags
+    (trial,) = run(Scripted([late]), job(Chat("see", "What is it?", 4)))
+    assert Flag.CLOCKS_DISAGREE in trial.flags
 
 
 @pytest.mark.parametrize(
