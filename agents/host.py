@@ -25,8 +25,10 @@ from agents.inventory import inventory
 from agents.measure import measure
 from agents.memory.bandwidth import above_bound
 from agents.models.peers import Peers
+from agents.power.base import NotRestored
 from agents.power.found import PowerFound, find_power
 from agents.power.state import PowerState
+from agents.telemetry.validity import Machine
 from agents.telemetry.watch import Watch
 
 LOG_LIMIT = 256 * 1024  # characters of an engine's log that travel with a report
@@ -72,7 +74,7 @@ class Host:
         self.watch.begin()
         outcome = self._outcome(job, cancelled, say)
         machine = self._machine()
-        seen = self.watch.ended(job, outcome, machine.power_limit_seen_w, self._has_apu)
+        seen = self.watch.ended(job, outcome, self._judged(job))
         log = self._engine_log(outcome)
         if not isinstance(outcome, Measured):
             self.unload()  # what failed is not trusted with the next cell
@@ -110,6 +112,8 @@ class Host:
                 self.watch.until_fit(job.conditions, lambda words: say(words, None), cancelled)
                 self._measure(job, session, 0, cancelled, say, trials)
             return Measured(loaded, tuple(trials))
+        except NotRestored:
+            raise  # the machine is in nobody's state: no job may run here
         except Unsupported as error:
             return Refused(error.cause, error.detail)
         except AgentError as error:
@@ -132,11 +136,13 @@ class Host:
         """Whether another trial may be without what this one is flagged for. (Images would come from a cache.)"""
         if isinstance(job.workload, Workflow):
             return False
-        return self.watch.may_pass(job, trial, self._machine().power_limit_seen_w, self._has_apu)
+        return self.watch.may_pass(job, trial, self._judged(job))
 
-    @property
-    def _has_apu(self) -> bool:
-        return self.device.memory_kind in (MemoryKind.CARVE_OUT, MemoryKind.UNIFIED)
+    def _judged(self, job: Job) -> Machine:
+        """What a trial is held against: of power limits, only the one that its cell asks for."""
+        limit_w = self._machine().power_limit_seen_w if job.state.power_limit_w is not None else None
+        gpu_in_package = self.device.memory_kind in (MemoryKind.CARVE_OUT, MemoryKind.UNIFIED)
+        return Machine(self.watch.cores, limit_w, gpu_in_package, self.power.limit_of)
 
     def _bounded(self, trial: Trial, loaded: Loaded) -> Trial:
         """Flagged where its decode rate passes what the memory of this device could feed."""
@@ -182,6 +188,7 @@ class Host:
             cancelled=cancelled,
             say=tell,
             peers=self.peers,
+            emptied=self.watch.before_load,
         )
         self._failed = None
         self.watch.before_load()

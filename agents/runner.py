@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -28,6 +29,7 @@ from agents.engines.http_stream import Progress
 from agents.errors import AgentError
 from agents.host import Host
 from agents.models.peers import Peers
+from agents.power.base import NotRestored
 from agents.spool import Spool
 
 BUSY_WAIT_S = 5.0  # an earlier job process may be on its way out
@@ -48,6 +50,7 @@ class Runner:
     def serve(self) -> None:
         with suppress(OSError):  # Ray's workers run at nice 15; only root may take that back
             os.setpriority(os.PRIO_PROCESS, 0, 0)
+        signal.signal(signal.SIGTERM, self._told_to_end)
         threading.Thread(target=self._listen, name="stdin", daemon=True).start()
         busy = FileLock(self._folder / "busy.lock", timeout=BUSY_WAIT_S)
         try:
@@ -62,7 +65,11 @@ class Runner:
         self._write(b'{"device": ' + to_json(host.device) + b"}")
         while True:
             job, host.peers = self._jobs.get()
-            report = self._run(host, job)
+            try:
+                report = self._run(host, job)
+            except NotRestored as error:  # no job may run on a machine in nobody's state; the next start tries again
+                host.unload()
+                return self._fail(error.detail)
             self._write(b'{"report": ' + to_json(self._kept(report)) + b"}")
 
     def _fail(self, why: str) -> None:
@@ -71,6 +78,8 @@ class Runner:
     def _run(self, host: Host, job: Job) -> Report:
         try:
             return host.run(job, self._cancelled, self._say)
+        except NotRestored:
+            raise
         except Exception:
             host.unload()
             now = host.clock.unix_s()
@@ -114,10 +123,20 @@ class Runner:
         except BaseException:  # deaf, it could not be ended either
             traceback.print_exc()
             os._exit(1)
-        if self._host is not None:
-            with suppress(AgentError):  # the journal stays then, and the next start restores
-                self._host.power.release()
-        os._exit(0)  # the agent is gone; the engine follows: its stdin ends, and the kernel kills it
+        self._end(0)
+
+    def _end(self, code: int) -> None:
+        """What was set on the machine is taken back; the engine follows: its stdin ends, and the kernel kills it."""
+        try:
+            if self._host is not None:
+                with suppress(AgentError):  # the journal stays then, and the next start restores
+                    self._host.power.release()
+        finally:
+            os._exit(code)
+
+    def _told_to_end(self, number: int, _: object) -> None:
+        """By SIGTERM, as when a whole node is stopped. On another thread: this one may be setting a limit just now."""
+        threading.Thread(target=self._end, args=(128 + number,), name="end").start()
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "run" in message:

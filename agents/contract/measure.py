@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -155,6 +156,16 @@ class Trial:
     image_tokens: int | None = None  # of the prompt
     sent_s: float | None = None  # sending, from the start of the job on the monotonic clock: as Reading.at_s
     image: ImageRun | None = None  # of a workflow; counts and times of tokens are then empty
+
+
+def counted_trial(trials: Sequence[Trial]) -> Trial | None:
+    """The measured trial that usage and energy are told of: the first without a doubt that may pass, else the last.
+
+    PURE
+    """
+    measured = [trial for trial in trials if not trial.warmup]
+    good = (trial for trial in measured if not PASSING_FLAGS.intersection(trial.flags))
+    return next(good, measured[-1] if measured else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class LoadPlace:
     cancelled: threading.Event
     say: Callable[[str], None]
     peers: Peers | None = None
+    emptied: Callable[[], None] = lambda: None  # called where a load itself takes others' models out of the memory
 
     def refuse_late(self, started_ns: int) -> None:
         """Raises LoadFailed if the load that began at ``started_ns`` of ``clock`` was cancelled, or takes too long."""

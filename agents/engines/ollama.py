@@ -82,6 +82,7 @@ class Ollama:
             model = self._model(settings, name, place)
             place.say("loading")
             unload_all(self._api, place.clock)
+            place.emptied()
             started = place.clock.monotonic_ns()
             self._api.load("/api/chat", _load_body(name, options), place)
             load_s = (place.clock.monotonic_ns() - started) / 1e9

@@ -44,4 +44,4 @@ def look(root: Path) -> float | None:
     return next((cap for cap in caps if cap), None)
 
 
-AMDGPU_CAP = Kind("amdgpu_cap", find, look)
+AMDGPU_CAP = Kind("amdgpu_cap", find, look, of="gpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from agents.contract.device import same_power
 from agents.contract.report import Cause
@@ -24,6 +24,10 @@ class LimitNotHeld(Unsupported):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, Cause.WRONG_STATE)
+
+
+class NotRestored(LimitNotHeld):
+    """What was set does not go back to what it was. The journal stays, and the device takes no job until it does."""
 
 
 class LimitLost(AgentError):
@@ -75,12 +79,14 @@ class Kind:
     """A kind of power method, as it stands in METHODS.
 
     ``find`` has the method on this machine, or says why there is none; ``root`` stands for ``/``, and ``most_w`` is the
-    owner's own upper bound. ``look`` reads the limit without any permission; None where that cannot be done.
+    owner's own upper bound. ``look`` reads the limit without any permission; None where that cannot be done. ``of``:
+    what it limits, each of them where there are several.
     """
 
     name: str
     find: Callable[[Path, float | None], PowerMethod | str]
     look: Callable[[Path], float | None] | None = None
+    of: Literal["package", "gpu"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from agents.contract.device import same_power
-from agents.power.base import Control, Levels, LimitNotHeld, PowerMethod, ProfileMethod, difference
+from agents.power.base import Control, Levels, LimitNotHeld, NotRestored, PowerMethod, ProfileMethod, difference
 
 Method = TypeVar("Method", bound=Control)
 
@@ -37,28 +37,39 @@ class Hold(Generic[Method]):
     def methods(self) -> tuple[str, ...]:
         return tuple(self._methods)
 
+    @property
+    def held_by(self) -> str | None:
+        """The method that holds now."""
+        return None if self._set is None else self._set[0].name
+
     def restore_left(self) -> None:
-        """What an earlier process set and did not live to take back. Raises LimitNotHeld; the journal then stays."""
+        """What an earlier process set and did not live to take back. Raises NotRestored; the journal then stays."""
         try:
             left = json.loads(self._journal.read_text(encoding="utf-8"))
             name, levels = str(left["method"]), _checked(left["levels"])
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LimitNotHeld(f"{self._journal}: cannot be read: {error}") from error
+            raise NotRestored(f"{self._journal}: cannot be read: {error}") from error
         by_hand = "or set it yourself and delete the file"
         if name not in self._methods:
             why = next((each for each in self._missing if each.startswith(f"{name}: ")), "")
             why = f"now {why}" if why else f"device.yaml allows {name} no more: allow it once"
-            raise LimitNotHeld(f"{self._journal}: {name} set what was {_words(levels)} before, and {why}, {by_hand}")
-        method = self._methods[name]
-        method.write(levels)
-        if other := difference(levels, method.read()):
-            raise LimitNotHeld(f"{name} does not come back: {other}; see {self._journal}, {by_hand}")
-        self._journal.unlink(missing_ok=True)
+            raise NotRestored(f"{self._journal}: {name} set what was {_words(levels)} before, and {why}, {by_hand}")
+        try:
+            self._methods[name].write(levels)
+            other = difference(levels, self._methods[name].read())
+        except LimitNotHeld as error:
+            raise NotRestored(f"{error.detail}; see {self._journal}, {by_hand}") from error
+        if other:
+            raise NotRestored(f"{name} does not come back: {other}; see {self._journal}, {by_hand}")
+        try:
+            self._journal.unlink(missing_ok=True)
+        except OSError as error:
+            raise NotRestored(f"{self._journal}: {name} is back, and the file cannot be deleted: {error}") from error
 
     def release(self) -> None:
-        """The old values again. Raises LimitNotHeld; the journal then stays, and the next start tries again."""
+        """The old values again. Raises NotRestored; the journal then stays, and the next start tries again."""
         with self._one_at_a_time:
             self._set = None
             self.restore_left()
@@ -100,6 +111,7 @@ class Hold(Generic[Method]):
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self._journal)
+            _flush(self._journal.parent)
         except OSError as error:
             raise LimitNotHeld(f"{self._journal}: cannot be written, so nothing is set: {error}") from error
 
@@ -165,6 +177,17 @@ class ProfileHold(Hold[ProfileMethod]):
                 raise LimitNotHeld(f"{method.name}: {_words(old)} stands now, and could not be put back")
             self._enter(method, method.levels_for(profile), old)
             self._profile = profile
+
+
+def _flush(folder: Path) -> None:
+    """Makes a rename in it durable. Windows has no such call and needs none. Raises OSError."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _checked(levels: object) -> Levels:

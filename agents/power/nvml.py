@@ -108,4 +108,4 @@ def looker(load: Callable[[], Any]) -> Callable[[Path], float | None]:
     return look
 
 
-NVML = Kind("nvml", finder(_pynvml), looker(_pynvml))
+NVML = Kind("nvml", finder(_pynvml), looker(_pynvml), of="gpu")

@@ -35,7 +35,7 @@ def find(root: Path, most_w: float | None) -> PowerMethod | str:
 
     def range_of(levels: Levels) -> tuple[float, float]:
         stands = [level for key, level in levels.items() if key.endswith(NAMES[0]) and isinstance(level, float)]
-        return bounds_of(max(told, default=None), None, max(min(stands), *rated, 0.0), most_w)
+        return bounds_of(max(told, default=None), None, max(min(stands, default=0.0), *rated, 0.0), most_w)
 
     return MicrowattFiles("rapl", files, range_of)
 
@@ -72,4 +72,4 @@ def text_of(path: Path) -> str:
         return ""
 
 
-RAPL = Kind("rapl", find, look)
+RAPL = Kind("rapl", find, look, of="package")

@@ -69,4 +69,4 @@ def find(root: Path, most_w: float | None) -> PowerMethod | str:  # noqa: ARG001
     return method
 
 
-RYZENADJ = Kind("ryzenadj", find)
+RYZENADJ = Kind("ryzenadj", find, of="package")

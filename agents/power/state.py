@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agents.contract.device import Device, StateSource, same_power
 from agents.contract.job import MachineState
+from agents.power import METHODS
 from agents.power.base import LimitLost, LimitNotHeld
 from agents.power.found import PowerFound
 from agents.power.holding import PowerHold, ProfileHold
@@ -72,6 +73,11 @@ class PowerState:
         for hold in (self.limit, self.profile):
             if words := hold.still_held():
                 raise LimitLost(f"the power state was not held to the end: {words}")
+
+    @property
+    def limit_of(self) -> str | None:
+        """What the limit that is held limits: package or gpu; None where none is held, or nobody says."""
+        return next((kind.of for kind in METHODS if kind.name == self.limit.held_by), None)
 
     def now(self, device: Device) -> tuple[float | None, StateSource | None, str | None, StateSource | None]:
         """Limit and profile as they stand, each with who says so."""

@@ -49,4 +49,4 @@ def look(root: Path) -> float | None:
     return next((watts for watts in seen if watts), None)
 
 
-XE_CAP = Kind("xe_cap", find, look)
+XE_CAP = Kind("xe_cap", find, look, of="gpu")

@@ -61,6 +61,7 @@ class Quantity(StrEnum):
     THROTTLED_POWER = "throttled_power"  # 1 while clocks are held down for this reason, else 0
     THROTTLED_HEAT = "throttled_heat"
     THROTTLED_OTHER = "throttled_other"
+    THROTTLED_UNTOLD = "throttled_untold"  # for a reason that is not told: power, most likely
 
 
 _BY_UNIT: dict[str, tuple[Quantity, ...]] = {
@@ -87,7 +88,10 @@ _BY_UNIT: dict[str, tuple[Quantity, ...]] = {
         *(Quantity.GPU_POWER, Quantity.PACKAGE_POWER, Quantity.SYSTEM_POWER),
         *(Quantity.BATTERY_POWER, Quantity.POWER_LIMIT),
     ),
-    "": (Quantity.ON_MAINS, Quantity.THROTTLED_POWER, Quantity.THROTTLED_HEAT, Quantity.THROTTLED_OTHER),
+    "": (
+        *(Quantity.ON_MAINS, Quantity.THROTTLED_POWER, Quantity.THROTTLED_HEAT),
+        *(Quantity.THROTTLED_OTHER, Quantity.THROTTLED_UNTOLD),
+    ),
 }
 UNITS: dict[Quantity, str] = {quantity: unit for unit, several in _BY_UNIT.items() for quantity in several}
 

@@ -20,12 +20,16 @@ energy in the table; a longer prompt, or more tokens, brings one."""
 DISCHARGING_W = 1.0  # on mains a battery gives nothing, or takes
 WORKING_PCT = 5.0  # a GPU that is less busy than this in the mean did not run the model
 
-_POWER = {
+POWER_OF = {
     "package": Quantity.PACKAGE_POWER,
     "gpu": Quantity.GPU_POWER,
     "system": Quantity.SYSTEM_POWER,
     "battery": Quantity.BATTERY_POWER,
 }
+
+
+MEANS = ("rapl", "i915", "xe", "macmon")
+"""Kinds of sources whose power is a mean since their last reading: a counter's growth over time, or their own mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ def energy_of(series: Series, trial: Trial, idle: Series, idle_window: Window, g
     if phases is None:
         return Energy()
     for scope in precedence(series, phases.whole, gpu_in_package):
-        for kind in _kinds(series, _POWER[scope]):
+        for kind in _kinds(series, POWER_OF[scope]):
             decode_j = joules(series, kind, scope, phases.decode)
             prompt_j = joules(series, kind, scope, phases.prompt)
             if decode_j is not None or prompt_j is not None:
@@ -100,7 +104,7 @@ def precedence(series: Series, window: Window, gpu_in_package: bool) -> tuple[st
 
 def joules(series: Series, kind: str, scope: str, window: Window) -> float | None:
     """Of all devices of one kind of source together. None where one of them has too few readings."""
-    quantity = _POWER[scope]
+    quantity = POWER_OF[scope]
 
     def of_one(source: str) -> float | None:
         counted = Quantity.GPU_ENERGY if scope == "gpu" else None
@@ -108,13 +112,14 @@ def joules(series: Series, kind: str, scope: str, window: Window) -> float | Non
             return series.growth(source, counted, window)
         if len(series.inside(source, quantity, window)) < LEAST_READINGS:
             return None
-        return series.integral(source, quantity, window)
+        area = series.held if kind_of(source) in MEANS else series.integral
+        return area(source, quantity, window)
 
     return _sum(series, kind, quantity, of_one)
 
 
 def mean_w(series: Series, kind: str, scope: str, window: Window) -> float | None:
-    quantity = _POWER[scope]
+    quantity = POWER_OF[scope]
     return _sum(series, kind, quantity, lambda source: series.mean(source, quantity, window))
 
 
@@ -129,11 +134,11 @@ def _kinds(series: Series, quantity: Quantity) -> list[str]:
 
 
 def _first(series: Series, scope: str, window: Window) -> float | None:
-    found = (joules(series, kind, scope, window) for kind in _kinds(series, _POWER[scope]))
+    found = (joules(series, kind, scope, window) for kind in _kinds(series, POWER_OF[scope]))
     return next((value for value in found if value is not None), None)
 
 
 def first_mean_w(series: Series, scope: str, window: Window) -> float | None:
     """Mean power by the first kind of source that tells it."""
-    found = (mean_w(series, kind, scope, window) for kind in _kinds(series, _POWER[scope]))
+    found = (mean_w(series, kind, scope, window) for kind in _kinds(series, POWER_OF[scope]))
     return next((value for value in found if value is not None), None)

@@ -18,7 +18,7 @@ telemetry itself. An openai server may be anything, or elsewhere."""
 
 
 def engine_pids(engine: str, session: object) -> tuple[int, ...]:
-    """None where it cannot be told: then nothing is said of the engine's own part."""
+    """Empty where it cannot be told: then nothing is said of the engine's own part."""
     own: tuple[int, ...] = tuple(getattr(session, "pids", ()))  # of sessions that started a process
     return own or _running(_PROGRAMS.get(engine, ()))
 

@@ -93,6 +93,13 @@ class Series:
             total += (end - start) * (a + slope * ((start + end) / 2 - a_s))
         return total
 
+    def held(self, source: str, quantity: Quantity, window: Window) -> float | None:
+        """As ``integral``, of a sensor whose values are means since the one before: each holds for all of that time."""
+        if window.length_s <= 0:
+            return None
+        total, covered_s = _held(self.points(source, quantity), window)
+        return total if covered_s >= window.length_s * (1 - 1e-9) else None
+
     def growth(self, source: str, quantity: Quantity, window: Window) -> float | None:
         """Of a counter: its value at the end less that at the start, both between the readings beside them."""
         ends = [_between(self.points(source, quantity), at_s) for at_s in (window.start_s, window.end_s)]

@@ -9,7 +9,7 @@ from agents.contract.measure import Trial
 from agents.contract.usage import Usage
 from agents.memory.truth import MemoryTruth, Pool
 from agents.telemetry.base import Quantity
-from agents.telemetry.energy import first_mean_w, phases_of, precedence
+from agents.telemetry.energy import POWER_OF, first_mean_w, phases_of, precedence
 from agents.telemetry.series import Series, Window
 
 
@@ -85,6 +85,16 @@ def under_load_w(series: Series, window: Window, gpu_in_package: bool) -> float 
     scopes = [scope for scope in precedence(series, window, gpu_in_package) if scope in ("package", "gpu")]
     means = (first_mean_w(series, scope, window) for scope in scopes)
     return next((mean for mean in means if mean is not None), None)
+
+
+def limited_w(series: Series, window: Window, limit_of: str | None, gpu_in_package: bool) -> float | None:
+    """What is to be held against a power limit: the most that one package or one GPU drew, where that is what it
+    limits; else what ``under_load_w`` tells."""
+    if limit_of is None:
+        return under_load_w(series, window, gpu_in_package)
+    quantity = POWER_OF[limit_of]
+    means = [series.mean(source, quantity, window) for source in series.sources(quantity)]
+    return max((mean for mean in means if mean is not None), default=None)
 
 
 def share_pct(series: Series, quantity: Quantity, window: Window) -> float | None:

@@ -12,7 +12,7 @@ from agents.contract.job import Conditions
 from agents.contract.measure import Flag, Trial
 from agents.telemetry.base import Quantity
 from agents.telemetry.series import Series, Window
-from agents.telemetry.summary import share_pct, under_load_w
+from agents.telemetry.summary import limited_w, share_pct
 
 QUIET_CORES = 0.5
 QUIET_SHARE = 0.05
@@ -43,11 +43,13 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``limit_w`` is the power limit that is held or stated; ``cores`` are logical ones."""
+    """``limit_w`` is the power limit that the cell asked for, and that is held or stated; ``limit_of``: of each package
+    or each GPU, where that is known. ``cores`` are logical ones."""
 
     cores: int
     limit_w: float | None = None
     gpu_in_package: bool = False
+    limit_of: str | None = None
 
 
 def most_of_others_cores(cores: int) -> float:
@@ -126,7 +128,7 @@ def _flags(series: Series, window: Window, conditions: Conditions, machine: Mach
         yield Flag.ON_BATTERY
     if abs(jumped_s) > CLOCK_JUMP_S:
         yield Flag.CLOCK_JUMPED
-    drawn_w = under_load_w(series, window, machine.gpu_in_package)
+    drawn_w = limited_w(series, window, machine.limit_of, machine.gpu_in_package)
     if machine.limit_w is not None and drawn_w is not None:
         most_w = max(machine.limit_w * OVER_LIMIT, machine.limit_w + OVER_LIMIT_FLOOR_W)
         if drawn_w > most_w:
@@ -134,7 +136,7 @@ def _flags(series: Series, window: Window, conditions: Conditions, machine: Mach
 
 
 def others_cores(series: Series, window: Window, cores: int) -> float | None:
-    """Cores that neither the engine nor the job process used; None where the engine's part is not told."""
+    """Cores that the engine did not use (the job process hardly uses any); None where its part is not told."""
     busy_pct, engine_pct = _mean(series, Quantity.CPU_BUSY, window), _mean(series, Quantity.ENGINE_CPU, window)
     if busy_pct is None or engine_pct is None or engine_pct < ENGINE_AT_LEAST_PCT:
         return None

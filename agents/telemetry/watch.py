@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from agents.awake import Awake
 from agents.clock import Clock, SystemClock
 from agents.contract.job import Conditions, Job
-from agents.contract.measure import PASSING_FLAGS, Flag, Reading, Trial
+from agents.contract.measure import PASSING_FLAGS, Flag, Reading, Trial, counted_trial
 from agents.contract.report import Measured, Outcome, Refused
 from agents.contract.usage import Energy, Usage
 from agents.memory.truth import Baseline, baseline_of, memory_truth
@@ -97,6 +97,7 @@ class Watch:
     _from_ns: int = 0  # where the window of the memory begins
     _clocks: list[Clocks] = field(default_factory=list)
     _rest: _Rest | None = None
+    _holds_model: bool = False
     _patience_s: float = PATIENCE_S
     _was_disturbed: bool = False
     _found: bool = False  # the sources have been looked for
@@ -141,8 +142,13 @@ class Watch:
         if noise:
             self._patience_s /= 2
             self._disturbed_by = self.disturber(cancelled.wait) if any("cores" in each for each in noise) else None
-        elif waited_s > 0:
+        elif waited_s > 0 or self._looked_s() >= LEAST_LOOK_S:
             self._patience_s = PATIENCE_S
+
+    def _looked_s(self) -> float:
+        """How long what was just looked at is: nothing is learnt from a job that follows the one before at once."""
+        since_ns = self._rest.at_ns if self._rest is not None else self.zero_ns
+        return (self.clock.monotonic_ns() - since_ns) / 1e9
 
     def _unfit(self, wanted: Conditions) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What patience may mend, and what a cool-down may."""
@@ -163,7 +169,7 @@ class Watch:
 
     def _note_rest(self) -> None:
         """Temperatures and power of the machine while this process had nothing to do."""
-        if self._rest is None:
+        if self._rest is None or self._holds_model:  # a GPU with a model in it is not at rest
             return
         since_ns = max(self._rest.at_ns, self.zero_ns - int(IDLE_S * 1e9))
         if self.zero_ns - since_ns >= LEAST_LOOK_S * 1e9:
@@ -175,12 +181,14 @@ class Watch:
 
     def before_load(self) -> None:
         """Nothing of an engine is loaded. What is in use now is not the model's."""
+        self._holds_model = False
         self.sampler.watch(())
         self._take()
         self._from_ns = self.clock.monotonic_ns()
         self._baseline = baseline_of(self._readings(self._rows))
 
     def loaded(self, engine: str, session: object) -> None:
+        self._holds_model = True
         self._take()
         self.sampler.watch(engine_pids(engine, session) if self._rows else ())
 
@@ -192,9 +200,8 @@ class Watch:
         self._take()
         self._clocks.append(self._now())
 
-    def may_pass(self, job: Job, trial: Trial, limit_w: float | None, gpu_in_package: bool) -> bool:
+    def may_pass(self, job: Job, trial: Trial, machine: Machine) -> bool:
         """Whether the trial that has just ended is flagged for what another one may be without."""
-        machine = Machine(self.cores, limit_w, gpu_in_package)
         place = (len(self._clocks) - 2, replace(trial, flags=()))
         flags = self._flagged(self._series(), place, self._wanted_of(job), machine).flags
         self._was_disturbed = Flag.DISTURBED in flags
@@ -204,12 +211,10 @@ class Watch:
     def _wanted_of(self, job: Job) -> Conditions:
         return job.conditions if self.waits else replace(job.conditions, quiet=False)
 
-    def ended(self, job: Job, outcome: Outcome, limit_w: float | None, gpu_in_package: bool) -> Seen:
-        """``limit_w``: the power limit that held, if one is known."""
+    def ended(self, job: Job, outcome: Outcome, machine: Machine) -> Seen:
         if not isinstance(outcome, Measured):
             self._take()
         readings = [each for each in self._readings(self._rows) if each.at_s >= 0]
-        machine = Machine(self.cores, limit_w, gpu_in_package)
         seen = self._seen(outcome, self._wanted_of(job), machine)
         self.rests()
         return replace(seen, readings=thinned(readings, MOST_READINGS))
@@ -219,7 +224,7 @@ class Watch:
         if isinstance(outcome, Refused):
             return Seen(outcome)
         trials = tuple(self._flagged(series, place, wanted, machine) for place in enumerate(outcome.trials))
-        measured = _counted(trials)
+        measured = counted_trial(trials)
         self._was_disturbed = any(Flag.DISTURBED in trial.flags for trial in trials)
         window = Window(self._at_s(self._from_ns), self._at_s(self.clock.monotonic_ns()))
         memory = memory_truth(series, window, self._baseline, outcome.loaded)
@@ -263,10 +268,3 @@ class Watch:
     def close(self) -> None:
         self.sampler.close()
         self.awake.close()
-
-
-def _counted(trials: Sequence[Trial]) -> Trial | None:
-    """The one that use and energy are told of: the first without a doubt that may pass, else the last."""
-    measured = [trial for trial in trials if not trial.warmup]
-    good = [trial for trial in measured if not PASSING_FLAGS.intersection(trial.flags)]
-    return next(iter(good), measured[-1] if measured else None)

@@ -37,14 +37,14 @@ class Drift:
 
 
 def drifts_of(rows: Iterable[Mapping[str, Any]]) -> tuple[Drift, ...]:
-    """``rows`` of the table ``trials``; those that are no canary's, warm-ups and failures are let pass.
+    """``rows`` of the table ``trials``; those that are no canary's, warm-ups, failures and flagged ones are let pass.
 
     A canary in another memory split, profile or power limit is another one: that is no drift. Sorted by device.
     """
     found: dict[tuple[str, str], list[tuple[datetime, float]]] = defaultdict(list)
     for row in rows:
         rate = row["decode_tps"]
-        if row["canary"] and not row["warmup"] and row["status"] == "ok" and rate:
+        if row["canary"] and not row["warmup"] and row["status"] == "ok" and not row["flags"] and rate:
             key = (row["device"] or row["device_id"] or "-", _state(row))
             found[key].append((row["started_at"], rate))
     return tuple(_drift(*key, sorted(found[key])) for key in sorted(found))

@@ -296,7 +296,7 @@ class Coordinator:
         self._fleet.rouse()
 
     def _sleep_without_work(self) -> None:
-        if self.schedule.at_work or not self._patient:
+        if not self._patient or self.schedule.at_work:
             self._worked_s = self._monotonic()
         elif not self._sleeping and self._monotonic() - self._worked_s >= SLEEP_S:
             self._sleeping = True

@@ -11,11 +11,11 @@ def figure(metric: Metric, value: float) -> str:
     """``17.26`` tokens/s, ``4.4`` s/image, ``0.04`` or ``0.0123`` s, ``20.8`` GiB, ``6970`` tokens; the title names
     the unit.
 
-    Rates and times: two decimals, more where the first three digits that count stand further back.
+    Rates, times and energies for one: two decimals, more where the first three digits that count stand further back.
     """
     if metric.unit == "bytes":
         return f"{value / (1 << 30):.2f}".rstrip("0").rstrip(".")
-    if metric.unit in ("s", "tokens/s", "iterations/s", "s/image"):
+    if metric.unit in ("s", "tokens/s", "iterations/s", "s/image", "J/token", "tokens/J", "J/image"):
         if value == 0 or not math.isfinite(value):
             return f"{value:g}"
         digits = max(2, 2 - math.floor(math.log10(abs(value))))

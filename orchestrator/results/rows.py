@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from agents.contract.device import Device
 from agents.contract.job import Chat, Job, ModelSource, Stop, Synthetic, Workflow, Workload
-from agents.contract.measure import Arrival, Reading, SamplerStep, Trial
+from agents.contract.measure import Arrival, Reading, SamplerStep, Trial, counted_trial
 from agents.contract.rates import decode_tps, iteration_rate, prompt_tps, seconds_per_image, ttft_s
 from agents.contract.report import Failed, Loaded, Measured, Refused, Report
 from agents.contract.web_address import shown
@@ -68,7 +68,8 @@ def _attempt_rows(attempt: Kept, orchestrate_version: str) -> list[Row]:
     trials: Sequence[Trial] = () if isinstance(outcome, Refused) else outcome.trials
     same = _attempt(attempt.job, attempt.report, attempt.device) | {"orchestrate_version": orchestrate_version}
     used = _columns_of(attempt.report.usage) | _columns_of(attempt.report.energy)
-    rows = [same | {"status": "ok"} | _trial(trial) | ({} if trial.warmup else used) for trial in trials]
+    counted = counted_trial(trials)
+    rows = [same | {"status": "ok"} | _trial(trial) | (used if trial is counted else {}) for trial in trials]
     if not isinstance(outcome, Measured) or not rows:
         rows.append(same | _ending(outcome) | used)
     return rows

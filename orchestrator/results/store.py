@@ -141,9 +141,11 @@ class Store:
         return path
 
     def has(self, run: str, job_id: str, attempt: int) -> bool:
+        """What stands in a merged file that cannot be read, is not there."""
         if self._single(run, (job_id, attempt)).exists():
             return True
-        return any((job_id, attempt) in self._keys(path) for path in self._files(run) if _is_merged(path))
+        merged = (path for path in self._files(run) if _is_merged(path) and self._has_keys(path))
+        return any((job_id, attempt) in self._keys(path) for path in merged)
 
     def attempts(self, run: str) -> set[Key]:
         """All attempts kept, by (job_id, attempt). Raises StoreError where a merged file cannot be read."""

@@ -18,7 +18,7 @@ from tests.contract.waiting import ended, until
 METHOD = """
 from pathlib import Path
 import agents.power
-from agents.power.base import Kind
+from agents.power.base import Kind, LimitNotHeld
 
 class InAFile:
     name = "in-a-file"
@@ -33,6 +33,8 @@ class InAFile:
         return {{"limit": limit_w}}
 
     def write(self, levels):
+        if Path({path!r} + ".stuck").exists():
+            raise LimitNotHeld("in-a-file: stuck")
         Path({path!r}).write_text(str(levels["limit"]))
 
 agents.power.METHODS = (Kind("in-a-file", lambda root, most_w: InAFile()),)
@@ -88,6 +90,38 @@ def test_released_when_the_agent_is_closed_in_the_middle_of_a_job(agent: Agent, 
     until_streaming(agent)
     assert limit.read_text() == "45.0"
     agent.close()
+    assert limit.read_text() == "80.0" and not journal(folder).exists()
+
+
+def test_restored_when_the_job_process_is_told_to_end_as_all_of_a_node_is(
+    agent: Agent, folder: Path, limit: Path
+) -> None:
+    agent.start(long_job(state=AT_45))
+    until_streaming(agent)
+    assert limit.read_text() == "45.0"
+    process = runner()
+    process.terminate()
+    until(lambda: ended(process), "its end")
+    assert limit.read_text() == "80.0" and not journal(folder).exists()
+    report = report_of(agent)
+    assert isinstance(report.outcome, Failed) and report.outcome.cause is Cause.ENGINE_LOST
+
+
+def test_a_device_whose_limit_does_not_come_back_takes_no_job_until_it_does(
+    agent: Agent, folder: Path, limit: Path
+) -> None:
+    run(agent, a_job(job_id="j1", state=AT_45))
+    stuck = limit.with_name(f"{limit.name}.stuck")
+    stuck.touch()
+    report = run(agent, a_job(job_id="j2"))
+    assert isinstance(report.outcome, Failed)
+    assert report.outcome.cause is Cause.ENGINE_LOST, "sent again: the cell itself is not refused"
+    assert "stuck" in report.outcome.detail
+    with pytest.raises(JobProcessFailed, match="stuck"):
+        agent.start(a_job(job_id="j3"))
+    assert limit.read_text() == "45.0" and journal(folder).exists()
+    stuck.unlink()
+    assert isinstance(run(agent, a_job(job_id="j4")).outcome, Measured)
     assert limit.read_text() == "80.0" and not journal(folder).exists()
 
 

@@ -13,6 +13,7 @@ from agents.contract.job import Conditions, Job, LoadSettings
 from agents.contract.measure import Trial
 from agents.contract.report import Measured
 from agents.host import Host
+from agents.telemetry.validity import Machine
 from agents.telemetry.watch import Watch
 from tests.unit.agents.test_contract import a_device
 from tests.unit.agents.test_host_state import ScriptedEngine
@@ -28,7 +29,7 @@ class Doubtful(Watch):
     doubts: int = 0
     asked: list[Trial] = field(default_factory=list)
 
-    def may_pass(self, job: Job, trial: Trial, limit_w: float | None, gpu_in_package: bool) -> bool:
+    def may_pass(self, job: Job, trial: Trial, machine: Machine) -> bool:
         self.asked.append(trial)
         return len(self.asked) <= self.doubts
 

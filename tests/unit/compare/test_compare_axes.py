@@ -67,6 +67,8 @@ def test_values_are_in_an_order_that_people_expect() -> None:
         ("ttft_s", 0.01234, "0.0123"),
         ("ttft_s", 0.000999, "0.000999"),
         ("ttft_s", 36.67, "36.67"),
+        ("joules_per_token", 0.0412, "0.0412"),
+        ("tokens_per_joule", 24.27, "24.27"),
         ("completion_tokens", 6970, "6970"),
         ("completion_tokens", 7.5, "7.5"),
         ("memory_used_bytes", 20.8 * GIB, "20.8"),

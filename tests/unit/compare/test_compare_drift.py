@@ -16,6 +16,7 @@ def row(hours: float, rate: float | None, **more: Any) -> dict[str, Any]:
         "canary": True,
         "warmup": False,
         "status": "ok",
+        "flags": [],
         "device": "strix",
         "device_id": "id",
         "decode_tps": rate,
@@ -50,7 +51,15 @@ def test_another_state_is_another_canary() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"canary": False}, {"canary": None}, {"warmup": True}, {"status": "failed"}, {"decode_tps": None}]
+    "more",
+    [
+        {"canary": False},
+        {"canary": None},
+        {"warmup": True},
+        {"status": "failed"},
+        {"flags": ["disturbed"]},
+        {"decode_tps": None},
+    ],
 )
 def test_what_is_no_canary_with_a_figure_does_not_count(more: dict[str, Any]) -> None:
     assert drifts_of([row(0, 30.0) | more]) == ()

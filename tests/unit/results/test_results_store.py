@@ -213,6 +213,7 @@ def test_a_damaged_merged_file_does_not_take_the_single_ones_with_it(
     assert again.read("run-1").table.num_rows == 10
     with pytest.raises(StoreError, match="merged file"):
         again.attempts("run-1")
+    assert again.has("run-1", "nobody", 1) is False
     again.compact("run-1")
     assert again.read("run-1").table.num_rows == 10
 

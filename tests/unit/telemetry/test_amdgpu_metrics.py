@@ -137,10 +137,10 @@ def test_the_hotspot_bit_that_new_cards_always_show(version: tuple[int, int], of
     assert parse(table(version, {offset: ("Q", 1 << 36)})).values[Q.THROTTLED_HEAT] == heat
 
 
-@pytest.mark.parametrize(("status", "other"), [(0, 0.0), (8, 1.0)])
+@pytest.mark.parametrize(("status", "untold"), [(0, 0.0), (8, 1.0)])
 @pytest.mark.parametrize(("version", "offset"), [((1, 0), 68), ((1, 1), 68), ((2, 0), 112), ((2, 1), 108)])
-def test_an_older_table_tells_no_reason(version: tuple[int, int], offset: int, status: int, other: float) -> None:
-    assert dict(parse(table(version, {offset: ("I", status)})).values) == {Q.THROTTLED_OTHER: other}
+def test_an_older_table_tells_no_reason(version: tuple[int, int], offset: int, status: int, untold: float) -> None:
+    assert dict(parse(table(version, {offset: ("I", status)})).values) == {Q.THROTTLED_UNTOLD: untold}
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,18 @@ def test_phases_in_all_and_above_idle() -> None:
 
 
 def test_power_that_changes_is_integrated_to_the_phases_ends() -> None:
-    ramp = readings("rapl:0", PACKAGE, [2.0 * place for place in range(50)])  # 10 W more each second
+    ramp = readings("amdgpu:card0", PACKAGE, [2.0 * place for place in range(50)])  # 10 W more each second
     found = energy(ramp, apu=True)
     assert found.prompt_energy_j == pytest.approx(40.0)  # 10 to 30 W over 2 s
     assert found.decode_energy_j == pytest.approx(200.0)  # 30 to 70 W over 4 s
+
+
+@pytest.mark.parametrize(("source", "joules"), [("rapl:0", 35.0), ("amdgpu:card0", 31.0)])
+def test_a_mean_since_the_reading_before_holds_for_all_of_that_time(source: str, joules: float) -> None:
+    """A step from 10 to 50 W at the sending: the counter's mean shows it whole, a sensor's value a reading later."""
+    step = readings(source, PACKAGE, [10.0] * 6 + [50.0] * 40)
+    short = replace(TRIAL, arrivals=(Arrival(0.7, 0), Arrival(2.7, 1)), ended_s=3.0)
+    assert energy(step, apu=True, trial=short).prompt_energy_j == pytest.approx(joules)
 
 
 BUSY = readings("nvml:0", Quantity.GPU_BUSY, [90.0] * 46)

@@ -119,6 +119,30 @@ def test_a_limit_is_held_against_what_it_limits(in_package: bool, flagged: bool)
     assert (Flag.LIMIT_WITHOUT_EFFECT in flags) is flagged
 
 
+@pytest.mark.parametrize(
+    ("limit_of", "gpu_w", "package_w", "flagged"),
+    [
+        ("gpu", [48.0, 48.0], 90.0, False),  # each card keeps the limit, and the package has none
+        ("gpu", [48.0, 58.0], 20.0, True),
+        ("package", [200.0, 200.0], 48.0, False),
+        ("package", [20.0, 20.0], 58.0, True),
+        (None, [30.0, 30.0], 10.0, True),  # of all together, for all that is known
+    ],
+)
+def test_a_limit_of_each_card_or_package_is_held_against_each(
+    limit_of: str | None, gpu_w: list[float], package_w: float, flagged: bool
+) -> None:
+    cards = [each for n, watts in enumerate(gpu_w) for each in steady(Quantity.GPU_POWER, watts, source=f"nvml:{n}")]
+    found = [*steady(Quantity.PACKAGE_POWER, package_w, source="rapl:0"), *cards, *steady(GPU, 99.0)]
+    flags = flags_of(Series(found), TRIAL, Conditions(), Machine(16, 50.0, limit_of=limit_of), 0.0)
+    assert (Flag.LIMIT_WITHOUT_EFFECT in flags) is flagged
+
+
+def test_a_reason_that_is_not_told_is_no_flag() -> None:
+    """At its power limit an older APU shows it too; being held down for power is a laptop's usual state."""
+    assert flags_of(Series(steady(Quantity.THROTTLED_UNTOLD, 1.0)), TRIAL, Conditions(), MACHINE, 0.0) == ()
+
+
 def test_a_trial_without_times_is_not_judged() -> None:
     found = Series(steady(Quantity.THROTTLED_HEAT, 1.0))
     assert flags_of(found, replace(TRIAL, sent_s=None), Conditions(), MACHINE, 99.0) == ()

@@ -12,6 +12,7 @@ from agents.awake import Awake
 from agents.contract.job import Conditions
 from agents.contract.measure import Arrival, Flag
 from agents.contract.report import Cause, Failed, Loaded, Measured, Outcome, Refused
+from agents.telemetry import validity
 from agents.telemetry.base import Missing, Quantity
 from agents.telemetry.sampling import NoSampler
 from agents.telemetry.watch import PATIENCE_S, Seen, Watch
@@ -69,7 +70,7 @@ class Story:
         return self.ended(Measured(LOADED, (measured,)), wanted)
 
     def ended(self, outcome: Outcome, wanted: Conditions = USUAL) -> Seen:
-        return self.watch.ended(replace(job(), conditions=wanted), outcome, None, gpu_in_package=True)
+        return self.watch.ended(replace(job(), conditions=wanted), outcome, validity.Machine(8, gpu_in_package=True))
 
     @property
     def waited_s(self) -> float:
@@ -143,6 +144,20 @@ def test_patience_ends_and_says_who_it_was_and_is_shorter_the_next_time() -> Non
     assert story.waited_s == PATIENCE_S * 1.5
 
 
+def test_patience_is_whole_again_when_it_was_quiet_without_a_wait() -> None:
+    loud = [True]
+    story = Story(shows(cpu=lambda at_s: 50.0 if loud else 1.0, engine=lambda at_s: 50.0))
+    story.job()
+    story.job()
+    assert story.waited_s == PATIENCE_S * 1.5
+    loud.clear()
+    story.job()
+    assert story.waited_s == PATIENCE_S * 1.5
+    loud.append(True)
+    story.job()
+    assert story.waited_s == PATIENCE_S * 2.5
+
+
 def test_jobs_that_follow_each_other_do_not_wait_for_themselves() -> None:
     story = Story(shows(cpu=lambda at_s: 90.0 if at_s > 9 else 1.0, engine=lambda at_s: 720.0))
     for _ in range(3):
@@ -198,7 +213,7 @@ def test_a_machine_that_slept_in_a_trial() -> None:
     clock.wall_off_s += 600.0
     watch.trial_ended()
     outcome = Measured(LOADED, (replace(trial(), sent_s=0.1),))
-    assert flags(watch.ended(job(), outcome, None, gpu_in_package=False)) == (Flag.CLOCK_JUMPED,)
+    assert flags(watch.ended(job(), outcome, validity.Machine(8))) == (Flag.CLOCK_JUMPED,)
 
 
 @pytest.mark.parametrize(("off_s", "may"), [(600.0, True), (0.0, False)])
@@ -213,7 +228,7 @@ def test_a_doubt_that_may_pass_is_told_when_its_trial_has_ended(off_s: float, ma
     clock.wall_off_s += off_s
     watch.trial_ended()
     ended = replace(trial(), sent_s=1.1)
-    assert watch.may_pass(job(), ended, None, gpu_in_package=False) is may
+    assert watch.may_pass(job(), ended, validity.Machine(8)) is may
 
 
 def test_a_failed_load_tells_how_far_the_memory_went() -> None:
@@ -254,4 +269,4 @@ def test_without_telemetry_a_job_is_as_it_is() -> None:
     watch.measuring()
     watch.trial_ended()
     outcome = Measured(LOADED, (trial(),))
-    assert watch.ended(job(), outcome, 50.0, gpu_in_package=False) == Seen(outcome)
+    assert watch.ended(job(), outcome, validity.Machine(8, 50.0)) == Seen(outcome)
