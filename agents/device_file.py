@@ -64,7 +64,7 @@ class EngineEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+(/[^?#\s]*)?$")  # of a server that runs already
+    url: str | None = Field(default=None, pattern=r"^https?://[^/\s@]+(/[^?#\s]*)?$")  # of a server that runs already
     programs: tuple[str, ...] = ()  # paths of builds of the engine, or of its command-line tool
     token_env: str | None = None  # the environment variable that holds the server's token; never the token itself
     restart: tuple[str, ...] = ()  # command that restarts the server, where the owner allows it

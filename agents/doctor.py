@@ -11,7 +11,7 @@ from agents.contract.device import Device, EngineFound
 from agents.device_file import Allow, read_device_file
 from agents.engines import engines_of
 from agents.engines.base import Engine
-from agents.errors import Unsupported
+from agents.errors import AgentError
 from agents.inventory import inventory
 from agents.power import METHODS, PROFILES
 from agents.telemetry.base import Missing
@@ -77,5 +77,5 @@ def found_of(engines: Sequence[EngineSeen]) -> list[EngineFound]:
 def _seen(engine: Engine) -> EngineSeen:
     try:
         return EngineSeen(engine.name, engine.find())
-    except Unsupported as error:
+    except AgentError as error:
         return EngineSeen(engine.name, None, error.detail)

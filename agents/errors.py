@@ -4,6 +4,7 @@
 
     AgentError                  .cause, .detail
     ├── Unsupported             -> Refused: asked for what cannot be done here; nothing was loaded; never retried
+    │   └── EngineAway          -> the same where the engine was never found; else it is lost, and the job is retried
     ├── LoadFailed              -> Failed: the engine did not come up; .log_tail holds its own words
     ├── RequestFailed           -> Failed: the engine answered an error, too late, or not to the end
     └── EngineLost              -> Failed, retried: the engine went away under a request that it had accepted
@@ -27,6 +28,10 @@ class AgentError(Exception):
 class Unsupported(AgentError):
     def __init__(self, detail: str, cause: Cause = Cause.UNSUPPORTED) -> None:
         super().__init__(cause, detail)
+
+
+class EngineAway(Unsupported):
+    """A server does not answer, or is not ready yet."""
 
 
 class LoadFailed(AgentError):

@@ -14,13 +14,13 @@ from agents.contract.device import Device, MemoryKind, same_split, why_no_split
 from agents.contract.job import Job, LoadSettings, Workflow, Workload
 from agents.contract.measure import Flag, Trial
 from agents.contract.rates import decode_tps
-from agents.contract.report import Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
+from agents.contract.report import RETRIED, Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
 from agents.device_file import read_device_file
 from agents.doctor import found_of, look_for
 from agents.engines import engines_of
-from agents.engines.base import Engine, LoadPlace, Session, refuse_what_it_cannot
+from agents.engines.base import Engine, LoadPlace, Restores, Session, refuse_what_it_cannot
 from agents.engines.http_stream import Progress
-from agents.errors import AgentError, LoadFailed, Unsupported
+from agents.errors import AgentError, EngineAway, LoadFailed, Unsupported
 from agents.inventory import inventory
 from agents.measure import measure
 from agents.memory.bandwidth import above_bound
@@ -60,13 +60,25 @@ class Host:
     @classmethod
     def of_this_machine(cls, folder: Path) -> Host:
         own = read_device_file(folder)
-        watch = Watch.of_this_machine()  # first: it finds its sources while we look for the engines
         engines = engines_of(own)
         power = PowerState(find_power(own.allow, Path("/")), folder)
         power.restore_left()  # before anybody looks at what stands
-        device = inventory(folder, found_of(look_for(engines)), power=power.found)
+        watch = Watch.of_this_machine()  # it finds its sources while we look for the engines
+        try:
+            device = cls._looked_at(folder, engines, power)
+        except BaseException:
+            watch.close()
+            raise
         watch.rests()
         return cls(device, folder, engines, power=power, watch=watch)
+
+    @staticmethod
+    def _looked_at(folder: Path, engines: tuple[Engine, ...], power: PowerState) -> Device:
+        for engine in engines:
+            if isinstance(engine, Restores):
+                with suppress(AgentError):  # said again, and not let pass, by a load
+                    engine.restore_left()
+        return inventory(folder, found_of(look_for(engines)), power=power.found)
 
     def run(self, job: Job, cancelled: threading.Event, say: Say) -> Report:
         """One attempt at ``job``. The engine stays loaded for a next job with equal settings."""
@@ -103,7 +115,7 @@ class Host:
             self.watch.until_fit(job.conditions, lambda words: say(words, None), cancelled)
             session, reused = self._loaded(job, cancelled, say)
             loaded = replace(session.loaded, reused=reused)
-            warmups = 0 if job.workload in self._warmed else job.warmups
+            warmups = 0 if self._is_warm(job) else job.warmups
             self.watch.measuring()
             self._measure(job, session, warmups, cancelled, say, trials)
             for _ in range(job.conditions.again):
@@ -137,6 +149,11 @@ class Host:
         if isinstance(job.workload, Workflow):
             return False
         return self.watch.may_pass(job, trial, self._judged(job))
+
+    def _is_warm(self, job: Job) -> bool:
+        """Not for images: each cell sends the same graph, and a warm-up between two is what keeps the second from
+        coming out of the engine's cache."""
+        return job.workload in self._warmed and not isinstance(job.workload, Workflow)
 
     def _judged(self, job: Job) -> Machine:
         """What a trial is held against: of power limits, only the one that its cell asks for."""
@@ -194,8 +211,12 @@ class Host:
         self.watch.before_load()
         try:
             self._session = engine.load(job.load, place)
+        except EngineAway as error:
+            if engine.name not in {found.name for found in self.device.engines}:
+                raise  # it never was here
+            raise LoadFailed(Cause.ENGINE_LOST, error.detail) from error
         except LoadFailed as error:
-            if error.cause not in PASSING:
+            if error.cause not in PASSING | RETRIED:
                 self._failed = (job.load, error)
             raise
         self._settings = job.load

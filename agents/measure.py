@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 
 from agents.contract.job import Chat, Job, Timeouts, Workflow, Workload
 from agents.contract.measure import Arrival, EngineTimings, Flag, StopReason, Trial
-from agents.contract.rates import decode_tps, ttft_s
+from agents.contract.rates import DISAGREEMENT, decode_tps, ttft_s
 from agents.contract.report import Cause
 from agents.engines.base import ImageSession, Request, Session
 from agents.engines.causes import cause_of_request
@@ -22,7 +22,6 @@ from agents.errors import EngineLost, RequestFailed, Unsupported
 from agents.sanity import output_flags
 
 CONNECT_S = 10.0
-DISAGREEMENT = 0.03  # client against engine: a row past this is flagged
 TTFT_FLOOR_S = 0.005  # a first token is not blamed for less: the engine's time leaves out HTTP and tokenising
 DECODE_FLOOR_S = 0.002  # nor the span from first to last token: each end is stamped 0.1 to 1 ms late on a busy machine
 BUNCHED_SHARE = 0.5  # share of tokens without a time of their own, past which the arrivals say nothing of single tokens
@@ -142,7 +141,8 @@ def _decoded(session: Session, request: Request, exchange: Exchange) -> tuple[Ch
     chunks = request.decode(events_of(response))
     for chunk in chunks:
         if chunk.error is not None:
-            raise RequestFailed(Cause.STREAM_BROKEN, chunk.error)
+            cause = cause_of_request(chunk.error)
+            raise RequestFailed(Cause.STREAM_BROKEN if cause is Cause.REQUEST_REFUSED else cause, chunk.error)
     if exchange.ended is Ended.BROKEN:
         raise RequestFailed(Cause.STREAM_BROKEN, exchange.detail)
     return chunks

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from agents.contract.measure import Trial
 
+DISAGREEMENT = 0.03  # client against engine: a row past this is flagged
+
 
 def ttft_s(trial: Trial) -> float | None:
     """Time to first token, s: request sent -> first generated token received by the client, reasoning included."""

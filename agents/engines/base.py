@@ -141,6 +141,15 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Restores(Protocol):
+    """An engine whose adapter changes something of the owner's, such as a server's environment."""
+
+    def restore_left(self) -> None:
+        """What an earlier process did not live to take back. Raises AgentError."""
+        ...
+
+
 def refuse_what_it_cannot(engine: Engine, settings: LoadSettings, workload: Workload) -> None:
     """Raises Unsupported if a cell asks for what the engine cannot do. An axis that it can only record passes: the
     adapter compares what it finds, by ``refuse_other``."""

@@ -19,7 +19,7 @@ from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Support, name_in, refuse_other
 from agents.engines.comfyui_session import ComfySession, free
 from agents.engines.http_api import FIND_S, Api, ApiError
-from agents.errors import Unsupported
+from agents.errors import EngineAway, Unsupported
 
 USUAL_URL = "http://127.0.0.1:8188"
 _RUNTIMES = {"cuda": Runtime.CUDA, "mps": Runtime.METAL, "cpu": Runtime.CPU}
@@ -91,7 +91,8 @@ class ComfyUI:
             if error.status in (401, 403):
                 variable = self._token_env or "a variable"
                 why += f"; its token belongs into {variable}, named by engines: {{comfyui: {{token_env: NAME}}}}"
-            raise Unsupported(f"{why}. Start it, or say where it is: engines: {{comfyui: {{url: ...}}}}") from error
+            said = f"{why}. Start it, or say where it is: engines: {{comfyui: {{url: ...}}}}"
+            raise EngineAway(said) if error.away else Unsupported(said) from error
         found = server_in(stats)
         if found is None:
             raise Unsupported(f"{url}/system_stats: the answer is not ComfyUI's")

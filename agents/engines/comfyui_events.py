@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WORDS_MAX = 2_000
+from agents.engines.wire import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +219,3 @@ def _error_words(data: Mapping[str, Any]) -> str:
     """``node 4 (EmptyLatentImage): RuntimeError: ...``"""
     where = f"node {data.get('node_id')} ({data.get('node_type')})"
     return one_line(f"{where}: {data.get('exception_type')}: {data.get('exception_message')}")
-
-
-def one_line(words: str) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in words[: 4 * WORDS_MAX]).split())
-    return line[:WORDS_MAX] or "(no words)"

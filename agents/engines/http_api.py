@@ -34,8 +34,15 @@ class ApiError(AgentError):
         self.status = status
         self.body = body
 
+    @property
+    def away(self) -> bool:
+        """Whether the server is not there, or not ready yet."""
+        return self.status in (None, 503)
+
     def as_failed_load(self) -> LoadFailed:
-        return LoadFailed(cause_of_load(self.detail) if self.status else Cause.ENGINE_LOST, self.detail)
+        """Its cause is read from what the engine answered: the path has words of its own, such as ``models``."""
+        words = engine_words(self.body) if self.body else self.detail
+        return LoadFailed(cause_of_load(words) if self.status else Cause.ENGINE_LOST, self.detail)
 
 
 class Api:
@@ -46,7 +53,8 @@ class Api:
 
     def __init__(self, base_url: str, token: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
         self.base_url = base_url.rstrip("/")
-        self.headers: Mapping[str, str] = {"Authorization": f"Bearer {token}"} if token else {}
+        told = token if token and token.isascii() else None  # else no header could hold it, and it opens nothing
+        self.headers: Mapping[str, str] = {"Authorization": f"Bearer {told}"} if told else {}
         self._transport = transport
 
     def get(self, path: str, timeout_s: float = CALL_S) -> Any:

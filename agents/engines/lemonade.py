@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +23,7 @@ from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in, refuse_other
 from agents.engines.chat_requests import openai_chat_request
-from agents.engines.fresh_prompt import fresh
+from agents.engines.fresh_prompt import TEMPLATE_TOKENS, fresh
 from agents.engines.http_api import FIND_S, Api, ApiError
 from agents.engines.http_session import HttpSession
 from agents.engines.lemonade_api import (
@@ -38,7 +39,8 @@ from agents.engines.lemonade_api import (
     runtimes,
     stats,
 )
-from agents.errors import AgentError, EngineLost, LoadFailed, Unsupported
+from agents.engines.llama_answers import arguments_in
+from agents.errors import AgentError, EngineAway, EngineLost, LoadFailed, Unsupported
 
 URLS, TOKEN = ("http://127.0.0.1:13305", "http://127.0.0.1:8000"), "LEMONADE_API_KEY"
 GONE_WITHIN_S = 15.0  # after a cancel: how long a model that is still loading is tried to be unloaded
@@ -66,16 +68,18 @@ class Lemonade:
         return EngineFound(self.name, f"Lemonade {version}", runtimes(found), api.base_url)
 
     def _server(self) -> tuple[Api, str, tuple[Running, ...]]:
-        words = []
+        words, away = [], True
         for api in self._apis:
             try:
                 return api, *health(api, FIND_S)
             except ApiError as error:
+                away = away and error.away
                 if error.status in (401, 403):
                     words.append(f"{error.detail}; the key is taken from the variable {self._token_variable}")
                 else:
                     words.append(f"{api.base_url}: {error.detail}")
-        raise Unsupported(f"no Lemonade server: {'; '.join(words)}. Start it, or name its url in device.yaml")
+        said = f"no Lemonade server: {'; '.join(words)}. Start it, or name its url in device.yaml"
+        raise EngineAway(said) if away else Unsupported(said)
 
     def capabilities(self) -> Mapping[str, Support]:
         axes = (
@@ -222,15 +226,15 @@ class _Load:
             context_tokens_actual=running.context_tokens,
             settings=(
                 *((name, str(value)) for name, value in body.items()),
-                *((f"told.{name}", str(value)) for name, value in running.options.items()),
+                *((f"told.{name}", str(value)) for name, value in running.options.items() if name != "llamacpp_args"),
                 *((("told.device", running.device),) if running.device else ()),
-                *((("launch_command", " ".join(running.command)),) if running.command else ()),
+                *((f"launch.{name}", value) for name, value in arguments_in(running.command).items()),
                 *((("loaded_before", beside),) if beside else ()),
             ),
         )
 
     def _requests(self) -> Callable[[Workload, int], Request]:
-        api, model, counts = self._api, self._model, itertools.count(1)
+        api, model, counts = self._api, self._model, itertools.count(secrets.randbelow(10**6))
         url = f"{api.base_url}/api/v1/chat/completions"
 
         def request_for(workload: Workload, nonce: int) -> Request:  # noqa: ARG001  llama-server keeps no prompt
@@ -246,26 +250,25 @@ class _Load:
                 raise Unsupported(f"Lemonade runs {model.name} by {model.recipe}, which ends by itself: stop: natural")
             chat = fresh(workload, next(counts))
             request = openai_chat_request(url, chat, {"model": model.name}, api.headers)
-            return replace(request, after=self._figures())
+            return replace(request, after=self._figures(), cached_tokens_allowed=TEMPLATE_TOKENS)
 
         return request_for
 
     def _figures(self) -> Callable[[], EngineTimings | None]:
-        """Asks for the figures of the request that comes next."""
-        before: int | None = None
+        """Asks for the figures of the request that comes next; None where nothing tells that they are its own."""
+        before: tuple[int | None, EngineTimings] | None = None
         with suppress(ApiError):
-            before, _ = stats(self._api)
+            before = stats(self._api)
 
         def after() -> EngineTimings | None:
             clock = self._place.clock
             deadline = clock.monotonic_ns() + int(STATS_S * 1e9)
             with suppress(ApiError):
-                while True:
+                while before is not None and clock.monotonic_ns() < deadline:
                     count, told = stats(self._api)
-                    if before is None or count is None or count > before:
+                    counted = count is not None and before[0] is not None
+                    if (count, told) != before and (not counted or (count or 0) > (before[0] or 0)):
                         return told
-                    if clock.monotonic_ns() > deadline:
-                        return None
                     clock.sleep(0.05)
             return None
 

@@ -87,4 +87,9 @@ def _why_not(stderr: str, returncode: int) -> str:
 
 def machine_bytes() -> int:
     """All memory that this machine has, free or not: RAM, swap, and that of its GPUs."""
-    return int(psutil.virtual_memory().total + psutil.swap_memory().total) + llama_devices().gpu_bytes
+    return system_bytes() + llama_devices().gpu_bytes
+
+
+def system_bytes() -> int:
+    """RAM and swap."""
+    return int(psutil.virtual_memory().total + psutil.swap_memory().total)

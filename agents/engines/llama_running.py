@@ -24,7 +24,7 @@ from agents.engines.llama_answers import Props, Served, read_props, read_served,
 from agents.engines.llama_requests import llama_request
 from agents.engines.llama_router import RoutedLoad
 from agents.engines.llama_text_tokens import with_text_tokens
-from agents.errors import Unsupported
+from agents.errors import EngineAway, Unsupported
 
 URL = "http://127.0.0.1:8080"
 
@@ -87,7 +87,8 @@ class LlamaRunning:
             words = error.detail
             if error.status in (401, 403):
                 words += f"; its key belongs into {self._token_env or 'the variable that token_env names'}"
-            raise Unsupported(f"no llama-server that is ready: {words}. Start it, or correct its url") from error
+            said = f"no llama-server that is ready: {words}. Start it, or correct its url"
+            raise EngineAway(said) if error.away else Unsupported(said) from error
         if props is None:
             raise Unsupported(f"what answers at {self._api.base_url} is no llama-server: its /props is another's")
         return props

@@ -8,14 +8,14 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
 from agents.contract.device import EngineFound
 from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Support
 from agents.engines.child import Child, tied
+from agents.engines.http_api import FIND_S, Api, ApiError
+from agents.engines.llama_devices import system_bytes
 from agents.engines.llama_flags import server_arguments
 from agents.engines.llama_log import cause_of_failed_load
 from agents.engines.llama_params import refuse_unknown_kv_types, refuse_what_no_memory_holds
@@ -134,8 +134,6 @@ def address_in(log: str) -> str | None:
 
 
 def _healthy(address: str) -> bool:
-    from agents.engines.http_api import FIND_S, Api, ApiError
-
     try:
         Api(address).get("/health", FIND_S)
     except ApiError:
@@ -145,5 +143,4 @@ def _healthy(address: str) -> bool:
 
 def _machine_bytes(build: Build) -> int:
     """All memory that this machine has, free or not: RAM, swap, and that of the build's devices."""
-    gpus = sum(device.total_bytes for device in build.devices)
-    return int(psutil.virtual_memory().total + psutil.swap_memory().total) + gpus
+    return system_bytes() + sum(device.total_bytes for device in build.devices)

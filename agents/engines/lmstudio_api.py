@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from agents.contract.report import Cause
 from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
-from agents.errors import Unsupported
+from agents.errors import EngineAway, Unsupported
 
 MODELS = {"v1": "/api/v1/models", "v0": "/api/v0/models"}
 Rest = Literal["v1", "v0"]
@@ -97,19 +97,20 @@ class Server:
 
 def connect(api: Api, token_variable: str) -> Server:
     """Raises Unsupported with why it cannot be used."""
-    words = ""
+    words, away = "", False
     for rest in ("v1", "v0"):
         try:
             _models(api, rest, FIND_S)
         except ApiError as error:
             if error.status in (401, 403):
                 raise Unsupported(f"{error.detail}; the token is taken from the variable {token_variable}") from error
-            words = error.detail
+            words, away = error.detail, error.away
             if error.status is None:
                 break
         else:
             return Server(api, rest)
-    raise Unsupported(f"no LM Studio at {api.base_url}: {words}. Start its server (lms server start)")
+    said = f"no LM Studio at {api.base_url}: {words}. Start its server (lms server start)"
+    raise EngineAway(said) if away else Unsupported(said)
 
 
 def _models(api: Api, rest: Rest, timeout_s: float) -> tuple[Model, ...]:

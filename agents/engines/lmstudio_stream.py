@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from agents.contract.measure import EngineTimings, StopReason
-from agents.engines.stream_shapes import Part
+from agents.engines.stream_shapes import Part, WholeText
 from agents.engines.wire import Chunk, Drafts, Event, Final, openai_chat_chunks
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -39,7 +39,7 @@ class Result(Part):
 
 class ChatEvent(Part):
     type: str | None = None
-    content: str | None = None
+    content: WholeText | None = None
     result: Result | None = None
 
 

@@ -53,10 +53,12 @@ class Ollama:
         self._environment = ServerEnvironment(own, self._api)
 
     def find(self) -> EngineFound:
-        """Raises Unsupported where no Ollama answers. An environment that a crash left is taken back first."""
-        with suppress(AgentError):  # said again, and not let pass, by a load
-            self._environment.restore_left()
+        """Raises EngineAway where no Ollama answers."""
         return EngineFound(self.name, found_version(self._api), (), self._api.base_url)
+
+    def restore_left(self) -> None:
+        """The server's environment, where a crash left another."""
+        self._environment.restore_left()
 
     def capabilities(self) -> Mapping[str, Support]:
         return dict.fromkeys(_SETS.split(), Support.SETS)
@@ -177,7 +179,7 @@ def refuse_other_than_asked(settings: LoadSettings, held: Running) -> None:
     if asked is not None and has is not None and asked != has:
         words = f"a context of {asked} tokens was asked for, and Ollama made {has} (the model was trained with less?)"
         raise LoadFailed(Cause.CONTEXT_TOO_LONG, words)
-    on_gpu = settings.runtime not in (None, Runtime.CPU) or bool(settings.gpu_layers)
+    on_gpu = settings.gpu_layers != 0 and (settings.runtime not in (None, Runtime.CPU) or bool(settings.gpu_layers))
     if on_gpu and held.vram_bytes == 0:
         words = f"{settings.runtime or 'a GPU'} was asked for, and Ollama put nothing of the model into GPU memory"
         raise LoadFailed(Cause.RUNTIME_MISSING, f"{words}: its log says which GPUs it found")
@@ -209,7 +211,6 @@ def chat_request(
         url=f"{base_url}/api/chat",
         body=json.dumps(body).encode(),
         decode=partial(ollama_chunks, max_tokens=chat.max_tokens),
-        headers={"Content-Type": "application/json"},
         cached_tokens_allowed=TEMPLATE_TOKENS,
     )
 
@@ -228,10 +229,8 @@ def _load_body(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _held(api: Api, name: str) -> Running:
-    """What is loaded: nothing else is. Raises ApiError, EngineLost where it is not any more."""
-    found = running(api)
-    if len(found) > 1:
-        found = tuple(one for one in found if one.name.removesuffix(":latest") == name.removesuffix(":latest"))
+    """Raises ApiError, EngineLost where the model is not loaded, or not any more."""
+    found = tuple(one for one in running(api) if one.name.removesuffix(":latest") == name.removesuffix(":latest"))
     if not found:
         raise EngineLost(f"Ollama holds {name} no more")
     return found[0]

@@ -15,7 +15,7 @@ from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
 from agents.engines.causes import cause_of_load
 from agents.engines.http_api import FIND_S, POLL_S, Api, ApiError
-from agents.errors import LoadFailed, Unsupported
+from agents.errors import EngineAway, LoadFailed, Unsupported
 from agents.models.progress import Progress
 
 PORT = 11434
@@ -173,6 +173,5 @@ def found_version(api: Api) -> str:
     try:
         return version_of(api)
     except ApiError as error:
-        raise Unsupported(
-            f"{error.detail}. Start it (ollama serve), or say where it is: engines.ollama.url in device.yaml"
-        ) from error
+        said = f"{error.detail}. Start it (ollama serve), or say where it is: engines.ollama.url in device.yaml"
+        raise EngineAway(said) if error.away else Unsupported(said) from error

@@ -26,7 +26,7 @@ from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
 from agents.engines.http_session import HttpSession
 from agents.engines.openai_dialects import Cache, Dialect, dialect_of
 from agents.engines.openai_probe import first_word
-from agents.errors import Unsupported
+from agents.errors import EngineAway, Unsupported
 
 _WHERE = "say where it is: engines: {openai: {url: 'http://127.0.0.1:8000'}} in device.yaml"
 _VERSION_AT = {"sglang": "/get_server_info"}  # of others, such as vLLM: /version
@@ -126,7 +126,8 @@ class OpenAIServer:
             models = _models(api, timeout_s)
         except ApiError as error:
             hint = self._token_hint() if error.status in (401, 403) else _WHERE
-            raise Unsupported(f"{error.detail}; {hint}") from error
+            said = f"{error.detail}; {hint}"
+            raise EngineAway(said) if error.away else Unsupported(said) from error
         owner = models[0].owner if models else ""
         return Server(models, _version(api, owner, timeout_s), api.server_header("/v1/models", timeout_s))
 
@@ -152,9 +153,7 @@ def chat_request(api: Api, model: str, dialect: Dialect, workload: Workload, num
     if dialect.image_uuid and chat.image is not None:
         more["messages"] = chat_messages(chat)
         more["messages"][-1]["content"][0]["uuid"] = f"orchestrate-{number}"
-    request = openai_chat_request(
-        f"{api.base_url}/v1/chat/completions", chat, more, {"Content-Type": "application/json", **api.headers}
-    )
+    request = openai_chat_request(f"{api.base_url}/v1/chat/completions", chat, more, api.headers)
     allowed = TEMPLATE_TOKENS if dialect.cache is Cache.NONCE else 0
     return replace(request, cached_tokens_allowed=allowed)
 

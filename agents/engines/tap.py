@@ -25,6 +25,7 @@ def post(
     """Sends one request and has ``line`` read its response. Raises nothing; the words say what went wrong."""
     try:
         sent_headers = httpx.Headers(dict(headers))
+        sent_headers.setdefault("Content-Type", "application/json")
         sent_headers["Connection"] = "close"
         sent_headers["Accept-Encoding"] = "identity"
         with (

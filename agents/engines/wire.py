@@ -145,10 +145,10 @@ def engine_words(body: bytes) -> str:
         found = _error_in(json.loads(body))
     except (ValueError, RecursionError):
         found = None
-    return _one_line(found if found is not None else text)
+    return one_line(found if found is not None else text)
 
 
-def _one_line(words: str) -> str:
+def one_line(words: str) -> str:
     line = " ".join("".join(c if c.isprintable() else " " for c in words[: 4 * _WORDS_MAX]).split())
     return line[:_WORDS_MAX] or "(no words)"
 
@@ -189,7 +189,7 @@ class Drafts:
             words = f"an event that cannot be read: {words}"
         except (ValueError, RecursionError):
             words = event.data if event.kind == "error" else f"an event that is not JSON: {event.data[:200]}"
-        self._drafts.append((Chunk(event.at_ns, event.read, error=_one_line(words)), None))
+        self._drafts.append((Chunk(event.at_ns, event.read, error=one_line(words)), None))
         return None
 
     def chunks(self) -> tuple[Chunk, ...]:

@@ -210,6 +210,7 @@ def test_a_watched_program_ends_with_stdin_and_its_end_is_repeated() -> None:
         assert watcher.stdin is not None
         watcher.stdin.close()
         assert watcher.wait(10) == -9
-    done = subprocess.run([sys.executable, "-c", watch, "/bin/sh", "-c", "exit 7"], stdin=subprocess.PIPE, check=False)
-    assert done.returncode == 7
+    command = [sys.executable, "-c", watch, "/bin/sh", "-c", "exit 7"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as watcher:  # whose stdin stays open until it has ended
+        assert watcher.wait(30) == 7
     assert tied(Path("/bin/x"), ["a"])[-2:] == ["/bin/x", "a"]

@@ -171,6 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.shared.asked.append(asked)
             self.shared.heard.notify_all()
         answer = self._choose(asked)
+        if body and "json" not in headers.get("content-type", ""):  # as servers on Node.js do, which read nothing then
+            answer = text_answer("Unsupported Media Type", 415)
         if answer.held:
             self.shared.release.wait(HELD_S)
         self.close_connection = True

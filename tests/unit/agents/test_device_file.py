@@ -176,3 +176,12 @@ def test_a_disk_that_takes_no_more_leaves_the_word_before(tmp_path: Path, monkey
     with pytest.raises(OSError, match="No space left"):
         keep_stated(tmp_path, Stated(power_limit_w=60.0))
     assert read_stated(tmp_path, OWN).power_limit_w == 80.0
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@127.0.0.1:1234", "ftp://127.0.0.1", "127.0.0.1:1234"])
+def test_an_engines_address_holds_no_login(url: str, tmp_path: Path) -> None:
+    """It stands in rows: a token has a variable of its own."""
+    (tmp_path / "device.yaml").write_text(f"engines: {{lmstudio: {{url: '{url}'}}}}\n")
+    with pytest.raises(ValueError, match=r"device\.yaml: engines\.lmstudio\.url: .* Allowed keys: url, ") as caught:
+        read_device_file(tmp_path)
+    assert "secret" not in str(caught.value)

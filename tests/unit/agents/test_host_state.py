@@ -220,7 +220,8 @@ def test_the_peers_of_a_job_reach_the_load(tmp_path: Path, engine: ScriptedEngin
 
 @pytest.fixture
 def this_machine(power: FakePower, monkeypatch: pytest.MonkeyPatch) -> FakePower:
-    """A version of Orchestrate that has a method to hold power limits, and no engine."""
+    """A version of Orchestrate that has a method to hold power limits, no engine, and no telemetry."""
+    monkeypatch.setenv("ORCHESTRATE_TELEMETRY", "off")
     monkeypatch.setattr("agents.host.engines_of", lambda _: ())
     monkeypatch.setattr("agents.power.found.METHODS", (kind_of(power),))
     monkeypatch.setattr("agents.power.found.PROFILES", ())

@@ -271,6 +271,24 @@ def test_without_the_engines_count_chunks_are_counted_and_the_trial_is_flagged()
     assert trial.flags == (Flag.TOKEN_COUNT_UNKNOWN,)
 
 
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (
+            "Trying to keep the first 900 tokens when context overflows",
+            Cause.PROMPT_TOO_LONG,
+        ),
+        ("internal error", Cause.STREAM_BROKEN),
+    ],
+)
+def test_an_error_inside_a_good_answer_has_the_cause_that_its_words_say(words: str, cause: Cause) -> None:
+    error = b"data: " + json.dumps({"error": {"message": words}}).encode() + b"\n\n"
+    broken = exchange_of([(10, head() + chunked(token(0)) + chunked(error) + LAST_CHUNK)])
+    with pytest.raises(RequestFailed) as caught:
+        run(Scripted([broken], expected_tokens=2))
+    assert (caught.value.cause, words in caught.value.detail) == (cause, True)
+
+
 def test_an_image_that_is_unpacked_before_the_prompt_is_timed_is_no_disagreement() -> None:
     image = Image("red.png", "image/png", 64, 64, "AAAA")
     late = stream_of([1_070, 1_080, 1_090, 1_100], prompt_ms=1_000)

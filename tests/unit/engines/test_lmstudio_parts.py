@@ -304,3 +304,13 @@ def test_the_old_request_is_openais() -> None:
     body = json.loads(request.body)
     assert request.url == "http://h/api/v0/chat/completions" and request.decode is v0_chunks
     assert (body["model"], body["seed"], body["stream_options"]) == ("i", 0, {"include_usage": True})
+
+
+def test_half_of_a_character_in_a_delta_is_no_fault() -> None:
+    halves = ["a \ud83d", "\ude00 b"]
+    text = "".join(
+        f"event: message.delta\ndata: {json.dumps({'type': 'message.delta', 'content': half})}\n\n" for half in halves
+    )
+    chunks = v1_chunks(events_of(text), max_tokens=8, context_tokens=None)
+    "".join(chunk.text for chunk in chunks).encode()
+    assert [chunk.error for chunk in chunks] == [None, None]

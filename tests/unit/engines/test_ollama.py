@@ -232,6 +232,8 @@ def test_a_model_in_the_cloud_is_refused() -> None:
         ({"gpu_layers": 5}, Running("m", 10, 7, 1), None),
         ({"runtime": Runtime.CPU}, Running("m", 10, 7, 1), Cause.LOAD_FAILED),
         ({"gpu_layers": 0}, Running("m", 10, 0, 1), None),
+        ({"gpu_layers": 0, "runtime": Runtime.VULKAN}, Running("m", 10, 0, 1), None),
+        ({"gpu_layers": 0, "runtime": Runtime.VULKAN}, Running("m", 10, 7, 1), Cause.LOAD_FAILED),
         ({}, Running("m", 10, 0, 1), None),
     ],
 )

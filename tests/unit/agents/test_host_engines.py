@@ -1,0 +1,70 @@
+"""A load that does not come about: refused, failed, tried again or not."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agents.contract.device import EngineFound, MemoryKind
+from agents.contract.job import Job, LoadSettings, Workflow
+from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
+from agents.engines.base import LoadPlace
+from agents.errors import AgentError, EngineAway, LoadFailed, Unsupported
+from agents.host import Host
+from tests.unit.agents.test_contract import a_device
+from tests.unit.agents.test_host_state import ScriptedEngine
+from tests.unit.agents.test_measure import WORK, Scripted
+
+JOB = Job("j", 1, "c", "cell", "id", 0, LoadSettings("embedded", "m"), WORK, warmups=0)
+FOUND = EngineFound("embedded", "1", (), "here")
+
+
+class Failing(ScriptedEngine):
+    """Raises what ``errors`` holds, one a load; then it loads."""
+
+    def __init__(self, *errors: AgentError) -> None:
+        super().__init__()
+        self.errors = list(errors)
+
+    def load(self, settings: LoadSettings, place: LoadPlace) -> Scripted:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().load(settings, place)
+
+
+def run(host: Host) -> Outcome:
+    return host.run(JOB, threading.Event(), lambda phase, live: None).outcome
+
+
+def a_host(folder: Path, engine: Failing, *found: EngineFound) -> Host:
+    return Host(replace(a_device(MemoryKind.NONE), engines=found), folder, (engine,))
+
+
+def test_a_server_that_was_here_and_is_away_is_lost_and_one_that_never_was_is_refused(tmp_path: Path) -> None:
+    away = EngineAway("http://127.0.0.1:1234 does not answer")
+    lost = run(a_host(tmp_path, Failing(away), FOUND))
+    assert isinstance(lost, Failed) and (lost.cause, lost.detail) == (Cause.ENGINE_LOST, away.detail)
+    refused = run(a_host(tmp_path, Failing(away)))
+    assert isinstance(refused, Refused) and refused.cause is Cause.UNSUPPORTED
+    assert isinstance(run(a_host(tmp_path, Failing(Unsupported("no")), FOUND)), Refused)
+
+
+@pytest.mark.parametrize(("cause", "again"), [(Cause.ENGINE_LOST, True), (Cause.RAM, False)])
+def test_what_the_coordinator_sends_again_is_tried_again(cause: Cause, again: bool, tmp_path: Path) -> None:
+    host = a_host(tmp_path, Failing(LoadFailed(cause, "it went away")), FOUND)
+    assert isinstance(run(host), Failed)
+    second = run(host)
+    assert isinstance(second, Measured) is again
+    if isinstance(second, Failed):
+        assert second.detail.endswith("(not tried again: it failed so just before)")
+
+
+@pytest.mark.parametrize(("workload", "warm"), [(WORK, True), (Workflow("flow", "{}"), False)])
+def test_images_are_warmed_up_for_each_cell(workload: object, warm: bool, tmp_path: Path) -> None:
+    """Else the same graph, twice in a row, comes out of the engine's cache."""
+    host = a_host(tmp_path, Failing(), FOUND)
+    host._warmed.add(workload)  # type: ignore[arg-type]
+    assert host._is_warm(replace(JOB, workload=workload)) is warm  # type: ignore[arg-type]
