@@ -33,7 +33,8 @@ from orchestrator.dispatch.happens import CampaignAdded, Keep, Send
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import Coordinator
 from orchestrator.dispatch.on_ray.connect import Connection
-from orchestrator.dispatch.on_ray.fleet import NodeOf, RayFleet
+from orchestrator.dispatch.on_ray.fleet import RayFleet
+from orchestrator.dispatch.on_ray.nodes import NodeOf
 from orchestrator.dispatch.records import Records
 from orchestrator.dispatch.runs import planned_run, waiting_of
 from orchestrator.matrix import expand, matrix_to_json, parse_matrix

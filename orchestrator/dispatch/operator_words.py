@@ -32,9 +32,8 @@ def ask_words(ask: Ask, device: Device) -> str:
             words += f"; then say so, for it cannot be seen there: orchestrate state {name} --dedicated-vram {size}"
         return words
     limit = f"{state.power_limit_w:g}W"
-    seen = (
-        device.power_source is StateSource.SEEN
-    )  # what is seen counts more than what is said: it has to be this limit
+    # What is seen counts more than what is said: it has to be this limit.
+    seen = device.power_source is StateSource.SEEN
     note += f" ({device.power_limit_w:g} W is seen there now)" if seen else ""
     return (
         f"set the power limit of {name} to {state.power_limit_w:g} W{note}; then say so:"

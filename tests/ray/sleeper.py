@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from orchestrator.dispatch.fleet import Joined, News, Silent
 from orchestrator.dispatch.on_ray.connect import Connection
-from orchestrator.dispatch.on_ray.fleet import Phase, RayFleet
+from orchestrator.dispatch.on_ray.fleet import RayFleet
+from orchestrator.dispatch.on_ray.nodes import Phase
 
 LIMIT_S = 60.0
 

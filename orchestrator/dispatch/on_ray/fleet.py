@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any
 
 import ray
@@ -18,11 +16,11 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTa
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agents.agent import Agent, Grant, Hello, Status
-from agents.contract.device import Device
 from agents.contract.job import Job
 from agents.contract.report import Attempt
 from orchestrator.dispatch.fleet import DeviceGone, Heard, Joined, News, NodeTrouble, Silent
 from orchestrator.dispatch.on_ray.connect import first_line
+from orchestrator.dispatch.on_ray.nodes import ASLEEP, NodeOf, Phase
 from orchestrator.errors import OrchestrateError
 
 POLL_S = 1.0
@@ -49,43 +47,6 @@ class DeviceAgent(Agent):
     def start_packed(self, packed: bytes) -> Status:
         """``start`` with all its arguments in one: Ray takes 0.6 ms longer over the objects themselves."""
         return self.start(*pickle.loads(packed))
-
-
-class Phase(Enum):
-    GREETED = auto()  # asked who it is
-    CLAIMS = auto()  # says it is a device that another node is: that one is asked whether it lives
-    UP = auto()
-    CLOSING = auto()  # its agent ends, for want of work
-    ASLEEP = auto()  # a device without an agent
-    ROUSED = auto()  # greeted in a moment
-    OUT = auto()  # cannot be used; greeted again after a while
-    DOUBLE = auto()  # two live nodes claim to be one device: neither is used
-
-
-ASLEEP = (Phase.CLOSING, Phase.ASLEEP, Phase.ROUSED)
-
-
-@dataclass(eq=False)
-class NodeOf:
-    node_id: str
-    address: str
-    host: str
-    handle: Any = None
-    phase: Phase = Phase.GREETED
-    device: Device | None = None
-    status: Status | None = None
-    until_s: float = 0.0  # when the phase is over
-    polled: bool = False
-    told: bool = False  # the coordinator counts on it
-
-    @property
-    def shown(self) -> str:
-        return f"{self.host} ({self.address})" if self.host != self.address else self.address
-
-    @property
-    def key(self) -> str:
-        """Two nodes can share an address."""
-        return f"{self.shown} node {self.node_id[:8]}"
 
 
 class RayFleet:
@@ -132,12 +93,16 @@ class RayFleet:
         try:
             yield self._answers.get(timeout=wait_s) if wait_s > 0 else self._answers.get_nowait()
             last = time.monotonic() + (GATHER_S if len(self._by_device) >= GATHER_FROM else 0.0)
-            while (left_s := last - time.monotonic()) > 0:
+            while self._awaits_more() and (left_s := last - time.monotonic()) > 0:
                 yield self._answers.get(timeout=left_s)
             while True:
                 yield self._answers.get_nowait()
         except queue.Empty:
             return
+
+    def _awaits_more(self) -> bool:
+        """Whether an answer is still to come that brings reports."""
+        return any(node.polled for node in self._by_device.values())
 
     def _look(self) -> Iterator[News]:
         """Nodes that came and went, and phases that are over."""

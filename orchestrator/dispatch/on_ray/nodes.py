@@ -1,0 +1,47 @@
+"""A node of the cluster as the fleet sees it: which device it is, and how far it is from being used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from agents.agent import Status
+from agents.contract.device import Device
+
+
+class Phase(Enum):
+    GREETED = auto()  # asked who it is
+    CLAIMS = auto()  # says it is a device that another node is: that one is asked whether it lives
+    UP = auto()
+    CLOSING = auto()  # its agent ends, for want of work
+    ASLEEP = auto()  # a device without an agent
+    ROUSED = auto()  # greeted in a moment
+    OUT = auto()  # cannot be used; greeted again after a while
+    DOUBLE = auto()  # two live nodes claim to be one device: neither is used
+
+
+ASLEEP = (Phase.CLOSING, Phase.ASLEEP, Phase.ROUSED)
+
+
+@dataclass(eq=False)
+class NodeOf:
+    node_id: str
+    address: str
+    host: str
+    handle: Any = None
+    phase: Phase = Phase.GREETED
+    device: Device | None = None
+    status: Status | None = None
+    until_s: float = 0.0  # when the phase is over
+    polled: bool = False
+    told: bool = False  # the coordinator counts on it
+
+    @property
+    def shown(self) -> str:
+        return f"{self.host} ({self.address})" if self.host != self.address else self.address
+
+    @property
+    def key(self) -> str:
+        """Two nodes can share an address."""
+        return f"{self.shown} node {self.node_id[:8]}"
