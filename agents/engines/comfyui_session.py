@@ -124,11 +124,16 @@ class ComfySession:
             raise EngineLost(f"{url.partition('?')[0]}: no websocket: {words}") from error
 
     def _submit(self, graph: Graph, client_id: str) -> str:
-        """The prompt's id. Raises RequestFailed in the nodes' own words, also where it took a part of the graph."""
+        """The prompt's id. Raises RequestFailed in the nodes' own words, also where it took a part of the graph.
+
+        Newer versions take the id from us; older ones give one of their own.
+        """
+        ours = str(uuid.uuid4())
         try:
-            answer = self._api.post("/prompt", {"prompt": graph, "client_id": client_id})
+            answer = self._api.post("/prompt", {"prompt": graph, "client_id": client_id, "prompt_id": ours})
         except ApiError as error:
             if error.status is None:
+                self._interrupt(ours)  # it may have taken the graph, and be late with its answer
                 raise EngineLost(error.detail) from error
             raise refusal(error.status, _json(error.body), error.detail) from error
         found = answer.get("prompt_id") if isinstance(answer, dict) else None

@@ -132,6 +132,13 @@ class FollowsEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsWhen(Protocol):
+    """A source whose sensor speaks when it likes. ``at_ns``: of the values read last; None where they are of now."""
+
+    at_ns: int | None
+
+
 class Kind(Protocol):
     """A kind of source, as it stands in SOURCES."""
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from agents.clock import SystemClock
 
 STALE_S = 5.0  # a program that hangs tells nothing
 _END_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """``at_ns``: when its last line came."""
+
+    lines: tuple[str, ...]
+    at_ns: int
 
 
 class ChildLines:
@@ -28,7 +37,7 @@ class ChildLines:
         """Raises OSError where the program cannot be started."""
         self._now_ns = now_ns
         self._ends_sample = ends_sample
-        self._newest: tuple[tuple[str, ...], int] | None = None
+        self._newest: Sample | None = None
         self._child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -46,16 +55,16 @@ class ChildLines:
         for line in self._child.stdout:
             lines.append(line.strip())
             if self._ends_sample(lines[-1]):
-                self._newest = (tuple(lines), self._now_ns())
+                self._newest = Sample(tuple(lines), self._now_ns())
                 lines = []
             del lines[:-10_000]  # a program that never ends a sample
 
-    def sample(self) -> tuple[str, ...] | None:
-        """The newest sample's lines; None before the first, and where the newest is old."""
+    def sample(self) -> Sample | None:
+        """The newest one; None before the first, and where the newest is old."""
         newest = self._newest
-        if newest is None or self._now_ns() - newest[1] > STALE_S * 1e9:
+        if newest is None or self._now_ns() - newest.at_ns > STALE_S * 1e9:
             return None
-        return newest[0]
+        return newest
 
     def close(self) -> None:
         self._child.terminate()

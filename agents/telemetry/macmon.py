@@ -58,10 +58,12 @@ class Macmon:
 
     def __init__(self, child: ChildLines) -> None:
         self._child = child
+        self.at_ns: int | None = None
 
     def read(self) -> Sequence[Value]:
         sample = self._child.sample()
-        return values_of(sample[-1] if sample else "")
+        self.at_ns = sample.at_ns if sample else None
+        return values_of(sample.lines[-1] if sample else "")
 
     def close(self) -> None:
         self._child.close()

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agents.telemetry.base import FollowsEngine, Kind, Missing, Quantity, Source
+from agents.telemetry.base import FollowsEngine, Kind, Missing, Quantity, Source, TellsWhen
 
 PERIOD_S = 0.2
 MOST_VALUES = 40_000
@@ -56,6 +56,7 @@ class Sampler:
         self._count = 0
         self._steady: dict[tuple[str, str], float | None] = {}
         self._rests_until_ns: dict[str, int] = {}
+        self._spoke_ns: dict[str, int] = {}
         self._last_ns = -self._period_ns
         self.due_ns = now_ns()
 
@@ -97,12 +98,23 @@ class Sampler:
                 continue
             after_ns = self._now_ns()
             self._rests_until_ns[source.name] = before_ns + int((self._cpu_ns() - cpu_ns) / CPU_SHARE)
-            at_ns = (before_ns + after_ns) // 2
-            rows += [
-                (at_ns, source.name, str(kind), value) for kind, value in values if self._is_news(source, kind, value)
-            ]
+            for at_ns in self._stamps(source, (before_ns + after_ns) // 2, everything):
+                rows += [
+                    (at_ns, source.name, str(kind), value)
+                    for kind, value in values
+                    if self._is_news(source, kind, value)
+                ]
         self._last_ns = self._now_ns()
         self._keep(rows)
+
+    def _stamps(self, source: Source, now_ns: int, everything: bool) -> list[int]:
+        """Now; of a sensor that speaks when it likes: when it spoke, once, and in a take its word holds until now."""
+        spoke_ns = source.at_ns if isinstance(source, TellsWhen) else None
+        if spoke_ns is None:
+            return [now_ns]
+        is_new = self._spoke_ns.get(source.name) != spoke_ns
+        self._spoke_ns[source.name] = spoke_ns
+        return [*([spoke_ns] if is_new else []), *([now_ns] if everything else [])]
 
     def _is_news(self, source: Source, kind: Quantity, value: float | None) -> bool:
         if kind not in STEADY:

@@ -72,9 +72,12 @@ class WindowsGpus:
 
     def __init__(self, child: ChildLines) -> None:
         self._child = child
+        self.at_ns: int | None = None
 
     def read(self) -> Sequence[Value]:
-        return values_of(self._child.sample() or ())
+        sample = self._child.sample()
+        self.at_ns = sample.at_ns if sample else None
+        return values_of(sample.lines if sample else ())
 
     def close(self) -> None:
         self._child.close()

@@ -257,6 +257,14 @@ def test_a_server_that_goes_is_lost(place: LoadPlace) -> None:
         session.close()  # and never raises
 
 
+def test_a_graph_that_was_taken_without_an_answer_is_interrupted(place: LoadPlace) -> None:
+    with ComfyServer([Script({}, status=0)]) as server:
+        with pytest.raises(EngineLost):
+            trials_of(engine(server.url).load(SETTINGS, place), job())
+        (posted,) = server.bodies("POST /prompt")
+        assert server.bodies("POST /interrupt") == [{"prompt_id": posted["prompt_id"]}]
+
+
 @pytest.mark.parametrize(
     ("script", "timeouts", "cause"),
     [

@@ -47,6 +47,8 @@ Action = str | bytes | Raw | Deed
 
 @dataclass(frozen=True, slots=True)
 class Script:
+    """``status`` 0: the graph is taken, and no answer comes."""
+
     answer: Any
     status: int = 200
     actions: tuple[Action, ...] = ()
@@ -159,7 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
             with self.shared.lock:
                 scripts = self.shared.scripts
                 self.shared.played = script = scripts.pop(0) if len(scripts) > 1 else scripts[0]
-            self._answer(script.status, script.answer)
+            if script.status:
+                self._answer(script.status, script.answer)
+            self.close_connection = True
             self.shared.posted.set()
             return
         self._answer(200 if self.path in ("/free", "/queue", "/interrupt") else 404, None)

@@ -97,6 +97,23 @@ def test_a_long_trial_is_read_less_often_and_stays_within_its_bound() -> None:
     assert source.reads - reads == 5  # five times a second again after a take
 
 
+class SpeaksWhenItLikes(FakeSource):
+    at_ns: int | None = None
+
+
+def test_a_sensor_that_speaks_when_it_likes_has_the_times_of_its_words() -> None:
+    clock = ScriptedClock()
+    start_ns = clock.now_ns
+    source = SpeaksWhenItLikes("macmon", BUSY, [1.0, 1.0, 2.0, 2.0, 3.0])
+    sampler = a_sampler(clock, source)
+    for spoke_ms in (-30, -30, 170, 570):
+        source.at_ns = start_ns + spoke_ms * 1_000_000
+        run(sampler, clock, 0.199)
+        clock.sleep(0.001)
+    rows = [((at_ns - start_ns) // 1_000_000, value) for at_ns, *_, value in sampler.take()]
+    assert rows == [(-30, 1.0), (170, 2.0), (570, 2.0), (800, 3.0)]  # what it said last holds until the take
+
+
 def test_a_dear_source_is_read_less_often() -> None:
     clock, used = ScriptedClock(), [0]
 
