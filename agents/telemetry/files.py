@@ -68,13 +68,15 @@ class Rate:
     """What a counter gained a second since the reading before.
 
     A gap in the readings is bridged: the rate after it is the mean over the gap. A counter that went back gives None,
-    unless it is one that wraps at ``wraps_at``. Within ``LEAST_SPAN_S`` the rate before stands.
+    unless it is one that wraps at ``wraps_at``; and so does one that can have wrapped twice, where it is known that it
+    gains ``most`` a second. Within ``LEAST_SPAN_S`` the rate before stands.
     """
 
-    __slots__ = ("_before", "_rate", "_wraps_at")
+    __slots__ = ("_before", "_most", "_rate", "_wraps_at")
 
-    def __init__(self, wraps_at: float | None = None) -> None:
+    def __init__(self, wraps_at: float | None = None, most: float = 0.0) -> None:
         self._wraps_at = wraps_at
+        self._most = most
         self._before: tuple[float, int] | None = None
         self._rate: float | None = None
 
@@ -88,9 +90,13 @@ class Rate:
         return self._rate
 
     def _over(self, gained: float, span_ns: int) -> float | None:
-        if gained < 0 and self._wraps_at is not None:
-            gained += self._wraps_at
-        return gained / (span_ns / 1e9) if gained >= 0 else None
+        seconds = span_ns / 1e9
+        if self._wraps_at is not None:
+            if self._most * seconds >= self._wraps_at:
+                return None
+            if gained < 0:
+                gained += self._wraps_at
+        return gained / seconds if gained >= 0 else None
 
 
 def whole_in(data: bytes | None) -> int | None:

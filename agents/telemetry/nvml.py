@@ -1,7 +1,8 @@
-"""NVIDIA GPUs, by NVIDIA's library NVML. Needs the driver, no root; one source a GPU.
+"""NVIDIA GPUs, by NVIDIA's library NVML. Needs the driver, no root; a source for each GPU, and one for its PCIe link.
 
-What a GPU does not support (GB10: its memory) is not read again. PCIe and instant power come as field values, which
-take microseconds; where a driver has no PCIe counters, the older call is used, which blocks for 20 ms a direction.
+What a GPU does not support (GB10: its memory) is not read again. Instant power comes as a field value. All of these
+calls take microseconds, but for the energy counter where the GPU's firmware is asked for it: 3 to 15 ms on an H100
+(driver 580.159). There it is left out, and energy is the integral of the power.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 
 from agents.clock import SystemClock
 from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.files import Rate, scaled
+from agents.telemetry.nvml_pcie import NvidiaLink, field_values
 
-POWER_INSTANT, PCIE_SENT, PCIE_RECEIVED = 186, 197, 198  # nvml.h, NVML_FI_DEV_*; sent: by the GPU
-TEMPERATURE_OF_GPU, CLOCK_SM, CLOCK_MEMORY, PCIE_TX, PCIE_RX = 0, 1, 2, 0, 1
+POWER_INSTANT = 186  # nvml.h, NVML_FI_DEV_POWER_INSTANT
+TEMPERATURE_OF_GPU, CLOCK_SM, CLOCK_MEMORY = 0, 1, 2
+DEAR_S = 0.001  # for one figure: the others would have its delay in their time stamps
+TRIES = 3  # the first call may wake a GPU
 
 # nvml.h, nvmlClocksEventReason*; GpuIdle (bit 0) holds nothing down
 _POWER_BITS = 0x04 | 0x80  # SwPowerCap, HwPowerBrakeSlowdown
@@ -48,7 +51,6 @@ class NvidiaGpu:
         self._now_ns = now_ns
         library.nvmlInit()  # counted by the library: one more for each source
         self._gpu = library.nvmlDeviceGetHandleByIndex(index)
-        self._to_gpu, self._from_gpu = Rate(), Rate()
         parts: dict[Reading, tuple[Quantity, ...]] = {
             self._utilization: (Quantity.GPU_BUSY, Quantity.MEMORY_BUSY),
             self._video: (Quantity.VIDEO_BUSY,),
@@ -60,10 +62,10 @@ class NvidiaGpu:
             self._memory_clock: (Quantity.MEMORY_CLOCK,),
             self._temperature: (Quantity.GPU_TEMPERATURE,),
             self._throttled: (Quantity.THROTTLED_POWER, Quantity.THROTTLED_HEAT, Quantity.THROTTLED_OTHER),
-            self._pcie: (Quantity.TO_GPU, Quantity.FROM_GPU),
         }
         self._parts = parts
         self.unsupported = self._drop_unsupported()
+        self.dear_s = self._drop_dear()
 
     def _drop_unsupported(self) -> tuple[Quantity, ...]:
         dropped: list[Quantity] = []
@@ -74,8 +76,23 @@ class NvidiaGpu:
                 if getattr(error, "value", None) == self._nvml.NVML_ERROR_NOT_SUPPORTED:
                     dropped += quantities
                     del self._parts[part]
-        self._to_gpu, self._from_gpu = Rate(), Rate()
         return tuple(dropped)
+
+    def _drop_dear(self) -> float | None:
+        """How long the energy counter takes, where that is too long."""
+        if self._energy not in self._parts:
+            return None
+        took_s = min(self._seconds(self._energy) for _ in range(TRIES))
+        if took_s < DEAR_S:
+            return None
+        del self._parts[self._energy]
+        return took_s
+
+    def _seconds(self, part: Reading) -> float:
+        before_ns = self._now_ns()
+        with suppress(self._nvml.NVMLError):
+            part()
+        return (self._now_ns() - before_ns) / 1e9
 
     def read(self) -> Sequence[Value]:
         values: list[Value] = []
@@ -101,7 +118,7 @@ class NvidiaGpu:
 
     def _power(self) -> list[Value]:
         """The plain call tells the mean of a second on newer chips, so the instant is preferred."""
-        (instant_mw,) = self._fields(POWER_INSTANT)
+        (instant_mw,) = field_values(self._nvml, self._gpu, POWER_INSTANT)
         milliwatts = self._nvml.nvmlDeviceGetPowerUsage(self._gpu) if instant_mw is None else instant_mw
         return [(Quantity.GPU_POWER, milliwatts * 1e-3)]
 
@@ -122,24 +139,6 @@ class NvidiaGpu:
 
     def _throttled(self) -> list[Value]:
         return reasons(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._gpu))
-
-    def _pcie(self) -> list[Value]:
-        received, sent = self._fields(PCIE_RECEIVED, PCIE_SENT)
-        if received is not None and sent is not None:
-            at_ns = self._now_ns()
-            to_gpu, from_gpu = self._to_gpu.step(received, at_ns), self._from_gpu.step(sent, at_ns)
-        else:
-            to_gpu = scaled(self._nvml.nvmlDeviceGetPcieThroughput(self._gpu, PCIE_RX), 1024)  # KiB/s
-            from_gpu = scaled(self._nvml.nvmlDeviceGetPcieThroughput(self._gpu, PCIE_TX), 1024)
-        return [(Quantity.TO_GPU, to_gpu), (Quantity.FROM_GPU, from_gpu)]
-
-    def _fields(self, *ids: int) -> list[int | None]:
-        """None for each that this driver or GPU does not have."""
-        try:
-            told = self._nvml.nvmlDeviceGetFieldValues(self._gpu, list(ids))
-        except self._nvml.NVMLError:
-            return [None] * len(ids)
-        return [int(each.value.ullVal) if each.nvmlReturn == 0 else None for each in told]
 
     def close(self) -> None:
         with suppress(self._nvml.NVMLError):  # the driver went away first
@@ -168,7 +167,9 @@ class NvmlKind:
             library.nvmlShutdown()
 
     def _gpus(self, library: Any) -> tuple[Sequence[Source], Sequence[Missing]]:
-        sources, missing = [], []
+        sources: list[Source] = []
+        links: list[NvidiaLink] = []
+        missing: list[Missing] = []
         try:
             count = library.nvmlDeviceGetCount()
         except library.NVMLError as error:
@@ -180,9 +181,15 @@ class NvmlKind:
                 missing.append(Missing(f"{self.name}:{index}", f"NVML: {error}"))
                 continue
             sources.append(source)
+            links.append(NvidiaLink(library, index))
             if source.unsupported:
                 missing.append(Missing(source.name, f"this GPU does not tell: {', '.join(source.unsupported)}"))
-        return sources, missing
+            if source.dear_s is not None:
+                words = (
+                    f"its energy counter takes {source.dear_s * 1e3:.0f} ms to read: the power is integrated instead"
+                )
+                missing.append(Missing(source.name, words))
+        return [*sources, *(link for link in links if link.tells)], missing
 
 
 def _todo(root: Path) -> str:

@@ -1,6 +1,6 @@
 """What stands for the module ``pynvml``: its functions, names and errors as nvidia-ml-py 13 has them.
 
-``gpus`` holds each GPU's answers by function; an ``NvmlError`` among them is raised.
+``gpus`` holds each GPU's answers by function; an ``NvmlError`` among them is raised, and what can be called is called.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def laptop_gpu(**others: object) -> dict[str, Any]:
         "CurrentClocksThrottleReasons": 0x4,
         "PcieThroughput": {0: 100, 1: 200},
         "FieldValues": {186: 75_500, 197: 1_000_000, 198: 9_000_000},
+        "MaxPcieLinkGeneration": 4,
+        "MaxPcieLinkWidth": 8,
         **others,
     }
 
@@ -70,7 +72,7 @@ class NvmlLibrary:
         answer = self.gpus[gpu][name]
         if isinstance(answer, NvmlError):
             raise answer
-        return answer
+        return answer() if callable(answer) else answer
 
     def nvmlDeviceGetClockInfo(self, gpu: int, which: int) -> int:
         clocks: Mapping[int, int] = self._answer(gpu, "ClockInfo")

@@ -10,6 +10,7 @@ import pytest
 from agents.telemetry.base import Missing
 from agents.telemetry.base import Quantity as Q
 from agents.telemetry.nvml import NvidiaGpu, NvmlKind, reasons
+from agents.telemetry.nvml_pcie import NvidiaLink
 from tests.fakes.nvml_library import (
     GPU_IS_LOST,
     LIBRARY_NOT_FOUND,
@@ -26,36 +27,85 @@ ROOT = Path("/")
 
 
 def test_a_gpu() -> None:
-    library, now = NvmlLibrary(laptop_gpu()), Now()
-    source = NvidiaGpu(library, 0, now)
-    first = read(source)
-    assert (first[Q.TO_GPU], first[Q.FROM_GPU]) == (None, None)
-    now.pass_s(0.5)
-    library.gpus[0]["FieldValues"] = {186: 75_500, 197: 1_500_000, 198: 10_000_000}
-    values = read(source)
-    assert values == pytest.approx(
+    assert read(NvidiaGpu(NvmlLibrary(laptop_gpu()), 0)) == pytest.approx(
         {
             **{Q.GPU_BUSY: 91, Q.MEMORY_BUSY: 60, Q.VIDEO_BUSY: 5},
             **{Q.VRAM_USED: 6 * 2**30, Q.VRAM_TOTAL: 8 * 2**30},
             **{Q.GPU_POWER: 75.5, Q.GPU_ENERGY: 123456.789, Q.POWER_LIMIT: 80.0},
             **{Q.GPU_CLOCK: 2370e6, Q.MEMORY_CLOCK: 8001e6, Q.GPU_TEMPERATURE: 71},
             **{Q.THROTTLED_POWER: 1, Q.THROTTLED_HEAT: 0, Q.THROTTLED_OTHER: 0},
-            **{Q.TO_GPU: 2_000_000, Q.FROM_GPU: 1_000_000},
         }
     )
 
 
 @pytest.mark.parametrize("fields", [{}, NvmlError(NOT_SUPPORTED)])
 def test_an_older_driver_without_field_values(fields: Any) -> None:
-    values = read(NvidiaGpu(NvmlLibrary(laptop_gpu(FieldValues=fields)), 0))
-    assert (values[Q.GPU_POWER], values[Q.TO_GPU], values[Q.FROM_GPU]) == (70.0, 200 * 1024, 100 * 1024)
+    library = NvmlLibrary(laptop_gpu(FieldValues=fields))
+    assert read(NvidiaGpu(library, 0))[Q.GPU_POWER] == 70.0
+    assert read(NvidiaLink(library, 0)) == {Q.TO_GPU: 200 * 1024, Q.FROM_GPU: 100 * 1024}
+
+
+def counters(sent: int, received: int) -> dict[int, int]:
+    return {197: sent, 198: received}
+
+
+def test_a_link_that_its_counters_can_follow() -> None:
+    library, now = NvmlLibrary(laptop_gpu(FieldValues=counters(1_000_000, 2**32 - 400_000))), Now()
+    link = NvidiaLink(library, 0, now)
+    assert read(link) == {Q.TO_GPU: None, Q.FROM_GPU: None}
+    now.pass_s(0.2)
+    library.gpus[0]["FieldValues"] = counters(1_500_000, 600_000)
+    assert read(link) == pytest.approx({Q.TO_GPU: 5_000_000, Q.FROM_GPU: 2_500_000})
+    now.pass_s(0.3)  # the sampler is late: 15.8 GB/s can have wrapped them
+    library.gpus[0]["FieldValues"] = counters(1_500_001, 600_001)
+    assert read(link) == {Q.TO_GPU: None, Q.FROM_GPU: None}
+    assert "PcieThroughput" not in library.asked
+
+
+@pytest.mark.parametrize(
+    "link", [{"MaxPcieLinkWidth": 16}, {"MaxPcieLinkGeneration": 7}, {"MaxPcieLinkWidth": NvmlError(NOT_SUPPORTED)}]
+)
+def test_a_link_that_would_wrap_its_counters_unseen_is_watched(link: dict[str, Any]) -> None:
+    assert read(NvidiaLink(NvmlLibrary(laptop_gpu(**link)), 0)) == {Q.TO_GPU: 200 * 1024, Q.FROM_GPU: 100 * 1024}
+
+
+def test_a_gpu_without_a_link_has_one_source() -> None:
+    absent = NvmlError(NOT_SUPPORTED)
+    library = NvmlLibrary(laptop_gpu(FieldValues=absent, PcieThroughput=absent))
+    (source,), missing = NvmlKind(library).find(ROOT)
+    source.close()
+    assert (source.name, missing, library.open) == ("nvml:0", [], 0)
+
+
+def test_an_energy_counter_that_takes_long_is_left_out() -> None:
+    now = Now()
+
+    def from_firmware() -> int:
+        now.pass_s(0.003)
+        return 123_456
+
+    source = NvidiaGpu(NvmlLibrary(laptop_gpu(TotalEnergyConsumption=from_firmware)), 0, now)
+    assert Q.GPU_ENERGY not in read(source)
+    assert read(source)[Q.GPU_POWER] == 75.5
+    assert source.dear_s == pytest.approx(0.003)
+
+
+def test_a_counter_that_only_at_first_took_long_is_read() -> None:
+    now, waits = Now(), [0.5, 0.0, 0.0, 0.0]
+
+    def woken() -> int:
+        now.pass_s(waits.pop(0) if waits else 0.0)
+        return 123_456
+
+    assert read(NvidiaGpu(NvmlLibrary(laptop_gpu(TotalEnergyConsumption=woken)), 0, now))[Q.GPU_ENERGY] == 123.456
 
 
 def test_what_a_gpu_does_not_support_is_told_once_and_not_asked_again() -> None:
     """GB10: one memory with the CPU."""
     absent = NvmlError(NOT_SUPPORTED)
     library = NvmlLibrary(laptop_gpu(MemoryInfo=absent, EnforcedPowerLimit=absent))
-    (source,), (missing,) = NvmlKind(library).find(ROOT)
+    (source, link), (missing,) = NvmlKind(library).find(ROOT)
+    assert link.name == "nvml_pcie:0"
     assert missing == Missing("nvml:0", "this GPU does not tell: vram_used, vram_total, power_limit")
     library.asked.clear()
     values = read(source)
@@ -66,16 +116,17 @@ def test_what_a_gpu_does_not_support_is_told_once_and_not_asked_again() -> None:
 
 def test_a_gpu_that_is_lost_under_way() -> None:
     library = NvmlLibrary(laptop_gpu())
-    (source,), _ = NvmlKind(library).find(ROOT)
-    told = set(read(source))
+    sources, _ = NvmlKind(library).find(ROOT)
+    told = [set(read(source)) for source in sources]
     library.gpus[0] = dict.fromkeys(laptop_gpu(), NvmlError(GPU_IS_LOST))
-    lost = read(source)
-    assert (set(lost), set(lost.values())) == (told, {None})
+    lost = [read(source) for source in sources]
+    assert [set(each) for each in lost] == told
+    assert [set(each.values()) for each in lost] == [{None}, {None}]
 
 
 def test_a_figure_that_fails_at_first_is_asked_again() -> None:
     library = NvmlLibrary(laptop_gpu(Temperature=NvmlError(UNKNOWN)))
-    (source,), missing = NvmlKind(library).find(ROOT)
+    (source, _), missing = NvmlKind(library).find(ROOT)
     assert (read(source)[Q.GPU_TEMPERATURE], missing) == (None, [])
     library.gpus[0]["Temperature"] = 50
     assert read(source)[Q.GPU_TEMPERATURE] == 50
@@ -84,8 +135,9 @@ def test_a_figure_that_fails_at_first_is_asked_again() -> None:
 def test_several_gpus_one_of_which_cannot_be_had() -> None:
     library = NvmlLibrary(laptop_gpu(), laptop_gpu(Handle=NvmlError(GPU_IS_LOST)), laptop_gpu(Temperature=30))
     sources, (missing,) = NvmlKind(library).find(ROOT)
-    assert ([source.name for source in sources], missing.source) == (["nvml:0", "nvml:2"], "nvml:1")
-    assert [read(source)[Q.GPU_TEMPERATURE] for source in sources] == [71, 30]
+    names = [source.name for source in sources]
+    assert (names, missing.source) == (["nvml:0", "nvml:2", "nvml_pcie:0", "nvml_pcie:2"], "nvml:1")
+    assert [read(source)[Q.GPU_TEMPERATURE] for source in sources[:2]] == [71, 30]
     for source in sources:
         source.close()
         source.close()
