@@ -5,67 +5,29 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from agents.calls import Grant, Hello, Status
 from agents.contract.device import Device
 from agents.contract.job import Job, LoadSettings
 from agents.contract.report import Attempt, Cause, Failed, Report
 from agents.contract.wire_json import from_json, to_json
-from agents.device_file import Stated, keep_stated, read_device_file
+from agents.device_file import Allow, Stated, keep_stated, read_device_file
 from agents.errors import Unsupported
 from agents.inventory import boot_id
+from agents.job_process import CLOSE_S, JobProcess
 from agents.lease import Lease
 from agents.memory.carveout import choose, put_back
 from agents.models.needs import ModelNeed, free_bytes, needs
-from agents.models.peers import Peers
 from agents.models.share import ModelServer
 from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
 from agents.spool import Spool
 
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the agent is at. ``reads_per_s`` is the live rate of the stream, None when nothing streams.
-
-    ``reports`` are all that the coordinator has neither collected nor left, those of an earlier agent's jobs too.
-    """
-
-    job: Attempt | None
-    phase: str
-    reads: int
-    reads_per_s: float | None
-    reports: tuple[Report, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """What a device says when it is greeted."""
-
-    device: Device
-    status: Status
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Leave to run one job. ``term`` counts coordinators of one ledger; an agent hears none older than the latest.
-
-    Each call of the coordinator renews the lease; when none comes for ``lease_s`` the agent ends the job. ``peers``
-    are devices that model files can be fetched from; what it holds of secrets stands in no row and no log.
-    """
-
-    term: int = 0
-    lease_s: float = 90.0
-    peers: Peers | None = None
-
-
-CLOSE_S = 5.0
 REBOOT_S = 60.0
 IDLE_S = 30.0
 MEASURING = ("warm-up", "measuring")  # how the phases begin in which nothing else may use this machine
@@ -96,21 +58,20 @@ class Agent:
         self._now = now
         self._spool = Spool(self._folder / "spool")
         self._changed = threading.Condition()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: JobProcess | None = None
         self._device: Device | None = None
         self._job: Job | None = None
         self._phase = "idle"
         self._live: dict[str, Any] | None = None
         self._reports: dict[Attempt, Report] = {}
         self._closing = False
-        self._said_before = 0  # size of the job process's log when the present one was started
         self._start_s = start_s
         self._idle_s = idle_s
         self._idle: threading.Timer | None = None
         self._error: str | None = None
         self._lease = Lease(monotonic)
         self._end_as: tuple[Cause, str] | None = None  # why the job process is being killed
-        self._going: subprocess.Popen[bytes] | None = None  # a job process that ends: no job is handed to it
+        self._going: JobProcess | None = None  # a job process that ends: no job is handed to it
         self._models: ModelServer | None = None
 
     def hello(self, term: int = 0) -> Hello:
@@ -243,15 +204,7 @@ class Agent:
             if self._job is not None:
                 raise JobProcessFailed(f"busy with {self._job.job_id}")
             try:
-                allow = read_device_file(self._folder).allow
-                if not allow.set_dedicated_vram:
-                    raise JobProcessFailed("device.yaml does not allow to set the dedicated VRAM")
-                before = choose(wanted_bytes, Path("/"))
-                try:
-                    subprocess.run(allow.reboot, check=True, capture_output=True, timeout=REBOOT_S)
-                except BaseException:
-                    put_back(before, Path("/"))  # else it would hold from some later boot on, which nobody asked for
-                    raise
+                _set_split(read_device_file(self._folder).allow, wanted_bytes)
             except Unsupported as error:
                 raise JobProcessFailed(error.detail) from error
             except (ValueError, OSError, subprocess.SubprocessError) as error:
@@ -288,13 +241,13 @@ class Agent:
         if models is not None:
             models.close()
         if child is not None:
-            _end(child)
+            child.end()
 
     def _let_go(self) -> None:
         """The present job process ends; who needs one waits for that, so that the next one sees the machine anew."""
         if self._child is not None:
             self._going = self._child
-            _close(self._child)
+            self._child.close()
 
     def _wait_for_its_end(self) -> None:
         child = self._going
@@ -307,10 +260,7 @@ class Agent:
         self._end_as = (cause, words)
         if self._child is not None:
             self._going = self._child
-            _close(self._child)
-            killer = threading.Timer(CLOSE_S, self._child.kill)
-            killer.daemon = True
-            killer.start()
+            self._child.close_within(CLOSE_S)
 
     def _up(self) -> Device:
         """The device, as the job process that runs now tells it. Raises JobProcessFailed within START_S."""
@@ -321,77 +271,44 @@ class Agent:
             self._error = self._device = None
             self._start_child()
         child = self._child
+        assert child is not None
         settled = self._changed.wait_for(
             lambda: self._child is not child or self._device is not None, timeout=self._start_s
         )
-        if not settled and child is not None:
+        if not settled:
             child.kill()
-            raise JobProcessFailed(
-                f"the job process did not start within {self._start_s:g} s; see {self._stderr_path()}"
-            )
+            raise JobProcessFailed(f"the job process did not start within {self._start_s:g} s; see {child.log}")
         if self._child is not child or self._device is None:
-            raise JobProcessFailed(self._error or f"the job process did not start; see {self._stderr_path()}")
+            raise JobProcessFailed(self._error or f"the job process did not start; see {child.log}")
         return self._device
 
     def _start_child(self) -> None:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._popen()
+            self._child = JobProcess(self._folder)
         except OSError as error:
             raise JobProcessFailed(f"the job process cannot be started: {error}") from error
         threading.Thread(target=self._listen, args=(self._child,), daemon=True).start()
 
-    def _popen(self) -> None:
-        with self._stderr_path().open("ab") as stderr:
-            self._said_before = stderr.tell()
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "agents.runner", str(self._folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=_environment(),
-                start_new_session=True,  # a Ctrl-C in the terminal is the coordinator's to handle
-            )
-
-    def _stderr_path(self) -> Path:
-        return self._folder / "runner.log"
-
     def _send(self, line: bytes) -> None:
         if self._child is not None:
-            with suppress(OSError, ValueError):  # it ended: the listener reports that
-                _pipe(self._child.stdin).write(line + b"\n")
-                _pipe(self._child.stdin).flush()
+            self._child.send(line)
 
-    def _listen(self, child: subprocess.Popen[bytes]) -> None:
-        for line in _pipe(child.stdout):
+    def _listen(self, child: JobProcess) -> None:
+        for line in child.lines():
             with self._changed:
                 with suppress(ValueError):  # the half line of a process that was killed
                     self._take(line)
                 self._changed.notify_all()
-        code = child.wait()
+        code = child.ended()
         with self._changed:
             self._child = self._going = None
             if self._error is None:
-                self._error = self._last_words(code)
-            for pipe in (child.stdin, child.stdout):
-                with suppress(OSError):
-                    _pipe(pipe).close()
+                self._error = child.last_words(code)
             if self._job is not None and not self._closing:
                 spooled = self._spool.get(self._job.job_id, self._job.attempt)  # it may have died just before it told
                 self._reports[self._job.job_id, self._job.attempt] = spooled or self._lost(self._job, code)
             self._job, self._phase, self._live, self._end_as = None, "idle", None, None
             self._changed.notify_all()
-
-    def _last_words(self, code: int) -> str:
-        """Why a job process ended that said nothing itself."""
-        try:
-            with self._stderr_path().open("rb") as file:
-                file.seek(self._said_before)
-                lines = file.read()[-4000:].decode("utf-8", "replace").strip().splitlines()
-        except OSError:
-            lines = []
-        last = f": {lines[-1]}" if lines else ""
-        return f"the job process ended with exit code {code}{last}; see {self._stderr_path()}"
 
     def _take(self, line: bytes) -> None:
         message: dict[str, Any] = json.loads(line)
@@ -439,35 +356,19 @@ class Agent:
         )
 
 
-def _environment() -> dict[str, str]:
-    """Without what Ray puts into a worker that asks for no CPU and no GPU: it would hide the GPU from the engine."""
-    hidden = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR")
-    keep = {name: value for name, value in os.environ.items() if not (name in hidden and value == "")}
-    keep.pop("OMP_NUM_THREADS", None)
-    return keep
-
-
-def _close(child: subprocess.Popen[bytes]) -> None:
-    """A job process ends when its stdin does."""
-    with suppress(OSError):  # what could not be written to a job process that has ended
-        _pipe(child.stdin).close()
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    _close(child)
+def _set_split(allow: Allow, wanted_bytes: int) -> None:
+    """Raises Unsupported, ValueError, OSError, SubprocessError; the choice of the firmware is then as it was."""
+    if not allow.set_dedicated_vram:
+        raise Unsupported("device.yaml does not allow to set the dedicated VRAM")
+    before = choose(wanted_bytes, Path("/"))
     try:
-        child.wait(timeout=CLOSE_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+        subprocess.run(allow.reboot, check=True, capture_output=True, timeout=REBOOT_S)
+    except BaseException:
+        put_back(before, Path("/"))  # else it would hold from some later boot on, which nobody asked for
+        raise
 
 
 def _words_of(error: Exception) -> str:
     """Of a command that failed, what it said too."""
     said = error.stderr if isinstance(error, subprocess.CalledProcessError) else b""
     return " ".join([str(error), *said.decode("utf-8", "replace").split()])
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None
-    return pipe

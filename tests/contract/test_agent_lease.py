@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from agents.agent import Agent, Grant
+from agents.agent import Agent
+from agents.calls import Grant
 from agents.contract.report import RETRIED, Cause, Failed, Measured, Refused, Report
 from agents.lease import Fenced
 from agents.spool import Spool

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.agent import Agent, Grant
+from agents.agent import Agent
+from agents.calls import Grant
 from agents.contract.job import LoadSettings, ModelSource
 from agents.contract.report import Failed
 from agents.models.peers import Peer, Peers

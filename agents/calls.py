@@ -1,0 +1,44 @@
+"""What a coordinator's calls to an agent give and bring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agents.contract.device import Device
+from agents.contract.report import Attempt, Report
+from agents.models.peers import Peers
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the agent is at. ``reads_per_s`` is the live rate of the stream, None when nothing streams.
+
+    ``reports`` are all that the coordinator has neither collected nor left, those of an earlier agent's jobs too.
+    """
+
+    job: Attempt | None
+    phase: str
+    reads: int
+    reads_per_s: float | None
+    reports: tuple[Report, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a device says when it is greeted."""
+
+    device: Device
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave to run one job. ``term`` counts coordinators of one ledger; an agent hears none older than the latest.
+
+    Each call of the coordinator renews the lease; when none comes for ``lease_s`` the agent ends the job. ``peers``
+    are devices that model files can be fetched from; what it holds of secrets stands in no row and no log.
+    """
+
+    term: int = 0
+    lease_s: float = 90.0
+    peers: Peers | None = None
