@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.telemetry.base import Missing
+from agents.telemetry.base import FollowsEngine, Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ def readable(root: Path = Path("/")) -> tuple[tuple[Readable, ...], tuple[Missin
     found = []
     for source in sources:
         try:
+            if isinstance(source, FollowsEngine):
+                source.watch([os.getpid()])  # in an engine's place
             found.append(Readable(source.name, tuple(str(quantity) for quantity, _ in source.read())))
         except Exception as error:  # a source must not; it is told of, and the others are asked
             missing.append(Missing(source.name, f"{type(error).__name__}: {error}", "please report it"))

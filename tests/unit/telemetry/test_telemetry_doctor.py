@@ -37,7 +37,7 @@ def test_found_and_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_source_of_this_machine_can_be_read() -> None:
     found, missing = readable()
-    assert {quantity for each in found for quantity in each.quantities} >= {"cpu_busy", "ram_used"}
+    assert {quantity for each in found for quantity in each.quantities} >= {"cpu_busy", "ram_used", "engine_ram"}
     assert all(each.why for each in missing)
     assert not [each for each in missing if each.todo == "please report it"]
 
