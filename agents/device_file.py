@@ -48,6 +48,9 @@ def _given(parse: Callable[[Any], Any]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else parse(value))
 
 
+DEVICE_FILE = "device.yaml"
+
+
 class Allow(BaseModel):
     """What the owner lets the agent change. Nothing, where nothing is said."""
 
@@ -102,7 +105,7 @@ class DeviceFile(BaseModel):
 
 def read_device_file(folder: Path) -> DeviceFile:
     """Raises ValueError, with the file's name, the key and what is allowed, where ``device.yaml`` is not right."""
-    path = folder / "device.yaml"
+    path = folder / DEVICE_FILE
     if not path.exists():
         return DeviceFile()
     import yaml

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.contract.device import Device, EngineFound
-from agents.device_file import Allow, read_device_file
+from agents.device_file import DEVICE_FILE, Allow, read_device_file
 from agents.engines import engines_of
 from agents.engines.base import Engine
 from agents.errors import AgentError
@@ -38,6 +38,10 @@ class ControlSeen:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
+    """``device_file``: the path that is read for what only the owner knows; ``has_device_file``: it is there."""
+
+    device_file: str
+    has_device_file: bool
     device: Device
     engines: tuple[EngineSeen, ...]
     sensors: tuple[Readable, ...]
@@ -51,7 +55,8 @@ def examine(folder: Path, root: Path = Path("/")) -> Examined:
     engines = look_for(engines_of(own))
     device = inventory(folder, found_of(engines))
     sensors, missing = readable(root)
-    return Examined(device, engines, sensors, missing, controls_of(own.allow, root))
+    path = folder / DEVICE_FILE
+    return Examined(str(path), path.exists(), device, engines, sensors, missing, controls_of(own.allow, root))
 
 
 def controls_of(allow: Allow, root: Path) -> tuple[ControlSeen, ...]:

@@ -36,15 +36,15 @@ def show_doctor(*, as_json: bool) -> None:
 
 def grids(examined: Examined) -> list[Grid]:
     return [
-        machine_grid(examined.device),
+        machine_grid(examined.device, examined.device_file + ("" if examined.has_device_file else " (not there)")),
         engines_grid(examined.engines),
         sensors_grid(examined.sensors, examined.missing),
         controls_grid(examined.controls),
     ]
 
 
-def machine_grid(device: Device) -> Grid:
-    """A line for each fact. PURE"""
+def machine_grid(device: Device, device_file: str) -> Grid:
+    """A line for each fact; ``device_file`` in words. PURE"""
     gpus = ", ".join(f"{gpu.name} ({gpu.driver or 'no driver'})" for gpu in device.gpus)
     split = device.dedicated_vram_bytes
     bandwidth = device.memory_bandwidth_bytes_per_s
@@ -64,6 +64,7 @@ def machine_grid(device: Device) -> Grid:
             unknown if bandwidth is None else f"{bandwidth / 1e9:g} GB/s",
         ),
         ("fingerprint", device.fingerprint),
+        ("device.yaml", device_file),
     )
     rows = tuple((GridCell(name), GridCell(text)) for name, text in facts)
     return Grid("This machine", ("what", "as found"), rows, 2)

@@ -55,6 +55,7 @@ def test_as_json_for_programs(home: Path) -> None:
     embedded = said["engines"][ENGINES.index("embedded")]
     assert "cpu" in embedded["found"]["runtimes"]
     assert said["device"]["name"]
+    assert (said["device_file"], said["has_device_file"]) == (str(home / "device" / "device.yaml"), False)
 
 
 def test_a_device_file_that_is_not_right_is_named(home: Path) -> None:
