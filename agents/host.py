@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from agents.contract.report import RETRIED, Cause, Failed, Loaded, MachineSeen, 
 from agents.device_file import read_device_file
 from agents.doctor import found_of, look_for
 from agents.engines import engines_of
-from agents.engines.base import Engine, LoadPlace, Restores, Session, refuse_what_it_cannot
+from agents.engines.base import Engine, LoadPlace, Restores, Session, Support, refuse_settings, refuse_workload
 from agents.engines.http_stream import Progress
 from agents.errors import AgentError, EngineAway, LoadFailed, Unsupported
 from agents.inventory import inventory
@@ -54,6 +54,7 @@ class Host:
     _failed: tuple[LoadSettings, LoadFailed] | None = None  # the last load, if it failed: repeats come one by one
     _session: Session | None = None
     _settings: LoadSettings | None = None
+    _support: Mapping[str, Support] = field(default_factory=dict)  # of what is loaded now
     _warmed: set[Workload] = field(default_factory=set)
     _log: Path | None = None
 
@@ -88,7 +89,7 @@ class Host:
         machine = self._machine()
         seen = self.watch.ended(job, outcome, self._judged(job))
         log = self._engine_log(outcome)
-        if not isinstance(outcome, Measured):
+        if isinstance(outcome, Failed):
             self.unload()  # what failed is not trusted with the next cell
         return Report(
             job_id=job.job_id,
@@ -179,16 +180,17 @@ class Host:
         return MachineSeen(device.dedicated_vram_bytes, device.split_source, *self.power.now(device))
 
     def _loaded(self, job: Job, cancelled: threading.Event, say: Say) -> tuple[Session, bool]:
-        if self._session is not None and self._settings == job.load:
-            with suppress(AgentError):  # it ended between two jobs: loaded again
-                self._session.check_alive(within_s=0.0)
-                return self._session, True
+        engine = self._engine(job)
+        if self._session is not None and self._settings == job.load and _is_alive(self._session):
+            refuse_workload(engine.name, self._support, job.workload)
+            return self._session, True
         self.unload()
         if self._failed is not None and self._failed[0] == job.load:
             before = self._failed[1]
             raise LoadFailed(before.cause, f"{before.detail} (not tried again: it failed so just before)")
-        engine = self._engine(job)
-        refuse_what_it_cannot(engine, job.load, job.workload)
+        self._support = engine.capabilities()
+        refuse_settings(engine.name, self._support, job.load)
+        refuse_workload(engine.name, self._support, job.workload)
         self._log = self.folder / "logs" / job.campaign_id / f"{job.job_id}-{job.attempt}.log"
         self._log.unlink(missing_ok=True)  # of the same attempt before a crash: not this engine's words
 
@@ -250,6 +252,15 @@ class Host:
                 self._log.parent.rmdir()
         self._session = self._settings = self._log = None
         self._warmed.clear()
+
+
+def _is_alive(session: Session) -> bool:
+    """Else it ended between two jobs, and is loaded again."""
+    try:
+        session.check_alive(within_s=0.0)
+    except AgentError:
+        return False
+    return True
 
 
 def _set_it(wanted_bytes: int, device: Device) -> str:

@@ -195,7 +195,7 @@ def _reasoning_tokens(final: Final | None, generated: Sequence[Chunk]) -> int | 
 
 
 def _flagged(trial: Trial, workload: Workload, request: Request, chunks: tuple[Chunk, ...]) -> Trial:
-    flags = list(trial.flags)
+    flags = [flag for flag in trial.flags if not (flag is Flag.TOKEN_COUNT_UNKNOWN and _filled(trial, workload))]
     cached = trial.engine.cached_tokens
     least = request.expected_cached_tokens
     if cached is not None and not least <= cached <= least + request.cached_tokens_allowed:
@@ -209,6 +209,13 @@ def _flagged(trial: Trial, workload: Workload, request: Request, chunks: tuple[C
     if isinstance(workload, Chat):
         flags += output_flags("".join(chunk.text for chunk in chunks), trial.completion_tokens)
     return replace(trial, flags=tuple(flags))
+
+
+def _filled(trial: Trial, workload: Workload) -> bool:
+    """An answer that was cut at its limit, in as many pieces as that has tokens: each was one token."""
+    if not isinstance(workload, Chat) or trial.stop_reason is not StopReason.LENGTH:
+        return False
+    return len(trial.arrivals) == workload.max_tokens
 
 
 def bunched_rate_error(arrivals: tuple[Arrival, ...]) -> float:

@@ -150,17 +150,20 @@ class Restores(Protocol):
         ...
 
 
-def refuse_what_it_cannot(engine: Engine, settings: LoadSettings, workload: Workload) -> None:
-    """Raises Unsupported if a cell asks for what the engine cannot do. An axis that it can only record passes: the
+def refuse_settings(engine: str, support: Mapping[str, Support], settings: LoadSettings) -> None:
+    """Raises Unsupported if a cell asks for what the engine cannot set. An axis that it can only record passes: the
     adapter compares what it finds, by ``refuse_other``."""
-    support = engine.capabilities()
     cannot = [name for name in asked_for(settings) if support.get(name, Support.CANNOT) is Support.CANNOT]
     if cannot:
         able = sorted(name for name in AXES_OF_LOADS if support.get(name) is Support.SETS)
-        raise Unsupported(f"{engine.name} cannot set {', '.join(cannot)}; it sets {', '.join(able)}")
+        raise Unsupported(f"{engine} cannot set {', '.join(cannot)}; it sets {', '.join(able)}")
+
+
+def refuse_workload(engine: str, support: Mapping[str, Support], workload: Workload) -> None:
+    """Raises Unsupported if the engine cannot run it."""
     for ability in abilities_of(workload):
         if support.get(ability, Support.CANNOT) is Support.CANNOT:
-            raise Unsupported(f"{engine.name} cannot run workload {workload.name}: {_WHY_NOT[ability]}")
+            raise Unsupported(f"{engine} cannot run workload {workload.name}: {_WHY_NOT[ability]}")
 
 
 AXES_OF_LOADS = tuple(each.name for each in fields(LoadSettings))

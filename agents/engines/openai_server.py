@@ -87,7 +87,7 @@ class OpenAIServer:
         try:
             exact = self._server(FIND_S).dialect.exact is not None
         except Unsupported:
-            exact = False
+            exact = True  # a load says what is wrong with it
         can = dict.fromkeys(("engine", "model", "source", "chat", "image"), Support.SETS)
         stop = Support.SETS if exact else Support.CANNOT
         return {**can, "context_tokens": Support.RECORDS, "exact_stop": stop}

@@ -18,7 +18,7 @@ from agents.contract.rates import iteration_rate, seconds_per_image
 from agents.contract.report import Cause
 from agents.contract.wire_json import from_json, to_json
 from agents.device_file import EngineEntry
-from agents.engines.base import LoadPlace, refuse_what_it_cannot
+from agents.engines.base import LoadPlace, refuse_settings, refuse_workload
 from agents.engines.comfyui import ComfyUI
 from agents.engines.comfyui_session import ComfySession
 from agents.engines.http_session import HttpSession
@@ -131,7 +131,9 @@ def test_a_cancelled_load_loads_nothing(server: ComfyServer, place: LoadPlace) -
 )
 def test_what_it_cannot_is_refused(settings: LoadSettings, workload: Workload, words: str) -> None:
     with pytest.raises(Unsupported, match=words):
-        refuse_what_it_cannot(ComfyUI(), settings, workload)
+        support = ComfyUI().capabilities()
+        refuse_settings("comfyui", support, settings)
+        refuse_workload("comfyui", support, workload)
 
 
 @pytest.mark.parametrize(

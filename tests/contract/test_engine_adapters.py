@@ -16,7 +16,7 @@ from agents.clock import SystemClock
 from agents.contract.job import Chat, Image, Job, Timeouts
 from agents.contract.measure import Trial
 from agents.contract.report import Cause
-from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Session, Support, refuse_what_it_cannot
+from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Session, Support, refuse_settings
 from agents.errors import AgentError, EngineLost, LoadFailed, RequestFailed, Unsupported
 from agents.measure import measure
 from tests.contract.adapters.lemonade import LEMONADE
@@ -132,7 +132,7 @@ def test_what_it_cannot_is_refused_before_a_load(
 ) -> None:
     engine, settings = adapter.make(server.url), adapter.refused[index]
     with pytest.raises(Unsupported):
-        refuse_what_it_cannot(engine, settings, CHAT)
+        refuse_settings(engine.name, engine.capabilities(), settings)
         engine.load(settings, place)
     assert adapter.loads is None or not server.asked_of(adapter.loads)
 

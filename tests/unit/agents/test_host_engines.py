@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agents.contract.device import EngineFound, MemoryKind
-from agents.contract.job import Job, LoadSettings, Workflow
+from agents.contract.job import Chat, Job, LoadSettings, Stop, Workflow
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
-from agents.engines.base import LoadPlace
+from agents.engines.base import LoadPlace, Support
 from agents.errors import AgentError, EngineAway, LoadFailed, Unsupported
 from agents.host import Host
 from tests.unit.agents.test_contract import a_device
@@ -33,6 +34,11 @@ class Failing(ScriptedEngine):
         if self.errors:
             raise self.errors.pop(0)
         return super().load(settings, place)
+
+
+class StopsAtTheEnd(Failing):
+    def capabilities(self) -> Mapping[str, Support]:
+        return {**super().capabilities(), "exact_stop": Support.CANNOT}
 
 
 def run(host: Host) -> Outcome:
@@ -60,6 +66,16 @@ def test_what_the_coordinator_sends_again_is_tried_again(cause: Cause, again: bo
     assert isinstance(second, Measured) is again
     if isinstance(second, Failed):
         assert second.detail.endswith("(not tried again: it failed so just before)")
+
+
+def test_a_loaded_engine_refuses_what_it_cannot_run_and_stays_loaded(tmp_path: Path) -> None:
+    host = a_host(tmp_path, StopsAtTheEnd(), FOUND)
+    assert isinstance(run(host), Measured)
+    exact = replace(JOB, job_id="j2", workload=Chat("story", "Tell one.", 64, stop=Stop.EXACT))
+    refused = host.run(exact, threading.Event(), lambda phase, live: None).outcome
+    assert isinstance(refused, Refused) and "cannot be told to go on past the end of text" in refused.detail
+    again = run(host)
+    assert isinstance(again, Measured) and again.loaded.reused
 
 
 @pytest.mark.parametrize(("workload", "warm"), [(WORK, True), (Workflow("flow", "{}"), False)])

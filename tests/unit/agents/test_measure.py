@@ -271,6 +271,15 @@ def test_without_the_engines_count_chunks_are_counted_and_the_trial_is_flagged()
     assert trial.flags == (Flag.TOKEN_COUNT_UNKNOWN,)
 
 
+@pytest.mark.parametrize(("limit", "flags"), [(3, ()), (4, (Flag.TOKEN_COUNT_UNKNOWN,))])
+def test_an_answer_cut_at_its_limit_in_as_many_pieces_is_counted(limit: int, flags: tuple[Flag, ...]) -> None:
+    cut = {"content": "", "tokens": [], "stop": True, "stop_type": "limit", "truncated": False}
+    reads = [(10.0, head() + chunked(token(0))), *((10.0 * n, chunked(token(n))) for n in (2, 3))]
+    last = chunked(b"data: " + json.dumps(cut).encode() + b"\n\n") + LAST_CHUNK
+    (trial,) = run(Scripted([exchange_of([*reads, (40.0, last)])]), job(Chat("c", "Hello", limit)))
+    assert (trial.completion_tokens, trial.stop_reason, trial.flags) == (3, StopReason.LENGTH, flags)
+
+
 @pytest.mark.parametrize(
     ("words", "cause"),
     [
