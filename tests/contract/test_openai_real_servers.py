@@ -1,7 +1,9 @@
-"""Real OpenAI-compatible servers with tiny models: llama.cpp's (in the xllamacpp wheel), and mlx_lm.server.
+"""Real OpenAI-compatible servers with tiny models: llama.cpp's (in the xllamacpp wheel), and others that are no
+dependencies of the project, each where a variable names an interpreter that has it:
 
-mlx-lm is not among the project's dependencies: ``pip install 'mlx[cpu]' mlx-lm`` (45 s, 355 MB, wheels for Linux and
-macOS) here, or in a virtual environment that MLX_LM_PYTHON names the interpreter of.
+MLX_LM_PYTHON            pip install 'mlx[cpu]' mlx-lm            45 s, 355 MB; or installed here
+LLAMA_CPP_PYTHON         pip install 'llama-cpp-python[server]'   builds llama.cpp, 5 minutes on 2 cores
+TRANSFORMERS_PYTHON      pip install 'transformers[serving]' torch   90 s, some GB
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from tests.contract.waiting import until
 from tests.fakes.tiny_hf import make_tiny_hf
 
 MLX_PYTHON = os.environ.get("MLX_LM_PYTHON") or (sys.executable if importlib.util.find_spec("mlx_lm") else None)
+LLAMA_CPP_PYTHON = os.environ.get("LLAMA_CPP_PYTHON")
+TRANSFORMERS_PYTHON = os.environ.get("TRANSFORMERS_PYTHON")
 Server = Callable[[Path], AbstractContextManager[str]]
 CHAT = Chat("long", "Which of these devices is the best one, and why would that be so? " * 8, 16)
 
@@ -46,24 +50,37 @@ def llama_cpp(folder: Path) -> Iterator[str]:
         yield str(client.base_url).rstrip("/")
 
 
-@contextmanager
-def mlx_lm(folder: Path) -> Iterator[str]:
-    assert MLX_PYTHON
-    model = make_tiny_hf(folder / "tiny-hf")
+def mlx_lm(folder: Path) -> AbstractContextManager[str]:
     (folder / "hf/hub").mkdir(parents=True)  # without it the server cannot list its models
+    return started(
+        MLX_PYTHON, "-m", "mlx_lm", "server", "--model", str(make_tiny_hf(folder / "tiny-hf")), folder=folder
+    )
+
+
+def llama_cpp_python(folder: Path) -> AbstractContextManager[str]:
+    model = str(make_tiny("llama", "Q8_0", folder).path)
+    return started(LLAMA_CPP_PYTHON, "-m", "llama_cpp.server", "--model", model, "--n_ctx", "2048", folder=folder)
+
+
+def transformers(folder: Path) -> AbstractContextManager[str]:
+    program = "from transformers.cli.transformers import main; main()"
+    model = str(make_tiny_hf(folder / "tiny-hf"))
+    return started(TRANSFORMERS_PYTHON, "-c", program, "serve", model, "--device", "cpu", folder=folder)
+
+
+@contextmanager
+def started(python: str | None, *arguments: str, folder: Path) -> Iterator[str]:
+    """A server that takes ``--host`` and ``--port``; its address."""
+    assert python
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [MLX_PYTHON, "-m", "mlx_lm", "server", "--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
-    log = folder / "mlx.log"
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(
-            command, stdout=out, stderr=out, env={**os.environ, "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
-        ) as child,
-    ):
+    command = [python, *arguments, "--host", "127.0.0.1", "--port", str(port)]
+    log = folder / "server.log"
+    offline = {**os.environ, "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, env=offline) as child:
         try:
-            until(lambda: child.poll() is not None or up(port), "mlx_lm.server")
+            until(lambda: child.poll() is not None or up(port), "the server")
             assert child.returncode is None, log.read_text()
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -72,11 +89,15 @@ def mlx_lm(folder: Path) -> Iterator[str]:
 
 def up(port: int) -> bool:
     with suppress(httpx.TransportError):
-        return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False).status_code == 200
     return False
 
 
 MLX = pytest.param(mlx_lm, marks=pytest.mark.skipif(MLX_PYTHON is None, reason="mlx-lm is not installed"), id="mlx")
+PLAIN = [
+    pytest.param(llama_cpp_python, marks=pytest.mark.skipif(not LLAMA_CPP_PYTHON, reason="not here"), id="llama_cpp"),
+    pytest.param(transformers, marks=pytest.mark.skipif(not TRANSFORMERS_PYTHON, reason="not here"), id="transformers"),
+]
 BOTH = pytest.mark.parametrize("serve", [pytest.param(llama_cpp, id="llama.cpp"), MLX])
 
 
@@ -130,6 +151,18 @@ def test_repeats_are_counted_and_none_comes_from_a_cache(serve: Server, tmp_path
             assert trial.output
         if serve is mlx_lm:
             assert cached_when_sent_twice(session) > 100  # it would have
+
+
+@pytest.mark.parametrize("serve", PLAIN)
+def test_a_server_that_tells_little(serve: Server, tmp_path: Path) -> None:
+    """llama_cpp.server streams no counts: an answer that was cut at its limit has as many pieces as tokens."""
+    with serve(tmp_path) as url:
+        session = loaded(url, tmp_path)
+        for trial in trials_of(session, CHAT, warmups=1):
+            assert (trial.completion_tokens, trial.stop_reason) == (16, StopReason.LENGTH)
+            assert not {Flag.TOKEN_COUNT_UNKNOWN, Flag.FEWER_TOKENS} & set(trial.flags)
+        assert dict(session.loaded.settings)["prompt cache"] == "nonce"
+        assert engine_at(url).capabilities()["exact_stop"] is Support.CANNOT
 
 
 def test_llama_cpp_is_known_and_its_cache_is_off(tmp_path: Path) -> None:
