@@ -25,6 +25,7 @@ MOST_VALUES = 40_000
 """Held until they are taken. Past that every second reading is dropped and the period doubled: 30 figures five times a
 second fill it in four minutes, and an hour in one piece is read every 3 s."""
 CPU_SHARE = 0.005  # of a core, for one source: one that costs more is read less often
+LONG_S = 0.01  # a source that takes longer is left out of takes: a job waits for those
 STEADY = frozenset(
     {
         *(Quantity.VRAM_TOTAL, Quantity.GTT_TOTAL, Quantity.RAM_TOTAL),
@@ -56,6 +57,7 @@ class Sampler:
         self._count = 0
         self._steady: dict[tuple[str, str], float | None] = {}
         self._rests_until_ns: dict[str, int] = {}
+        self._took_ns: dict[str, int] = {}  # the reading before
         self._spoke_ns: dict[str, int] = {}
         self._last_ns = -self._period_ns
         self.due_ns = now_ns()
@@ -73,7 +75,7 @@ class Sampler:
         self.due_ns += (late + 1) * self._period_ns
 
     def take(self) -> list[Row]:
-        """All that is held, and a reading just now."""
+        """All that is held, and a reading just now, but of sources that take long."""
         self._read(everything=True)
         rows = [row for tick in self._ticks for row in tick]
         self._ticks, self._count = [], 0
@@ -87,7 +89,7 @@ class Sampler:
         rows: list[Row] = []
         for source in tuple(self._sources):
             before_ns = self._now_ns()
-            if not everything and before_ns < self._rests_until_ns.get(source.name, 0):
+            if self._is_left_out(source, before_ns, everything):
                 continue
             cpu_ns = self._cpu_ns()
             try:
@@ -98,6 +100,7 @@ class Sampler:
                 continue
             after_ns = self._now_ns()
             self._rests_until_ns[source.name] = before_ns + int((self._cpu_ns() - cpu_ns) / CPU_SHARE)
+            self._took_ns[source.name] = after_ns - before_ns
             for at_ns in self._stamps(source, (before_ns + after_ns) // 2, everything):
                 rows += [
                     (at_ns, source.name, str(kind), value)
@@ -106,6 +109,11 @@ class Sampler:
                 ]
         self._last_ns = self._now_ns()
         self._keep(rows)
+
+    def _is_left_out(self, source: Source, now_ns: int, everything: bool) -> bool:
+        if everything:
+            return self._took_ns.get(source.name, 0) > LONG_S * 1e9
+        return now_ns < self._rests_until_ns.get(source.name, 0)
 
     def _stamps(self, source: Source, now_ns: int, everything: bool) -> list[int]:
         """Now; of a sensor that speaks when it likes: when it spoke, once, and in a take its word holds until now."""

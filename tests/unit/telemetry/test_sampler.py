@@ -97,6 +97,18 @@ def test_a_long_trial_is_read_less_often_and_stays_within_its_bound() -> None:
     assert source.reads - reads == 5  # five times a second again after a take
 
 
+def test_no_take_waits_for_a_source_that_takes_long() -> None:
+    clock = ScriptedClock()
+    slow = FakeSource("nvml_pcie:0", BUSY, [1.0], costs=lambda: clock.sleep(0.040))
+    quick = FakeSource("cpu", BUSY, [1.0])
+    sampler = a_sampler(clock, slow, quick)
+    run(sampler, clock, 0.9)
+    before_ns = clock.now_ns
+    rows = sampler.take()
+    assert clock.now_ns == before_ns
+    assert [sum(name == each.name for _, name, *_ in rows) for each in (slow, quick)] == [5, 6]
+
+
 class SpeaksWhenItLikes(FakeSource):
     at_ns: int | None = None
 
