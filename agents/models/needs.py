@@ -18,6 +18,8 @@ from agents.models.local import absolute, files_at
 ASK_S = 5.0
 """So long a server may take to answer; one that did not is not asked again for the other models."""
 
+FROM_FILES = ("embedded", "llama-server")
+"""Engines that are given files of this device's store; the others hold models of their own."""
 NOT_HERE = "not on this device"
 
 
@@ -37,12 +39,12 @@ class ModelNeed:
 
 
 def needs(loads: Sequence[LoadSettings], store: Path, *, endpoint: str | None = None) -> tuple[ModelNeed, ...]:
-    """One entry for each source and quantisation, in the order of ``loads``. Never raises.
+    """One entry for each source and quantisation that is loaded from files, in the order of ``loads``. Never raises.
 
     Asks the hub and web servers for sizes, ASK_S at the most for each of them. ``endpoint``: as in ``hub.fetch``.
     """
     asking = _Asking(store, endpoint)
-    distinct = {(load.source, load.quantisation): load for load in loads}
+    distinct = {(load.source, load.quantisation): load for load in loads if load.engine in FROM_FILES}
     return tuple(asking.need(load) for load in distinct.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,8 @@ def test_nothing_is_raised(source: ModelSource, tmp_path: Path) -> None:
 def test_free_bytes_also_of_a_store_that_is_not_there_yet(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "not" / "yet") > 0
     assert free_bytes(Path("/proc/1/not")) >= 0
+
+
+@pytest.mark.parametrize("engine", ["ollama", "lmstudio", "openai", "comfyui"])
+def test_an_engine_with_models_of_its_own_needs_no_file(engine: str, tmp_path: Path) -> None:
+    assert needs([replace(load(ModelSource(path="/nowhere/m.gguf")), engine=engine)], tmp_path) == ()
