@@ -5,6 +5,7 @@
     AgentError                  .cause, .detail
     ├── Unsupported             -> Refused: asked for what cannot be done here; nothing was loaded; never retried
     │   └── EngineAway          -> the same where the engine was never found; else it is lost, and the job is retried
+    │       └── NotReady        -> asked again, for as long as a load may take
     ├── LoadFailed              -> Failed: the engine did not come up; .log_tail holds its own words
     ├── RequestFailed           -> Failed: the engine answered an error, too late, or not to the end
     └── EngineLost              -> Failed, retried: the engine went away under a request that it had accepted
@@ -31,7 +32,11 @@ class Unsupported(AgentError):
 
 
 class EngineAway(Unsupported):
-    """A server does not answer, or is not ready yet."""
+    """A server does not answer."""
+
+
+class NotReady(EngineAway):
+    """A server answers that it is to be asked again later: it loads a model, or has too much to do."""
 
 
 class LoadFailed(AgentError):

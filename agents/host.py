@@ -20,7 +20,7 @@ from agents.doctor import found_of, look_for
 from agents.engines import engines_of
 from agents.engines.base import Engine, LoadPlace, Restores, Session, Support, refuse_settings, refuse_workload
 from agents.engines.http_stream import Progress
-from agents.errors import AgentError, EngineAway, LoadFailed, Unsupported
+from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 from agents.inventory import inventory
 from agents.measure import measure
 from agents.memory.bandwidth import above_bound
@@ -32,6 +32,7 @@ from agents.telemetry.validity import Machine
 from agents.telemetry.watch import Watch
 
 LOG_LIMIT = 256 * 1024  # characters of an engine's log that travel with a report
+READY_AGAIN_S = 0.5
 
 PASSING = frozenset({Cause.CANCELLED, Cause.DISK_FULL})
 """Causes of a failed load that say nothing of the next try with the same settings."""
@@ -212,7 +213,7 @@ class Host:
         self._failed = None
         self.watch.before_load()
         try:
-            self._session = engine.load(job.load, place)
+            self._session = self._when_ready(engine, job, place)
         except EngineAway as error:
             if engine.name not in {found.name for found in self.device.engines}:
                 raise  # it never was here
@@ -224,6 +225,19 @@ class Host:
         self._settings = job.load
         self.watch.loaded(engine.name, self._session)
         return self._session, False
+
+    def _when_ready(self, engine: Engine, job: Job, place: LoadPlace) -> Session:
+        """Loads; where the server is not ready, again and again for as long as a load may take."""
+        deadline = self.clock.monotonic_ns() + int(job.timeouts.load_s * 1e9)
+        while True:
+            try:
+                return engine.load(job.load, place)
+            except NotReady as error:
+                if self.clock.monotonic_ns() > deadline:
+                    words = f"not ready within {job.timeouts.load_s:g} s: {error.detail}"
+                    raise LoadFailed(Cause.LOAD_TIMEOUT, words) from error
+                place.say("waiting until the server is ready")
+                self.clock.sleep(READY_AGAIN_S)
 
     def _engine(self, job: Job) -> Engine:
         for engine in self.engines:

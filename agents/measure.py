@@ -26,6 +26,7 @@ TTFT_FLOOR_S = 0.005  # a first token is not blamed for less: the engine's time 
 DECODE_FLOOR_S = 0.002  # nor the span from first to last token: each end is stamped 0.1 to 1 ms late on a busy machine
 BUNCHED_SHARE = 0.5  # share of tokens without a time of their own, past which the arrivals say nothing of single tokens
 BUNCHED_RATE = 0.01  # error of the decode rate that bunched first and last tokens could make
+LONGEST_TOKEN = 10  # events that one token may come in, where a server sends letters
 WARMUP_NONCE = 1_000_000  # past every repeat
 
 
@@ -167,6 +168,8 @@ def trial_of(exchange: Exchange, chunks: tuple[Chunk, ...], index: int, warmup: 
         for chunk in generated
     )
     counted = final.completion_tokens if final is not None else None
+    if counted is not None and counted * LONGEST_TOKEN < len(arrivals):
+        counted = None  # 0, or 1 of the last event alone
     text = "".join(chunk.text for chunk in generated)
     return Trial(
         index=index,
@@ -179,7 +182,10 @@ def trial_of(exchange: Exchange, chunks: tuple[Chunk, ...], index: int, warmup: 
         reasoning_tokens=_reasoning_tokens(final, generated),
         stop_reason=final.stop_reason if final else StopReason.UNKNOWN,
         engine=final.engine if final else EngineTimings(),
-        flags=() if counted is not None else (Flag.TOKEN_COUNT_UNKNOWN,),
+        flags=(
+            *(() if counted is not None else (Flag.TOKEN_COUNT_UNKNOWN,)),
+            *(() if final is not None and final.ended else (Flag.END_UNTOLD,)),
+        ),
         output_sha256=hashlib.sha256(text.encode()).hexdigest(),
         output=text if keep_output else None,
     )
@@ -195,6 +201,8 @@ def _reasoning_tokens(final: Final | None, generated: Sequence[Chunk]) -> int | 
 
 
 def _flagged(trial: Trial, workload: Workload, request: Request, chunks: tuple[Chunk, ...]) -> Trial:
+    if _is_full(trial, workload):
+        trial = replace(trial, stop_reason=StopReason.CONTEXT_FULL)
     flags = [flag for flag in trial.flags if not (flag is Flag.TOKEN_COUNT_UNKNOWN and _filled(trial, workload))]
     cached = trial.engine.cached_tokens
     least = request.expected_cached_tokens
@@ -202,12 +210,13 @@ def _flagged(trial: Trial, workload: Workload, request: Request, chunks: tuple[C
         flags.append(Flag.PROMPT_CACHED)
     if request.expected_tokens is not None and (trial.completion_tokens or 0) < request.expected_tokens:
         flags.append(Flag.FEWER_TOKENS)
-    if bunched_share(chunks) > BUNCHED_SHARE or bunched_rate_error(trial.arrivals) > BUNCHED_RATE:
+    share = bunched_share(chunks, trial.completion_tokens)
+    if share > BUNCHED_SHARE or bunched_rate_error(trial.arrivals) + untold_rate_error(trial) > BUNCHED_RATE:
         flags.append(Flag.ARRIVALS_BUNCHED)
     if _disagree(trial, seen=isinstance(workload, Chat) and workload.image is not None):
         flags.append(Flag.CLOCKS_DISAGREE)
     if isinstance(workload, Chat):
-        flags += output_flags("".join(chunk.text for chunk in chunks), trial.completion_tokens)
+        flags += output_flags("".join(chunk.text for chunk in chunks))
     return replace(trial, flags=tuple(flags))
 
 
@@ -216,6 +225,27 @@ def _filled(trial: Trial, workload: Workload) -> bool:
     if not isinstance(workload, Chat) or trial.stop_reason is not StopReason.LENGTH:
         return False
     return len(trial.arrivals) == workload.max_tokens
+
+
+def _is_full(trial: Trial, workload: Workload) -> bool:
+    """Cut for its length before its limit: by the context, or by a server with a limit of its own."""
+    if not isinstance(workload, Chat) or trial.stop_reason is not StopReason.LENGTH:
+        return False
+    return Flag.TOKEN_COUNT_UNKNOWN not in trial.flags and (trial.completion_tokens or 0) < workload.max_tokens - 1
+
+
+def untold_rate_error(trial: Trial) -> float:
+    """Relative error of the decode rate, as it is to be expected, from tokens whose arrival nobody told. PURE
+
+    Where events are not counted and there are more tokens than events, the first one, which counts as one token, held
+    as many as the others in the mean. Reasoning that is counted and was never sent was over before the first event.
+    """
+    tokens, events = trial.completion_tokens or 0, len(trial.arrivals)
+    if tokens <= max(events, 1) or not events or trial.arrivals[0].tokens is not None:
+        return 0.0
+    hidden = 0 if any(each.reasoning for each in trial.arrivals) else trial.reasoning_tokens or 0
+    first = hidden if tokens - events >= hidden > 0 else tokens / events - 1
+    return first / (tokens - 1)
 
 
 def bunched_rate_error(arrivals: tuple[Arrival, ...]) -> float:

@@ -18,10 +18,10 @@ MOST_BROKEN = 0.01  # share of characters that are none
 CUT_CHARACTERS = 2  # a text that ends at a token limit may end inside a character
 
 
-def output_flags(text: str, tokens: int | None) -> tuple[Flag, ...]:
-    """What is wrong with the answer to a chat, reasoning included; ``tokens`` is how many were counted."""
+def output_flags(text: str) -> tuple[Flag, ...]:
+    """What is wrong with the answer to a chat, reasoning included."""
     if not text.strip():
-        return (Flag.OUTPUT_EMPTY,) if tokens else ()
+        return (Flag.OUTPUT_EMPTY,)
     flags = []
     if broken_share(text) > MOST_BROKEN:
         flags.append(Flag.OUTPUT_BROKEN)

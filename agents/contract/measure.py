@@ -30,6 +30,7 @@ class Flag(StrEnum):
     OUTPUT_REPEATED = "output_repeated"
     OUTPUT_BROKEN = "output_broken"
     TOKEN_COUNT_UNKNOWN = "token_count_unknown"
+    END_UNTOLD = "end_untold"
     IMAGES_CACHED = "images_cached"
     FEWER_IMAGES = "fewer_images"
     MODEL_LOADED = "model_loaded"
@@ -48,10 +49,11 @@ flag_words: dict[str, str] = {
     Flag.ARRIVALS_BUNCHED: "several tokens in one read",
     Flag.CLOCKS_DISAGREE: "client and engine disagree by more than 3 %",
     Flag.ABOVE_BANDWIDTH: "faster than the memory could feed it",
-    Flag.OUTPUT_EMPTY: "tokens were counted, and no text came",
+    Flag.OUTPUT_EMPTY: "no text came",
     Flag.OUTPUT_REPEATED: "the same words again and again",
     Flag.OUTPUT_BROKEN: "text with characters that are none",
     Flag.TOKEN_COUNT_UNKNOWN: "the engine told no token count",
+    Flag.END_UNTOLD: "the stream ended without a word on why: it may have been cut",
     Flag.IMAGES_CACHED: "nodes came from the engine's cache",
     Flag.FEWER_IMAGES: "fewer images than asked for",
     Flag.MODEL_LOADED: "a model was read in the measured run",

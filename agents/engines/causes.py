@@ -1,7 +1,7 @@
 """An engine's own words about a failure -> the one taxonomy of causes. PURE
 
 The first pattern that matches decides; most telling first. Texts from llama.cpp b11549, LM Studio 0.4, Ollama 0.21,
-Lemonade 10, vLLM 0.19 and the OpenAI API reference, as documented or recorded.
+Lemonade 10, vLLM 0.19, TGI, TabbyAPI, MLC, lmdeploy, LiteLLM and the OpenAI API reference, as documented or recorded.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ _OF_LOADS: tuple[tuple[str, Cause], ...] = (
 
 _OF_REQUESTS: tuple[tuple[str, Cause], ...] = (
     (r"exceed_context_size_error|context_length_exceeded|maximum context length", Cause.PROMPT_TOO_LONG),
+    (r"ContextWindowExceeded|INPUT_LENGTH_ERROR|max_num_tokens|max_seq_len|maximum KV size", Cause.PROMPT_TOO_LONG),
+    (r"prompt[^.]{0,60}is longer than the maximum model length|prompt is too long", Cause.PROMPT_TOO_LONG),
+    (r"`?inputs`? (tokens \+|must have less than)|model input length limit|input token count", Cause.PROMPT_TOO_LONG),
+    (r"Job requires \d+ pages", Cause.PROMPT_TOO_LONG),
     (
         r"(prompt|input|tokens|request)[^.]{0,120}(exceed|longer than|greater than|too long)[^.]{0,60}context",
         Cause.PROMPT_TOO_LONG,
@@ -46,6 +50,9 @@ _OF_REQUESTS: tuple[tuple[str, Cause], ...] = (
 )
 
 
+_OF_MEMORY = tuple(each for each in _OF_LOADS if each[1] in (Cause.VRAM, Cause.RAM))
+
+
 def cause_of_load(words: str) -> Cause:
     """Of a load that an engine refused or gave up; LOAD_FAILED where its words say no more."""
     return _first(_OF_LOADS, words) or Cause.LOAD_FAILED
@@ -53,7 +60,7 @@ def cause_of_load(words: str) -> Cause:
 
 def cause_of_request(words: str) -> Cause:
     """Of a request that an engine answered with an error; REQUEST_REFUSED where its words say no more."""
-    return _first(_OF_REQUESTS, words) or Cause.REQUEST_REFUSED
+    return _first(_OF_REQUESTS, words) or _first(_OF_MEMORY, words) or Cause.REQUEST_REFUSED
 
 
 _OF_RUNS: tuple[tuple[str, Cause], ...] = (

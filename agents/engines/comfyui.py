@@ -18,8 +18,8 @@ from agents.contract.report import Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Support, name_in, refuse_other
 from agents.engines.comfyui_session import ComfySession, free
-from agents.engines.http_api import FIND_S, Api, ApiError
-from agents.errors import EngineAway, Unsupported
+from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
+from agents.errors import Unsupported
 
 USUAL_URL = "http://127.0.0.1:8188"
 _RUNTIMES = {"cuda": Runtime.CUDA, "mps": Runtime.METAL, "cpu": Runtime.CPU}
@@ -61,7 +61,7 @@ class ComfyUI:
         self._api = Api(entry.url or USUAL_URL, token, transport)
 
     def find(self) -> EngineFound:
-        server = self._server()
+        server = self._server(FIND_S)
         runtimes = (server.runtime.value,) if server.runtime else ()
         return EngineFound(self.name, server.words, runtimes, self._api.base_url)
 
@@ -71,7 +71,7 @@ class ComfyUI:
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> ComfySession:
         """Empties the server, so that the first run, a warm-up, reads the model; no workload is known yet."""
-        server = self._server()
+        server = self._server(CALL_S)
         refuse_other(self.name, settings, {"runtime": server.runtime})
         model = name_in(self.name, settings)
         place.say("loading")
@@ -81,18 +81,18 @@ class ComfyUI:
             raise error.as_failed_load() from error
         return ComfySession(self._api, _loaded_of(server, self._api.base_url, model), model, place.clock)
 
-    def _server(self) -> Server:
+    def _server(self, timeout_s: float) -> Server:
         """Raises Unsupported where there is no ComfyUI."""
         url = self._api.base_url
         try:
-            stats = self._api.get("/system_stats", FIND_S)
+            stats = self._api.get("/system_stats", timeout_s)
         except ApiError as error:
             why = f"no ComfyUI: {error.detail}"
             if error.status in (401, 403):
                 variable = self._token_env or "a variable"
                 why += f"; its token belongs into {variable}, named by engines: {{comfyui: {{token_env: NAME}}}}"
             said = f"{why}. Start it, or say where it is: engines: {{comfyui: {{url: ...}}}}"
-            raise EngineAway(said) if error.away else Unsupported(said) from error
+            raise error.as_refusal(said) from error
         found = server_in(stats)
         if found is None:
             raise Unsupported(f"{url}/system_stats: the answer is not ComfyUI's")

@@ -6,6 +6,7 @@ event is looked up by the place of its last byte. So the events cannot depend on
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ Reads = Sequence[tuple[int, bytes]]
 _HEAD_BYTES_MAX = 1 << 20
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _FIELD_FIRST = re.compile(rb"\s*(data|event|id|retry)?:")
+_JSON_LINES = re.compile(rb'\s*\{"[^\n]*\}\s*\n\s*\{"')  # one object, and the next begins
 _LINE_TYPES = ("ndjson", "jsonl", "json-lines", "jsonlines")
 _BOM = b"\xef\xbb\xbf"
 
@@ -50,6 +52,10 @@ class Response:
     body: bytes
     complete: bool
     fault: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
 
     def header(self, name: str) -> str:
         """Value of a header, "" where there is none; ``name`` in lower case."""
@@ -159,18 +165,48 @@ def _tail(reads: Reads) -> bytes:
 
 
 def first_event_ns(reads: Reads) -> int | None:
-    """When the first event with data had arrived (of a body that is no stream: its first byte); None: not yet.
+    """When the first event that says something had arrived (of a body that is no stream: its first byte); None: not
+    yet.
 
-    Comments, such as the pings that some servers send while they compute a prompt, do not count.
+    Comments, such as the pings that some servers send while they compute a prompt, do not count; nor does an event
+    that only names a role, or tells of progress.
     """
-    replay, body = Replay(), b""
+    replay, body, passed = Replay(), b"", 0
     for at_ns, data in reads:
         body += replay.feed(data)
-        if body and next(_decode(body, _header(replay.headers, "content-type"), False), (0, "", ""))[2]:
+        content_type = _header(replay.headers, "content-type")
+        events = [event for _, _, event in _decode(body, content_type, False)] if body else []
+        if any(_says_something(event) for event in events[passed:]):
             return at_ns
-        if body and _kind(_header(replay.headers, "content-type"), body) is None:
+        passed = len(events)
+        if body and _kind(content_type, body) is None:
             return at_ns
     return None
+
+
+_THOUGHTS = ("reasoning", "reasoning_content", "thinking")
+_TEXTS = frozenset(("content", "text", "refusal", "response", "arguments", *_THOUGHTS))
+_ENDS = frozenset(("finish_reason", "done", "stop", "error", "usage", "detail"))
+
+
+def _says_something(data: str) -> bool:
+    """Whether an event brings text, an end, an error, or what is not known here."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(found, dict) or found.get("type") == "chat.end" or _speaks(found)
+
+
+def _speaks(found: object, depth: int = 0) -> bool:
+    if isinstance(found, list):
+        return any(_speaks(each, depth) for each in found)
+    if not isinstance(found, dict) or depth > 8:
+        return False
+    return any(
+        bool(value) if name in _ENDS or (name in _TEXTS and isinstance(value, str)) else _speaks(value, depth + 1)
+        for name, value in found.items()
+    )
 
 
 def read_response(reads: Reads, *, closed: bool = True) -> Response:
@@ -208,14 +244,17 @@ def _no_head(reads: Reads, fault: str) -> str:
 
 
 def _kind(content_type: str, body: bytes) -> str | None:
-    """ "sse", "lines", or None where a body is no stream. A type that tells nothing is judged by the first field."""
+    """ "sse", "lines", or None where a body is no stream. A type that tells nothing, or the wrong thing, is judged by
+    the first field."""
     media_type = content_type.partition(";")[0].strip()
     if media_type == "text/event-stream":
         return "sse"
     if any(name in media_type for name in _LINE_TYPES):
         return "lines"
-    if media_type in ("", "text/plain", "application/octet-stream") and _FIELD_FIRST.match(body.removeprefix(_BOM)):
+    if _FIELD_FIRST.match(body.removeprefix(_BOM)):
         return "sse"
+    if media_type == "application/json" and _JSON_LINES.match(body):
+        return "lines"
     return None
 
 
@@ -253,7 +292,7 @@ def _sse_events(lines: Iterator[tuple[int, bytes]], end: int | None) -> Iterator
     kind = ""
     for last_byte, raw in lines:
         if not raw:
-            if data:
+            if any(data):
                 yield last_byte, kind or "message", "\n".join(data)
             data, kind = [], ""
             continue
@@ -264,5 +303,5 @@ def _sse_events(lines: Iterator[tuple[int, bytes]], end: int | None) -> Iterator
             kind = "error" if name == b"error" else kind
         elif name == b"event":
             kind = text
-    if data and end is not None:
+    if any(data) and end is not None:
         yield end, kind or "message", "\n".join(data)

@@ -15,10 +15,12 @@ import httpx
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
 from agents.engines.causes import cause_of_load
+from agents.engines.stream_shapes import whole
 from agents.engines.wire import engine_words
-from agents.errors import AgentError, LoadFailed
+from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 
 CALL_S = 10.0
+LATER = (429, 503)  # too many requests; llama-server and vLLM while they load
 FIND_S = 1.0  # a server that is there answers on its loopback within milliseconds
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 POLL_S = 0.1  # how late a cancel or a time-out may be noticed during a load
@@ -34,10 +36,11 @@ class ApiError(AgentError):
         self.status = status
         self.body = body
 
-    @property
-    def away(self) -> bool:
-        """Whether the server is not there, or not ready yet."""
-        return self.status in (None, 503)
+    def as_refusal(self, said: str) -> Unsupported:
+        """Of a server that is asked what it is: away, not ready yet, or another than is looked for."""
+        if self.status is None:
+            return EngineAway(said)
+        return NotReady(said) if self.status in LATER else Unsupported(said)
 
     def as_failed_load(self) -> LoadFailed:
         """Its cause is read from what the engine answered: the path has words of its own, such as ``models``."""
@@ -89,7 +92,7 @@ class Api:
                         raise ApiError(f"{asked}: HTTP {response.status_code}: {words}", response.status_code)
                     for line in response.iter_lines():
                         if line.strip():
-                            yield json.loads(line)
+                            yield whole(json.loads(line))
             except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
                 raise self._unreachable(error) from error
             except (ValueError, RecursionError) as error:
@@ -121,12 +124,13 @@ class Api:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
             raise self._unreachable(error) from error
         if not response.is_success:
-            words = f"{asked}: HTTP {response.status_code}: {engine_words(response.content)}"
+            to = f" to {response.headers.get('location')}" if response.is_redirect else ""
+            words = f"{asked}: HTTP {response.status_code}{to}: {engine_words(response.content)}"
             raise ApiError(words, response.status_code, response.content)
         if not response.content.strip():
             return None
         try:
-            return json.loads(response.content)
+            return whole(json.loads(response.content))
         except (ValueError, RecursionError) as error:
             raise ApiError(f"{asked}: the answer is not JSON: {engine_words(response.content)}", 200) from error
 

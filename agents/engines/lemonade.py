@@ -24,7 +24,7 @@ from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in, refuse_other
 from agents.engines.chat_requests import openai_chat_request
 from agents.engines.fresh_prompt import TEMPLATE_TOKENS, fresh
-from agents.engines.http_api import FIND_S, Api, ApiError
+from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
 from agents.engines.http_session import HttpSession
 from agents.engines.lemonade_api import (
     LLAMACPP,
@@ -40,7 +40,7 @@ from agents.engines.lemonade_api import (
     stats,
 )
 from agents.engines.llama_answers import arguments_in
-from agents.errors import AgentError, EngineAway, EngineLost, LoadFailed, Unsupported
+from agents.errors import AgentError, EngineLost, LoadFailed, Unsupported
 
 URLS, TOKEN = ("http://127.0.0.1:13305", "http://127.0.0.1:8000"), "LEMONADE_API_KEY"
 GONE_WITHIN_S = 15.0  # after a cancel: how long a model that is still loading is tried to be unloaded
@@ -61,25 +61,26 @@ class Lemonade:
 
     def find(self) -> EngineFound:
         """Raises Unsupported where no server answers."""
-        api, version, _ = self._server()
+        api, version, _ = self._server(FIND_S)
         found: tuple[Backend, ...] = ()
         with suppress(ApiError):  # its first answer takes seconds: it looks for devices
             found = backends(api, timeout_s=10 * FIND_S)
         return EngineFound(self.name, f"Lemonade {version}", runtimes(found), api.base_url)
 
-    def _server(self) -> tuple[Api, str, tuple[Running, ...]]:
-        words, away = [], True
+    def _server(self, timeout_s: float) -> tuple[Api, str, tuple[Running, ...]]:
+        words: list[str] = []
+        errors: list[ApiError] = []
         for api in self._apis:
             try:
-                return api, *health(api, FIND_S)
+                return api, *health(api, timeout_s)
             except ApiError as error:
-                away = away and error.away
+                errors.append(error)
                 if error.status in (401, 403):
                     words.append(f"{error.detail}; the key is taken from the variable {self._token_variable}")
                 else:
                     words.append(f"{api.base_url}: {error.detail}")
         said = f"no Lemonade server: {'; '.join(words)}. Start it, or name its url in device.yaml"
-        raise EngineAway(said) if away else Unsupported(said)
+        raise max(errors, key=lambda error: error.status or 0).as_refusal(said)  # one that answered, if one did
 
     def capabilities(self) -> Mapping[str, Support]:
         axes = (
@@ -89,7 +90,7 @@ class Lemonade:
         return {**dict.fromkeys(axes.split(), Support.SETS), "quantisation": Support.RECORDS}
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> HttpSession:
-        api, version, before = self._server()
+        api, version, before = self._server(CALL_S)
         try:
             model = _the_model(models(api), name_in(self.name, settings))
             backend = _backend(settings, model, backends(api))

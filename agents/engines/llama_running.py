@@ -18,13 +18,13 @@ from agents.contract.job import LoadSettings, Workload
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, name_in, refuse_other
-from agents.engines.http_api import FIND_S, Api, ApiError
+from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
 from agents.engines.http_session import HttpSession
 from agents.engines.llama_answers import Props, Served, read_props, read_served, told_settings
 from agents.engines.llama_requests import llama_request
 from agents.engines.llama_router import RoutedLoad
 from agents.engines.llama_text_tokens import with_text_tokens
-from agents.errors import EngineAway, Unsupported
+from agents.errors import Unsupported
 
 URL = "http://127.0.0.1:8080"
 
@@ -42,7 +42,7 @@ class LlamaRunning:
 
     def find(self) -> EngineFound:
         """Raises Unsupported where no llama-server answers, or none that is ready."""
-        props = self._props()
+        props = self._props(FIND_S)
         where = f"{self._api.base_url} (router)" if props.router else self._api.base_url
         return EngineFound(self.name, f"llama.cpp {props.build}", (), where)
 
@@ -55,7 +55,7 @@ class LlamaRunning:
         return {**dict.fromkeys(able.split(), Support.SETS), **dict.fromkeys(told.split(), Support.RECORDS)}
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> HttpSession:
-        name, props = name_in(self.name, settings), self._props()
+        name, props = name_in(self.name, settings), self._props(CALL_S)
         try:
             served = read_served(self._api.get("/models" if props.router else "/v1/models"))
         except ApiError as error:
@@ -80,15 +80,15 @@ class LlamaRunning:
         loaded = _loaded_of(props, model, load_s, {"router": self._api.base_url, "others_loaded": others or "none"})
         return HttpSession(loaded, self._requests(model, model.name), load.ping, load.unload)
 
-    def _props(self) -> Props:
+    def _props(self, timeout_s: float) -> Props:
         try:
-            props = read_props(self._api.get("/props", FIND_S))
+            props = read_props(self._api.get("/props", timeout_s))
         except ApiError as error:
             words = error.detail
             if error.status in (401, 403):
                 words += f"; its key belongs into {self._token_env or 'the variable that token_env names'}"
             said = f"no llama-server that is ready: {words}. Start it, or correct its url"
-            raise EngineAway(said) if error.away else Unsupported(said) from error
+            raise error.as_refusal(said) from error
         if props is None:
             raise Unsupported(f"what answers at {self._api.base_url} is no llama-server: its /props is another's")
         return props

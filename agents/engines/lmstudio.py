@@ -20,7 +20,7 @@ from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in
 from agents.engines.fresh_prompt import fresh
-from agents.engines.http_api import Api
+from agents.engines.http_api import FIND_S, Api
 from agents.engines.http_session import HttpSession
 from agents.engines.lmstudio_api import Model, Server, connect, pick
 from agents.engines.lmstudio_load import ONLY_SDK, refuse_other_config, refuse_values, rest_fields, sdk_config
@@ -49,7 +49,7 @@ class LMStudio:
 
     def find(self) -> EngineFound:
         """Raises Unsupported where no server answers. Without ``lms`` its runtimes are not known before a load."""
-        server = connect(self._api, self._token_variable)
+        server = connect(self._api, self._token_variable, FIND_S)
         lms = find_lms(self._entry, self._url)
         runtimes: tuple[Installed, ...] = ()
         with suppress(LmsFailed):

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agents.contract.report import Cause
-from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
-from agents.errors import EngineAway, Unsupported
+from agents.engines.http_api import CALL_S, LATER, Api, ApiError
+from agents.errors import Unsupported
 
 MODELS = {"v1": "/api/v1/models", "v0": "/api/v0/models"}
 Rest = Literal["v1", "v0"]
@@ -95,22 +95,21 @@ class Server:
             return None, {}
 
 
-def connect(api: Api, token_variable: str) -> Server:
+def connect(api: Api, token_variable: str, timeout_s: float = CALL_S) -> Server:
     """Raises Unsupported with why it cannot be used."""
-    words, away = "", False
+    last = ApiError("")
     for rest in ("v1", "v0"):
         try:
-            _models(api, rest, FIND_S)
+            _models(api, rest, timeout_s)
         except ApiError as error:
             if error.status in (401, 403):
                 raise Unsupported(f"{error.detail}; the token is taken from the variable {token_variable}") from error
-            words, away = error.detail, error.away
-            if error.status is None:
+            last = error
+            if error.status is None or error.status in LATER:
                 break
         else:
             return Server(api, rest)
-    said = f"no LM Studio at {api.base_url}: {words}. Start its server (lms server start)"
-    raise EngineAway(said) if away else Unsupported(said)
+    raise last.as_refusal(f"no LM Studio at {api.base_url}: {last.detail}. Start its server (lms server start)")
 
 
 def _models(api: Api, rest: Rest, timeout_s: float) -> tuple[Model, ...]:

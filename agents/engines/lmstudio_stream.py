@@ -9,16 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from agents.contract.measure import EngineTimings, StopReason
-from agents.engines.stream_shapes import Part, WholeText
+from agents.engines.stream_shapes import Count, Figure, Part, WholeText
 from agents.engines.wire import Chunk, Drafts, Event, Final, openai_chat_chunks
-
-_Count = Annotated[int, Field(ge=0, le=2**53)]
-_Figure = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 RELOADED = "LM Studio loaded the model anew for this request: the instance that was loaded for the job is gone"
 
@@ -26,11 +22,11 @@ RELOADED = "LM Studio loaded the model anew for this request: the instance that 
 class Stats(Part):
     """REST v1, seconds. ``input_tokens`` counts cached ones too; how many those are is not told."""
 
-    input_tokens: _Count | None = None
-    total_output_tokens: _Count | None = None
-    reasoning_output_tokens: _Count | None = None
-    tokens_per_second: _Figure | None = None
-    time_to_first_token_seconds: _Figure | None = None
+    input_tokens: Count = None
+    total_output_tokens: Count = None
+    reasoning_output_tokens: Count = None
+    tokens_per_second: Figure = None
+    time_to_first_token_seconds: Figure = None
 
 
 class Result(Part):
@@ -46,9 +42,9 @@ class ChatEvent(Part):
 class OldStats(Part):
     """REST v0, seconds."""
 
-    tokens_per_second: _Figure | None = None
-    time_to_first_token: _Figure | None = None
-    generation_time: _Figure | None = None
+    tokens_per_second: Figure = None
+    time_to_first_token: Figure = None
+    generation_time: Figure = None
     stop_reason: str | None = None
 
 

@@ -19,7 +19,7 @@ from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, name_in
 from agents.engines.chat_requests import sampling_fields
 from agents.engines.fresh_prompt import TEMPLATE_TOKENS, fresh
-from agents.engines.http_api import Api, ApiError
+from agents.engines.http_api import FIND_S, Api, ApiError
 from agents.engines.http_session import HttpSession
 from agents.engines.ollama_api import (
     Running,
@@ -54,7 +54,7 @@ class Ollama:
 
     def find(self) -> EngineFound:
         """Raises EngineAway where no Ollama answers."""
-        return EngineFound(self.name, found_version(self._api), (), self._api.base_url)
+        return EngineFound(self.name, found_version(self._api, FIND_S), (), self._api.base_url)
 
     def restore_left(self) -> None:
         """The server's environment, where a crash left another."""
@@ -230,10 +230,16 @@ def _load_body(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _held(api: Api, name: str) -> Running:
     """Raises ApiError, EngineLost where the model is not loaded, or not any more."""
-    found = tuple(one for one in running(api) if one.name.removesuffix(":latest") == name.removesuffix(":latest"))
+    wanted = _plain(name)
+    found = tuple(one for one in running(api) if _plain(one.name) == wanted)
     if not found:
         raise EngineLost(f"Ollama holds {name} no more")
     return found[0]
+
+
+def _plain(name: str) -> str:
+    """Ollama finds names whatever their case."""
+    return name.removesuffix(":latest").casefold()
 
 
 def _runtime(settings: LoadSettings, held: Running) -> str | None:

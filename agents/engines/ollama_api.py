@@ -14,8 +14,8 @@ from agents.clock import Clock
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
 from agents.engines.causes import cause_of_load
-from agents.engines.http_api import FIND_S, POLL_S, Api, ApiError
-from agents.errors import EngineAway, LoadFailed, Unsupported
+from agents.engines.http_api import CALL_S, FIND_S, POLL_S, Api, ApiError
+from agents.errors import LoadFailed
 from agents.models.progress import Progress
 
 PORT = 11434
@@ -168,10 +168,10 @@ def _refuse_pull(name: str, words: str) -> NoReturn:
     raise LoadFailed(cause, f"Ollama cannot pull {name}: {words}")
 
 
-def found_version(api: Api) -> str:
+def found_version(api: Api, timeout_s: float = CALL_S) -> str:
     """Raises Unsupported where no Ollama answers."""
     try:
-        return version_of(api)
+        return version_of(api, timeout_s)
     except ApiError as error:
         said = f"{error.detail}. Start it (ollama serve), or say where it is: engines.ollama.url in device.yaml"
-        raise EngineAway(said) if error.away else Unsupported(said) from error
+        raise error.as_refusal(said) from error

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated
-
-from pydantic import Field
 
 from agents.contract.measure import EngineTimings, StopReason
-from agents.engines.stream_shapes import Part, WholeText
+from agents.engines.stream_shapes import Count, Figure, Part, WholeText
 from agents.engines.wire import Chunk, Drafts, Event, Final
 
 RELOAD_S = 1.0  # a loaded model is found within milliseconds
-_Count = Annotated[int, Field(ge=0, le=2**53)]
-_Ns = Annotated[int, Field(ge=0, le=2**63)]
 
 
 class Message(Part):
@@ -32,11 +27,11 @@ class Line(Part):
     thinking: WholeText | None = None  # /api/generate
     done: bool | None = None
     done_reason: str | None = None
-    load_duration: _Ns | None = None
-    prompt_eval_count: _Count | None = None
-    prompt_eval_duration: _Ns | None = None
-    eval_count: _Count | None = None
-    eval_duration: _Ns | None = None
+    load_duration: Figure = None
+    prompt_eval_count: Count = None
+    prompt_eval_duration: Figure = None
+    eval_count: Count = None
+    eval_duration: Figure = None
 
     def texts(self) -> list[tuple[str, bool]]:
         """(text, is it reasoning), at least one, perhaps empty."""
@@ -94,10 +89,10 @@ def _stop(line: Line, max_tokens: int | None) -> StopReason:
     return StopReason.CONTEXT_FULL if short else StopReason.LENGTH
 
 
-def _seconds(ns: int | None) -> float | None:
+def _seconds(ns: float | None) -> float | None:
     return None if ns is None else ns / 1e9
 
 
-def _rate(tokens: int | None, ns: int | None) -> float | None:
+def _rate(tokens: int | None, ns: float | None) -> float | None:
     """The duration begins with the first token, so it spans one interval less than there are tokens."""
     return (tokens - 1) / (ns / 1e9) if tokens and tokens > 1 and ns else None

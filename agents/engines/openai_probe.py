@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace, Request
 from agents.engines.causes import cause_of_load
-from agents.engines.http_api import CALL_S
+from agents.engines.http_api import CALL_S, LATER
 from agents.engines.http_stream import Ended, Exchange, Limits, exchange
+from agents.engines.stream_shapes import whole
 from agents.engines.wire import Event, engine_words, read_response, stream_events
-from agents.errors import LoadFailed, RequestFailed, Unsupported
+from agents.errors import LoadFailed, NotReady, RequestFailed, Unsupported
 
 _STANDARD = {"model", "messages", "max_tokens", "stream"}
 _ENDED = {
@@ -32,18 +33,20 @@ class Word:
 
 
 def first_word(request: Request, place: LoadPlace, token_hint: str) -> Word:
-    """Raises Unsupported for a field or a token that is refused, LoadFailed for all else; a cancel is obeyed."""
+    """Raises Unsupported for a field or a token that is refused, NotReady, LoadFailed for all else; a cancel is
+    obeyed."""
     limits = Limits(CALL_S, place.timeout_s, place.timeout_s)
     done = exchange(request.url, request.body, request.headers, limits, cancelled=place.cancelled)
     if done.ended is not Ended.COMPLETE:
         raise LoadFailed(_ENDED[done.ended], _words_of(done, place))
     try:
         response = read_response(done.reads)
-        if response.status != 200:
+        if not response.is_good:
             _refuse(request, response.status, engine_words(response.body), token_hint)
         events = stream_events(response)
     except RequestFailed as error:
-        raise LoadFailed(cause_of_load(error.detail), error.detail) from error
+        answered = error.cause is not Cause.STREAM_BROKEN  # else the words may be the model's own
+        raise LoadFailed(cause_of_load(error.detail) if answered else Cause.LOAD_FAILED, error.detail) from error
     for chunk in request.decode(events):
         if chunk.error is not None:
             raise LoadFailed(cause_of_load(chunk.error), chunk.error)
@@ -62,6 +65,8 @@ def _refuse(request: Request, status: int, words: str, token_hint: str) -> None:
     said = f"HTTP {status}: {words}"
     if status in (401, 403):
         raise Unsupported(f"{said}; {token_hint}")
+    if status in LATER:
+        raise NotReady(said)
     sent = json.loads(request.body)
     named = [field for field in sent if field not in _STANDARD and field in words]
     if status in (400, 422) and named:
@@ -72,7 +77,7 @@ def _refuse(request: Request, status: int, words: str, token_hint: str) -> None:
 def _fingerprint(events: Iterable[Event]) -> str | None:
     for event in events:
         try:
-            found = json.loads(event.data)
+            found = whole(json.loads(event.data))
         except (ValueError, RecursionError):
             continue
         told = found.get("system_fingerprint") if isinstance(found, dict) else None

@@ -26,9 +26,10 @@ from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
 from agents.engines.http_session import HttpSession
 from agents.engines.openai_dialects import Cache, Dialect, dialect_of
 from agents.engines.openai_probe import first_word
-from agents.errors import EngineAway, Unsupported
+from agents.errors import Unsupported
 
 _WHERE = "say where it is: engines: {openai: {url: 'http://127.0.0.1:8000'}} in device.yaml"
+LISTED = 20  # names of models in an error
 _VERSION_AT = {"sglang": "/get_server_info"}  # of others, such as vLLM: /version
 
 
@@ -48,10 +49,7 @@ class Server:
     models: tuple[Model, ...]
     version: str | None
     header: str
-
-    @property
-    def owner(self) -> str:
-        return self.models[0].owner if self.models else ""
+    owner: str  # of the model that is asked for, else of the first: a gateway may have several engines behind it
 
     @property
     def dialect(self) -> Dialect:
@@ -85,7 +83,7 @@ class OpenAIServer:
     def capabilities(self) -> Mapping[str, Support]:
         """Of the server that runs: an exact number of tokens is not the standard's."""
         try:
-            exact = self._server(FIND_S).dialect.exact is not None
+            exact = self._server(CALL_S).dialect.exact is not None
         except Unsupported:
             exact = True  # a load says what is wrong with it
         can = dict.fromkeys(("engine", "model", "source", "chat", "image"), Support.SETS)
@@ -97,6 +95,7 @@ class OpenAIServer:
         the fields that are sent."""
         api, server = self._named(), self._server(CALL_S)
         model = _model(settings, server)
+        server = self._server_of(model, server)
         refuse_other(self.name, settings, {"context_tokens": model.max_tokens})
         numbers = itertools.count(secrets.randbelow(10**6))  # the server may remember earlier sessions' prompts
 
@@ -127,9 +126,14 @@ class OpenAIServer:
         except ApiError as error:
             hint = self._token_hint() if error.status in (401, 403) else _WHERE
             said = f"{error.detail}; {hint}"
-            raise EngineAway(said) if error.away else Unsupported(said) from error
+            raise error.as_refusal(said) from error
         owner = models[0].owner if models else ""
-        return Server(models, _version(api, owner, timeout_s), api.server_header("/v1/models", timeout_s))
+        return Server(models, _version(api, owner, timeout_s), api.server_header("/v1/models", timeout_s), owner)
+
+    def _server_of(self, model: Model, server: Server) -> Server:
+        if model.owner == server.owner:
+            return server
+        return replace(server, owner=model.owner, version=_version(self._named(), model.owner, CALL_S))
 
     def _token_hint(self) -> str:
         if self._token_env is None:
@@ -161,7 +165,7 @@ def chat_request(api: Api, model: str, dialect: Dialect, workload: Workload, num
 def _models(api: Api, timeout_s: float) -> tuple[Model, ...]:
     """Raises ApiError, also where the answer is no list of models."""
     found = api.get("/v1/models", timeout_s)
-    listed = found.get("data") if isinstance(found, dict) else None
+    listed = found.get("data") if isinstance(found, dict) else found
     if not isinstance(listed, list):
         raise ApiError(f"GET /v1/models: {api.base_url} lists no models: {json.dumps(found)[:200]}", 200)
     models = []
@@ -180,9 +184,11 @@ def _model(settings: LoadSettings, server: Server) -> Model:
     for model in server.models:
         if model.name == name:
             return model
-    has = ", ".join(model.name for model in server.models) or "none"
+    names = [model.name for model in server.models]
+    has = ", ".join(names[:LISTED]) or "none"
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     raise Unsupported(
-        f"the server has no model {name}; it lists {has}: give the matrix its name for it"
+        f"the server has no model {name}; it lists {has}{more}: give the matrix its name for it"
         f"  models: {{{settings.model}: {{names: {{openai: NAME}}}}}}"
     )
 

@@ -1,14 +1,14 @@
 """The JSON objects in engines' streams, as far as they are read; all else in them is let pass. PURE
 
-llama-server b11549 (recorded), the OpenAI API reference, and what its dialects add. A value of a wrong type, or no
-plausible number, is a ``ValidationError``.
+llama-server b11549 (recorded), the OpenAI API reference, and what its dialects add. A text of a wrong type is a
+``ValidationError``; a figure that is no plausible number is not known.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from agents.contract.measure import EngineTimings
 
@@ -20,9 +20,29 @@ def _whole_characters(value: object) -> object:
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def whole(value: Any) -> Any:
+    """A JSON value, all texts in it made of whole characters: what cannot be written as UTF-8 ends a process."""
+    if isinstance(value, dict):
+        return {_whole_characters(name): whole(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [whole(each) for each in value]
+    return _whole_characters(value)
+
+
 WholeText = Annotated[str, BeforeValidator(_whole_characters)]
-_Count = Annotated[int, Field(ge=0, le=2**53)]
-_Figure = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+
+
+def _or_none(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """A figure or an object that cannot be read is not known: the text is worth more than what is said about it."""
+    try:
+        return handler(value)
+    except ValueError:
+        return None
+
+
+_Lenient = WrapValidator(_or_none)
+Count = Annotated[Annotated[int, Field(ge=0, le=2**53)] | None, _Lenient]
+Figure = Annotated[Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)] | None, _Lenient]
 
 
 class Part(BaseModel):
@@ -34,12 +54,12 @@ class Part(BaseModel):
 class Timings(Part):
     """llama.cpp's ``timings``: milliseconds, tokens per second."""
 
-    cache_n: _Count | None = None
-    prompt_n: _Count | None = None
-    prompt_ms: _Figure | None = None
-    predicted_n: _Count | None = None
-    predicted_ms: _Figure | None = None
-    predicted_per_second: _Figure | None = None
+    cache_n: Count = None
+    prompt_n: Count = None
+    prompt_ms: Figure = None
+    predicted_n: Count = None
+    predicted_ms: Figure = None
+    predicted_per_second: Figure = None
 
     def as_engine_timings(self) -> EngineTimings:
         return EngineTimings(
@@ -58,24 +78,54 @@ class Completion(Part):
     stop: bool | None = None
     stop_type: str | None = None
     truncated: bool | None = None
-    tokens_predicted: _Count | None = None
-    tokens_evaluated: _Count | None = None
-    timings: Timings | None = None
+    tokens_predicted: Count = None
+    tokens_evaluated: Count = None
+    timings: Annotated[Timings | None, _Lenient] = None
 
 
 class PromptDetails(Part):
-    cached_tokens: _Count | None = None
+    cached_tokens: Count = None
 
 
 class CompletionDetails(Part):
-    reasoning_tokens: _Count | None = None
+    reasoning_tokens: Count = None
 
 
 class Usage(Part):
-    prompt_tokens: _Count | None = None
-    completion_tokens: _Count | None = None
-    prompt_tokens_details: PromptDetails | None = None
-    completion_tokens_details: CompletionDetails | None = None
+    prompt_tokens: Count = None
+    completion_tokens: Count = None
+    total_tokens: Count = None
+    input_tokens: Count = None  # mlx-vlm's names
+    output_tokens: Count = None
+    prompt_cache_hit_tokens: Count = None  # DeepSeek
+    prompt_tokens_details: Annotated[PromptDetails | None, _Lenient] = None
+    completion_tokens_details: Annotated[CompletionDetails | None, _Lenient] = None
+
+    @property
+    def prompt(self) -> int | None:
+        return self.prompt_tokens or self.input_tokens
+
+    @property
+    def cached(self) -> int | None:
+        told = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+        return self.prompt_cache_hit_tokens if told is None else told
+
+    @property
+    def reasoning(self) -> int | None:
+        return self.completion_tokens_details.reasoning_tokens if self.completion_tokens_details else None
+
+    @property
+    def completion(self) -> int | None:
+        """Reasoning included. Where the sum shows that the server leaves it out (xAI), it is added."""
+        told = self.output_tokens if self.completion_tokens is None else self.completion_tokens
+        apart = self.reasoning
+        if told and apart and self.total_tokens and self.total_tokens == (self.prompt or 0) + told + apart:
+            return told + apart
+        return told
+
+    def after(self, before: Usage) -> Usage:
+        """This and what was told before: nothing, and 0, take no place of a figure."""
+        return before.model_copy(update={name: value for name, value in self if value or getattr(before, name) is None})
 
 
 class Function(Part):
@@ -87,18 +137,28 @@ class ToolCall(Part):
     function: Function | None = None
 
 
+def _joined(value: object) -> object:
+    """Mistral's reasoning models send a list of parts, texts among them."""
+    if not isinstance(value, list):
+        return value
+    texts = (part.get("text") for part in value if isinstance(part, dict))
+    return "".join(text for text in texts if isinstance(text, str))
+
+
 class Delta(Part):
-    content: WholeText | None = None
+    content: Annotated[WholeText | None, BeforeValidator(_joined)] = None
     refusal: WholeText | None = None
     reasoning_content: WholeText | None = None
     reasoning: WholeText | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall] | None, _Lenient] = None
 
 
 class Choice(Part):
     delta: Delta | None = None
     text: WholeText | None = None  # /v1/completions
-    finish_reason: str | None = None
+    finish_reason: Annotated[str | None, _Lenient] = None
+    error: Any = None
+    usage: Annotated[Usage | None, _Lenient] = None  # Moonshot
 
     def texts(self) -> list[tuple[str, bool]]:
         """(text, is it reasoning), at least one, perhaps empty."""
@@ -113,5 +173,9 @@ class Choice(Part):
 
 class ChatPart(Part):
     choices: list[Choice] | None = None
-    usage: Usage | None = None
-    timings: Timings | None = None
+    usage: Annotated[Usage | None, _Lenient] = None
+    timings: Annotated[Timings | None, _Lenient] = None
+
+    @property
+    def told(self) -> Usage | None:
+        return self.usage or next((choice.usage for choice in self.choices or [] if choice.usage), None)

@@ -33,17 +33,25 @@ __all__ = [
 ]
 
 _WORDS_MAX = 2_000
+_BUSY = (429, 502, 503, 504)  # nothing is wrong with the request
+_FAILED = ("error", "abort")  # reasons to finish, SGLang's and others'
+_KNOWN = frozenset(("choices", "usage", "timings", "type", "content", "response", "done", "stop", "stats", "model"))
+"""Names of which an object that tells of an error has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """What the engine says of the whole request. None: it does not tell. ``prompt_tokens``: cached ones included."""
+    """What the engine says of the whole request. None: it does not tell. ``prompt_tokens``: cached ones included.
+
+    ``ended``: it said that this is all; else what came last may be of a stream that was cut.
+    """
 
     stop_reason: StopReason
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
     engine: EngineTimings = EngineTimings()
+    ended: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,37 +110,47 @@ def openai_chat_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
         part = drafts.parse(event, ChatPart)
         if part is None:
             break
-        usage, timings = part.usage or usage, part.timings or timings
-        total = part.timings.predicted_n if part.timings else part.usage.completion_tokens if part.usage else None
+        told = part.told
+        usage, timings = told.after(usage) if told else usage, part.timings or timings
+        total = part.timings.predicted_n if part.timings else told.completion if told else None
         for choice in part.choices or []:
             for text, reasoning in choice.texts():
                 drafts.add(event, text, reasoning=reasoning, total=total)
             stop = choice.finish_reason or stop
-        if stop or part.usage:
-            drafts.finish(event, _openai_final(stop, usage, timings))
+            if choice.error or stop in _FAILED:
+                drafts.fail(event, _words_of(choice.error) or f"the engine ended with finish_reason {stop}")
+                return drafts.chunks()
+        if stop or told:
+            final = _openai_final(stop, usage, timings)
+            drafts.finish(event, final if stop or not part.choices else replace(final, ended=False))
     return drafts.chunks()
 
 
-def bunched_share(chunks: Sequence[Chunk]) -> float:
+def bunched_share(chunks: Sequence[Chunk], whole: int | None = None) -> float:
     """Share of the tokens, 0 to 1, that came in the same read as an earlier token: their times are not their own.
 
-    A chunk of several tokens (speculative decoding, several steps at once) bunches its tokens too. TLS hands out one
-    record a read, so there two records that lay ready count as two reads.
+    A chunk of several tokens (speculative decoding, several steps at once) bunches its tokens too; where chunks are
+    not counted, ``whole`` tells how many there are in all. TLS hands out one record a read, so there two records that
+    lay ready count as two reads.
     """
     counts = [(chunk.read, 1 if chunk.tokens is None else chunk.tokens) for chunk in chunks if chunk.generated]
-    tokens = sum(count for _, count in counts)
+    tokens = max(sum(count for _, count in counts), whole or 0)
     return 1 - len({read for read, count in counts if count}) / tokens if tokens else 0.0
 
 
 def stream_events(response: Response) -> tuple[Event, ...]:
     """The events of a good answer.
 
-    Raises RequestFailed: REQUEST_REFUSED for a status that is not 200, in the engine's own words; STREAM_BROKEN where
-    the body is no stream (a web page, a JSON document).
+    Raises RequestFailed: REQUEST_REFUSED for a status that is not 2xx and for an error document, in the engine's own
+    words; STREAM_BROKEN where the server has no time for it, or the body is no stream (a web page, a JSON document).
     """
-    if response.status != 200:
-        raise RequestFailed(Cause.REQUEST_REFUSED, f"HTTP {response.status}: {engine_words(response.body)}")
+    if not response.is_good:
+        cause = Cause.STREAM_BROKEN if response.status in _BUSY else Cause.REQUEST_REFUSED
+        to = f" to {response.header('location')}" if response.header("location") else ""
+        raise RequestFailed(cause, f"HTTP {response.status}{to}: {engine_words(response.body)}")
     if not response.events and response.body.strip():
+        if (words := _error_of(response.body)) is not None:
+            raise RequestFailed(Cause.REQUEST_REFUSED, f"HTTP {response.status}: {one_line(words)}")
         kind = response.header("content-type") or "no content type"
         raise RequestFailed(Cause.STREAM_BROKEN, f"no stream of events but {kind}: {engine_words(response.body)}")
     return response.events
@@ -140,12 +158,16 @@ def stream_events(response: Response) -> tuple[Event, ...]:
 
 def engine_words(body: bytes) -> str:
     """What an error body says, in one printable line of at most 2,000 characters."""
-    text = body[: 4 * _WORDS_MAX].decode("utf-8", "replace")
+    found = _error_of(body)
+    return one_line(found if found is not None else body[: 4 * _WORDS_MAX].decode("utf-8", "replace"))
+
+
+def _error_of(body: bytes) -> str | None:
+    """The words of a JSON document that is an error."""
     try:
-        found = _error_in(json.loads(body))
+        return _error_in(json.loads(body))
     except (ValueError, RecursionError):
-        found = None
-    return one_line(found if found is not None else text)
+        return None
 
 
 def one_line(words: str) -> str:
@@ -171,6 +193,9 @@ class Drafts:
             self._drafts.append((Chunk(event.at_ns, event.read), None))
         self._final = final
 
+    def fail(self, event: Event, words: str) -> None:
+        self._drafts.append((Chunk(event.at_ns, event.read, error=one_line(words)), None))
+
     def parse(self, event: Event, kind: type[_P]) -> _P | None:
         """The event's object, or None after an error, which is kept as the last chunk."""
         words: str
@@ -188,14 +213,16 @@ class Drafts:
             words = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
             words = f"an event that cannot be read: {words}"
         except (ValueError, RecursionError):
+            if event.kind not in ("error", "message"):  # a ping, say
+                return kind()
             words = event.data if event.kind == "error" else f"an event that is not JSON: {event.data[:200]}"
-        self._drafts.append((Chunk(event.at_ns, event.read, error=one_line(words)), None))
+        self.fail(event, words)
         return None
 
     def chunks(self) -> tuple[Chunk, ...]:
         chunks = [chunk for chunk, _ in self._drafts]
         totals = [total for chunk, total in self._drafts if chunk.text]
-        if totals and None not in totals:  # every event with text counts the tokens so far
+        if totals and None not in totals and totals[-1]:  # every event with text counts the tokens so far
             before = 0
             for place, (chunk, total) in enumerate(self._drafts):
                 if total is not None:
@@ -215,14 +242,25 @@ def _error_in(found: object) -> str | None:
     if not isinstance(found, dict):
         return None
     error = found.get("error")
-    if isinstance(error, dict):
+    if isinstance(error, dict) and error:
         message, kind = error.get("message"), error.get("type") or error.get("code")
         return f"{message} ({kind})" if message and kind else str(message or json.dumps(error))
     if error:
         return str(error)
-    if found.get("object") == "error" or set(found) in ({"detail"}, {"message"}):  # vLLM; FastAPI; others
-        return str(found.get("message") or found.get("detail"))
+    if found.get("object") == "error":  # vLLM
+        return _words_of(found.get("message"))
+    if _KNOWN.isdisjoint(found):  # FastAPI and others
+        return next((words for name in ("message", "detail", "errors") if (words := _words_of(found.get(name)))), None)
     return None
+
+
+def _words_of(told: object) -> str:
+    if isinstance(told, dict):
+        where = ".".join(map(str, told["loc"])) + ": " if isinstance(told.get("loc"), list) else ""  # FastAPI
+        return where + str(told.get("message") or told.get("msg") or json.dumps(told)) if told else ""
+    if isinstance(told, list):
+        return "; ".join(filter(None, map(_words_of, told)))
+    return str(told or "")
 
 
 def _llama_final(part: Completion) -> Final:
@@ -239,15 +277,14 @@ def _llama_final(part: Completion) -> Final:
 def _openai_final(stop: str | None, usage: Usage, timings: Timings) -> Final:
     reasons = {"length": StopReason.LENGTH, "stop": StopReason.END, "eos": StopReason.END}
     reasons |= {"tool_calls": StopReason.END, "function_call": StopReason.END}
+    reasons |= {"eos_token": StopReason.END, "stop_sequence": StopReason.END}  # TGI
     engine = timings.as_engine_timings()
-    details = usage.prompt_tokens_details
-    if engine.cached_tokens is None and details is not None:
-        engine = replace(engine, cached_tokens=details.cached_tokens)
-    thought = usage.completion_tokens_details
+    if engine.cached_tokens is None:
+        engine = replace(engine, cached_tokens=usage.cached)
     return Final(
         stop_reason=reasons.get(stop or "", StopReason.UNKNOWN),
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens if usage.completion_tokens is not None else timings.predicted_n,
-        reasoning_tokens=thought.reasoning_tokens if thought else None,
+        prompt_tokens=usage.prompt,
+        completion_tokens=timings.predicted_n if usage.completion is None else usage.completion,
+        reasoning_tokens=usage.reasoning,
         engine=engine,
     )

@@ -14,7 +14,7 @@ import pytest
 
 from agents.clock import SystemClock
 from agents.contract.job import Chat, Image, Job, Timeouts
-from agents.contract.measure import Trial
+from agents.contract.measure import StopReason, Trial
 from agents.contract.report import Cause
 from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Session, Support, refuse_settings
 from agents.errors import AgentError, EngineLost, LoadFailed, RequestFailed, Unsupported
@@ -140,7 +140,8 @@ def test_what_it_cannot_is_refused_before_a_load(
 @each_adapter
 def test_the_figures_of_a_chat(adapter: Adapter, server: RecordedServer, place: LoadPlace) -> None:
     session, wanted = load(adapter, server, place), adapter.figures
-    trial = trial_of(session, adapter)
+    cut = wanted.stop_reason is StopReason.LENGTH
+    trial = trial_of(session, adapter, replace(CHAT, max_tokens=wanted.tokens) if cut else CHAT)
     seen = (trial.prompt_tokens, trial.completion_tokens, trial.reasoning_tokens, trial.stop_reason, trial.engine)
     assert seen == (wanted.prompt_tokens, wanted.tokens, wanted.reasoning_tokens, wanted.stop_reason, wanted.engine)
     assert trial.output == wanted.text

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from agents.contract.device import EngineFound, MemoryKind
-from agents.contract.job import Chat, Job, LoadSettings, Stop, Workflow
+from agents.contract.job import Chat, Job, LoadSettings, Stop, Timeouts, Workflow
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
 from agents.engines.base import LoadPlace, Support
-from agents.errors import AgentError, EngineAway, LoadFailed, Unsupported
+from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 from agents.host import Host
+from tests.fakes.telemetry import ScriptedClock
 from tests.unit.agents.test_contract import a_device
 from tests.unit.agents.test_host_state import ScriptedEngine
 from tests.unit.agents.test_measure import WORK, Scripted
@@ -34,6 +35,24 @@ class Failing(ScriptedEngine):
         if self.errors:
             raise self.errors.pop(0)
         return super().load(settings, place)
+
+
+LATER = NotReady("HTTP 503: Loading model")
+
+
+def test_a_server_that_is_not_ready_is_asked_again(tmp_path: Path) -> None:
+    clock = ScriptedClock()
+    host = replace(a_host(tmp_path, Failing(LATER, LATER), FOUND), clock=clock)
+    assert isinstance(run(host), Measured)
+    assert clock.now_ns > ScriptedClock().now_ns
+
+
+def test_a_server_that_never_is_ready_is_given_up_after_the_time_of_a_load(tmp_path: Path) -> None:
+    host = replace(a_host(tmp_path, Failing(*[LATER] * 1000), FOUND), clock=ScriptedClock())
+    patient = replace(JOB, timeouts=Timeouts(30.0, 1.0, 1.0))
+    failed = host.run(patient, threading.Event(), lambda phase, live: None).outcome
+    assert isinstance(failed, Failed) and failed.cause is Cause.LOAD_TIMEOUT
+    assert failed.detail == "not ready within 30 s: HTTP 503: Loading model"
 
 
 class StopsAtTheEnd(Failing):

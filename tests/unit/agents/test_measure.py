@@ -16,7 +16,7 @@ from agents.engines.http_stream import Ended, Exchange, Limits, Progress
 from agents.engines.llama_requests import llama_request
 from agents.engines.wire import llama_completion_chunks
 from agents.errors import AgentError, EngineLost, RequestFailed
-from agents.measure import bunched_rate_error, limits_of, measure
+from agents.measure import bunched_rate_error, limits_of, measure, untold_rate_error
 from tests.fakes.scripted_server import LAST_CHUNK, chunked, head, response
 
 MS = 1_000_000
@@ -268,7 +268,34 @@ def test_without_the_engines_count_chunks_are_counted_and_the_trial_is_flagged()
     silent = exchange_of([(10, head() + chunked(token(0))), (20, chunked(token(1))), (21, LAST_CHUNK)])
     (trial,) = run(Scripted([silent], expected_tokens=2))
     assert (trial.completion_tokens, trial.stop_reason, trial.engine) == (2, StopReason.UNKNOWN, EngineTimings())
-    assert trial.flags == (Flag.TOKEN_COUNT_UNKNOWN,)
+    assert trial.flags == (Flag.TOKEN_COUNT_UNKNOWN, Flag.END_UNTOLD)
+
+
+EVENLY = tuple(0.1 * n for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reasoning", "shown", "error"),
+    [
+        (8, None, False, 0.0),  # one event a token
+        (9, None, False, 0.125 / 8),  # the end of text has no event
+        (32, None, False, 3 / 31),  # four tokens an event
+        (308, 300, False, 300 / 307),  # reasoning that nobody saw was over before the first event
+        (32, 16, True, 3 / 31),
+        (1, None, False, 0.0),
+    ],
+)
+def test_tokens_whose_arrival_nobody_told(tokens: int, reasoning: int | None, shown: bool, error: float) -> None:
+    arrivals = tuple(Arrival(at_s, place, None, shown and place < 4) for place, at_s in enumerate(EVENLY))
+    trial = Trial(0, False, 0.0, arrivals, 1.0, 5, tokens, reasoning, StopReason.END, EngineTimings())
+    assert untold_rate_error(trial) == pytest.approx(error)
+    counted = replace(trial, arrivals=tuple(replace(each, tokens=4) for each in arrivals))
+    assert untold_rate_error(counted) == 0.0
+
+
+def test_a_length_that_ends_before_its_limit_is_the_contexts() -> None:
+    (trial,) = run(Scripted([stream_of()]), job(Chat("c", "Hello", 32)))
+    assert (trial.completion_tokens, trial.stop_reason) == (4, StopReason.CONTEXT_FULL)
 
 
 @pytest.mark.parametrize(("limit", "flags"), [(3, ()), (4, (Flag.TOKEN_COUNT_UNKNOWN,))])

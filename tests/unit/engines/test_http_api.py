@@ -7,6 +7,7 @@ import pytest
 
 from agents.contract.report import Cause
 from agents.engines.http_api import Api, ApiError
+from agents.errors import EngineAway, NotReady, Unsupported
 
 
 def answering(status: int, text: str) -> Api:
@@ -32,11 +33,26 @@ def test_the_cause_of_a_refused_load_is_in_the_engines_own_words(
     assert caught.value.as_failed_load().detail.startswith(f"POST {path}: HTTP {status}")
 
 
-@pytest.mark.parametrize(("status", "away"), [(503, True), (500, False), (404, False), (401, False)])
-def test_a_server_that_is_not_ready_is_away(status: int, away: bool) -> None:
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(503, NotReady), (429, NotReady), (500, Unsupported), (404, Unsupported), (401, Unsupported)],
+)
+def test_a_server_that_is_not_ready_is_asked_again(status: int, kind: type[Unsupported]) -> None:
     with pytest.raises(ApiError) as caught:
         answering(status, "no").get("/health")
-    assert caught.value.away is away
+    assert type(caught.value.as_refusal("no")) is kind
+
+
+def test_a_redirect_is_not_followed_and_says_where_to() -> None:
+    elsewhere = httpx.MockTransport(lambda _: httpx.Response(307, headers={"location": "https://there/v1/models"}))
+    with pytest.raises(ApiError, match=r"HTTP 307 to https://there/v1/models"):
+        Api("http://engine", transport=elsewhere).get("/v1/models")
+
+
+def test_texts_are_made_of_whole_characters() -> None:
+    assert answering(200, '{"owned_by\\ud800": ["a\\udfff", 1]}').get("/v1/models") == {
+        "owned_by\ufffd": ["a\ufffd", 1]
+    }
 
 
 def test_a_server_that_is_not_there_is_away_and_a_load_on_it_lost() -> None:
@@ -45,7 +61,8 @@ def test_a_server_that_is_not_there_is_away_and_a_load_on_it_lost() -> None:
 
     with pytest.raises(ApiError, match=r"^http://engine does not answer: Connection refused$") as caught:
         Api("http://engine", transport=httpx.MockTransport(refuse)).get("/health")
-    assert caught.value.away and caught.value.as_failed_load().cause is Cause.ENGINE_LOST
+    assert type(caught.value.as_refusal("no")) is EngineAway
+    assert caught.value.as_failed_load().cause is Cause.ENGINE_LOST
 
 
 def test_a_token_that_no_header_can_hold_is_not_sent() -> None:

@@ -79,7 +79,6 @@ def test_an_end_without_figures_is_an_end(result: dict[str, Any]) -> None:
     [
         ('{"type":"model_load.start","model_instance_id":"a"}', RELOADED),
         ('{"type":"error","error":{"type":"internal_error","message":"boom"}}', "boom (internal_error)"),
-        ('{"type":"chat.end","result":{"stats":{"input_tokens":-1}}}', "input_tokens"),
         ('{"type":"message.delta","content":7}', "content"),
         ("nonsense", "not JSON"),
     ],

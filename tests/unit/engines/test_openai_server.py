@@ -18,7 +18,7 @@ from agents.engines.base import LoadPlace, Support
 from agents.engines.http_api import Api
 from agents.engines.openai_dialects import Cache, dialect_of
 from agents.engines.openai_server import OpenAIServer, chat_request
-from agents.errors import LoadFailed, Unsupported
+from agents.errors import LoadFailed, NotReady, Unsupported
 from tests.contract.adapters.openai import CHAT, VLLM_ROUTES
 from tests.fakes.recorded_server import HOLD, RecordedServer, json_answer, text_answer
 
@@ -179,9 +179,38 @@ def test_a_field_that_is_refused_is_named(tmp_path: Path, status: int, field: st
     assert f"refuses the field {field}" in caught.value.detail and "Extra inputs" in caught.value.detail
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("route", ["GET /v1/models", CHAT])
+def test_a_server_that_loads_still_is_not_ready(tmp_path: Path, route: str, status: int) -> None:
+    routes = {**VLLM_ROUTES, route: json_answer({"error": "Loading model"}, status)}
+    with RecordedServer(routes) as server, pytest.raises(NotReady, match="Loading model"):
+        OpenAIServer(EngineEntry(url=server.url)).load(LOAD, a_place(tmp_path))
+
+
+def test_of_several_engines_behind_one_address_that_of_the_model_counts(tmp_path: Path) -> None:
+    mine = {"id": "Qwen/Qwen3-8B", "owned_by": "vllm"}
+    listed = json_answer({"data": [{"id": "other", "owned_by": "llamacpp"}, mine]})
+    with RecordedServer({**VLLM_ROUTES, "GET /v1/models": listed}) as server:
+        session = OpenAIServer(EngineEntry(url=server.url)).load(LOAD, a_place(tmp_path))
+        sent = server.asked_of(CHAT)[-1].json
+    assert session.loaded.engine_version.startswith("vLLM")
+    assert "cache_prompt" not in sent and "cache_salt" in sent
+
+
+def test_thousands_of_models_are_not_all_told(tmp_path: Path) -> None:
+    listed = json_answer([{"id": f"model-{number}"} for number in range(5000)])
+    with (
+        RecordedServer({**VLLM_ROUTES, "GET /v1/models": listed}) as server,
+        pytest.raises(Unsupported, match="model-19 and 4980 more") as caught,
+    ):
+        OpenAIServer(EngineEntry(url=server.url)).load(LOAD, a_place(tmp_path))
+    assert len(caught.value.detail) < 600
+
+
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
+        (json_answer({"choices": [{"message": {"content": "It exited with a crash."}}]}), Cause.LOAD_FAILED),
         (json_answer({"error": {"message": "CUDA out of memory", "type": "InternalServerError"}}, 500), Cause.VRAM),
         (text_answer("<html>", content_type="text/html"), Cause.LOAD_FAILED),
         (HOLD, Cause.LOAD_TIMEOUT),

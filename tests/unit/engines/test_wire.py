@@ -90,7 +90,6 @@ HELL_EVENTS = [
     ("message", '{"content": "grüße 🍋"}'),
     ("error", "two\n lines"),
     ("message", "cr"),
-    ("message", ""),
     ("message", "last"),
 ]
 
@@ -212,7 +211,8 @@ def test_what_is_no_response_is_an_error_of_ours(pieces: list[bytes], words: str
         ),
         ("500 Oh", "text/html", b"<h1>Bad\r\n gateway</h1>", Cause.REQUEST_REFUSED, "HTTP 500: <h1>Bad gateway</h1>"),
         ("404 No", "application/json", b'{"detail":"Not Found"}', Cause.REQUEST_REFUSED, "HTTP 404: Not Found"),
-        ("503 No", "text/plain", b"", Cause.REQUEST_REFUSED, "HTTP 503: (no words)"),
+        ("503 No", "text/plain", b"", Cause.STREAM_BROKEN, "HTTP 503: (no words)"),
+        ("200 OK", "application/json", b'{"error":"no room"}', Cause.REQUEST_REFUSED, "HTTP 200: no room"),
         ("200 OK", "text/html", b"<html>", Cause.STREAM_BROKEN, "no stream of events but text/html: <html>"),
     ],
 )
@@ -236,11 +236,16 @@ def test_the_words_of_an_error_are_bounded_and_printable() -> None:
     ("body", "first"),
     [
         ([b": ping\n\n", b": ping\n\n"], None),
-        ([b": ping\n\n", b"data: {}\n\n"], 1_002),
-        ([b"da", b"ta: {}\n", b"\n"], 1_003),
+        ([b": ping\n\n", b"data: x\n\n"], 1_002),
+        ([b"da", b"ta: x\n", b"\n"], 1_003),
+        ([b'data: {"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'], None),
+        ([b'data: {"type":"prompt_processing.progress","progress":0.5}\n\n', b'data: {"content":"a"}\n\n'], 1_002),
+        ([b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{"}}]}}]}\n\n'], 1_001),
+        ([b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'], 1_001),
+        ([b'data: {"error":{"message":"no"}}\n\n'], 1_001),
     ],
 )
-def test_pings_are_not_the_first_event(body: list[bytes], first: int | None) -> None:
+def test_what_says_nothing_is_not_the_first_event(body: list[bytes], first: int | None) -> None:
     assert first_event_ns(reads_of(head(), *map(chunked, body))) == first
 
 
@@ -347,6 +352,75 @@ def test_the_end_of_text_token_of_a_chat_comes_with_its_finish() -> None:
     ]
 
 
+def usage_of(**usage: object) -> dict[str, object]:
+    return {"choices": [], "usage": usage}
+
+
+@pytest.mark.parametrize(
+    ("usages", "wanted"),
+    [
+        ([usage_of(prompt_tokens=5, completion_tokens=2), usage_of(prompt_tokens=0, completion_tokens=0)], (5, 2)),
+        ([usage_of(prompt_tokens=5, completion_tokens=2), usage_of()], (5, 2)),
+        ([usage_of(input_tokens=5, output_tokens=2)], (5, 2)),
+        (
+            [
+                usage_of(
+                    prompt_tokens=5,
+                    completion_tokens=2,
+                    total_tokens=10,
+                    completion_tokens_details={"reasoning_tokens": 3},
+                )
+            ],
+            (5, 5),  # xAI leaves reasoning out
+        ),
+        ([{"choices": [{"delta": {}, "usage": {"prompt_tokens": 5, "completion_tokens": 2}}]}], (5, 2)),
+        ([usage_of(prompt_tokens=5, completion_tokens=2, prompt_tokens_details=[], total_tokens=-1)], (5, 2)),
+    ],
+)
+def test_usage_in_many_shapes(usages: list[dict[str, object]], wanted: tuple[int, int]) -> None:
+    final = openai_chat_chunks(sse(delta(content="a"), delta(content="b"), finish("stop"), *usages))[-1].final
+    assert final is not None and (final.prompt_tokens, final.completion_tokens) == wanted
+
+
+def test_zeros_in_every_event_count_no_token() -> None:
+    texts = [{**delta(content=word), "usage": {"completion_tokens": 0}} for word in "ab"]
+    chunks = openai_chat_chunks(sse(*texts, finish("stop"), usage_of(completion_tokens=2)))
+    assert [chunk.tokens for chunk in chunks] == [None] * len(chunks)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"choices": [{"delta": {}, "finish_reason": "error"}]},
+        {"choices": [{"delta": {}, "finish_reason": "stop", "error": {"message": "no memory"}}]},
+    ],
+)
+def test_an_error_inside_a_choice(last: dict[str, object]) -> None:
+    chunks = openai_chat_chunks(sse(delta(content="a"), last))
+    assert chunks[-1].error in ("the engine ended with finish_reason error", "no memory")
+
+
+@pytest.mark.parametrize(
+    ("events", "ended"),
+    [
+        ([{**delta(content="a"), "usage": {"completion_tokens": 1}}], False),  # vLLM, cut
+        ([delta(content="a"), usage_of(completion_tokens=1)], True),
+        ([delta(content="a"), "[DONE]"], True),
+        ([delta(content="a"), finish("stop")], True),
+    ],
+)
+def test_whether_the_engine_said_that_this_was_all(events: list[dict[str, object] | str], ended: bool) -> None:
+    final = openai_chat_chunks(sse(*events))[-1].final
+    assert final is not None and final.ended is ended
+
+
+def test_a_ping_that_is_no_json_is_let_pass() -> None:
+    text = b'event: ping\ndata: 12:00\n\ndata: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'
+    found = stream_events(read_response(reads_of(*response([text], "close", content_type="application/json"))))
+    chunks = openai_chat_chunks(found)
+    assert [chunk.text for chunk in chunks if chunk.generated] == ["a"] and chunks[-1].final is not None
+
+
 @pytest.mark.parametrize(
     ("stop_type", "truncated", "reason"),
     [
@@ -388,10 +462,9 @@ def test_a_single_token_has_no_rate() -> None:
         ("9" * 10_000, "not JSON"),
         ("7", "not an object"),
         ({"content": 5, "choices": "none"}, "cannot be read"),
-        ({"timings": {"prompt_ms": "soon"}}, "timings.prompt_ms"),
-        ({"timings": {"predicted_n": 10**30}}, "timings.predicted_n"),
-        ('{"timings": {"prompt_ms": 1e999}}', "timings.prompt_ms"),
-        ({"timings": {"cache_n": -1}}, "timings.cache_n"),
+        ({"errors": ["no memory", {"msg": "left", "loc": ["gpu", 0]}]}, "no memory; gpu.0: left"),
+        ({"code": 5, "message": "died"}, "died"),
+        ({"status": "error", "detail": "died"}, "died"),
     ],
 )
 def test_an_error_in_mid_stream_keeps_what_came_before(event: Any, words: str) -> None:
