@@ -12,7 +12,7 @@ from agents.engines.causes import cause_of_load
 from agents.engines.http_api import CALL_S, LATER
 from agents.engines.http_stream import Ended, Exchange, Limits, exchange
 from agents.engines.stream_shapes import whole
-from agents.engines.wire import Event, engine_words, read_response, stream_events
+from agents.engines.wire import Event, Response, engine_words, read_response, refusal_words, stream_events
 from agents.errors import LoadFailed, NotReady, RequestFailed, Unsupported
 
 _STANDARD = {"model", "messages", "max_tokens", "stream"}
@@ -42,7 +42,7 @@ def first_word(request: Request, place: LoadPlace, token_hint: str) -> Word:
     try:
         response = read_response(done.reads)
         if not response.is_good:
-            _refuse(request, response.status, engine_words(response.body), token_hint)
+            _refuse(request, response, token_hint)
         events = stream_events(response)
     except RequestFailed as error:
         answered = error.cause is not Cause.STREAM_BROKEN  # else the words may be the model's own
@@ -61,8 +61,8 @@ def _words_of(done: Exchange, place: LoadPlace) -> str:
     return done.detail
 
 
-def _refuse(request: Request, status: int, words: str, token_hint: str) -> None:
-    said = f"HTTP {status}: {words}"
+def _refuse(request: Request, response: Response, token_hint: str) -> None:
+    status, words, said = response.status, engine_words(response.body), refusal_words(response)
     if status in (401, 403):
         raise Unsupported(f"{said}; {token_hint}")
     if status in LATER:

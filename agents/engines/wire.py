@@ -29,6 +29,7 @@ __all__ = [
     "llama_completion_chunks",
     "openai_chat_chunks",
     "read_response",
+    "refusal_words",
     "stream_events",
 ]
 
@@ -134,7 +135,7 @@ def bunched_share(chunks: Sequence[Chunk], whole: int | None = None) -> float:
     lay ready count as two reads.
     """
     counts = [(chunk.read, 1 if chunk.tokens is None else chunk.tokens) for chunk in chunks if chunk.generated]
-    tokens = max(sum(count for _, count in counts), whole or 0)
+    tokens = max(sum(count for _, count in counts), whole or 0) if counts else 0
     return 1 - len({read for read, count in counts if count}) / tokens if tokens else 0.0
 
 
@@ -146,14 +147,18 @@ def stream_events(response: Response) -> tuple[Event, ...]:
     """
     if not response.is_good:
         cause = Cause.STREAM_BROKEN if response.status in _BUSY else Cause.REQUEST_REFUSED
-        to = f" to {response.header('location')}" if response.header("location") else ""
-        raise RequestFailed(cause, f"HTTP {response.status}{to}: {engine_words(response.body)}")
+        raise RequestFailed(cause, refusal_words(response))
     if not response.events and response.body.strip():
         if (words := _error_of(response.body)) is not None:
             raise RequestFailed(Cause.REQUEST_REFUSED, f"HTTP {response.status}: {one_line(words)}")
         kind = response.header("content-type") or "no content type"
         raise RequestFailed(Cause.STREAM_BROKEN, f"no stream of events but {kind}: {engine_words(response.body)}")
     return response.events
+
+
+def refusal_words(response: Response) -> str:
+    to = f" to {response.header('location')}" if response.header("location") else ""
+    return f"HTTP {response.status}{to}: {engine_words(response.body)}"
 
 
 def engine_words(body: bytes) -> str:
