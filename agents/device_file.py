@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,15 +115,27 @@ def read_device_file(folder: Path) -> DeviceFile:
     try:
         return DeviceFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        if key.startswith("allow."):
-            allowed = ", ".join(Allow.model_fields)
-        elif key.startswith("engines."):
-            allowed = ", ".join(EngineEntry.model_fields)
-        raise ValueError(f"{path}: {key}: {first['msg']}. Allowed keys: {allowed}") from error
+        faults = [_words_of(each["loc"], each["msg"]) for each in error.errors()]
+        raise ValueError(f"{path}: {'; and '.join(faults)}") from error  # one line, for a list of devices
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}. Allowed keys: {allowed}") from error
+
+
+def _words_of(steps: tuple[int | str, ...], message: str) -> str:
+    """One fault, with the keys that are allowed where it stands."""
+    key = ".".join(map(str, steps)) or "the file"
+    allowed: Iterable[str] = DeviceFile.model_fields
+    if key.startswith("allow."):
+        allowed = Allow.model_fields
+    elif key.startswith("engines."):
+        allowed = EngineEntry.model_fields
+    near = get_close_matches(str(steps[-1]) if steps else "", allowed, n=1)
+    meant = f"; did you mean {near[0]}?" if near and near[0] != steps[-1] else "."
+    said = "unknown key" if message == "Extra inputs are not permitted" else message
+    return f"{key}: {said}{meant} Allowed keys: {', '.join(allowed)}"
+
+
+TAKEN_BACK = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +164,9 @@ def _said(folder: Path) -> dict[str, Any]:
 
 
 def keep_stated(folder: Path, said: Stated) -> None:
-    """Adds to what was stated before. Raises OSError."""
+    """Adds to what was stated before; TAKEN_BACK takes a statement back. Raises OSError."""
     now = _said(folder) | {key: value for key, value in asdict(said).items() if value is not None}
+    now = {key: value for key, value in now.items() if value != TAKEN_BACK}
     aside = folder / "stated.json.tmp"
     aside.write_text(json.dumps(now), encoding="utf-8")
     aside.replace(folder / "stated.json")

@@ -29,9 +29,10 @@ def decode_tps(trial: Trial) -> float | None:
 
 
 def prompt_tps(trial: Trial) -> float | None:
-    """Prompt rate, tokens/s: prompt tokens computed / the engine's own prompt time. None where it tells none."""
+    """Prompt rate, tokens/s: prompt tokens computed / the engine's own prompt time. None where it tells none, and of a
+    single token, such as the one that starts ``tg128``: that is no batch, and its rate a decode rate."""
     tokens, seconds = trial.engine.prompt_tokens, trial.engine.prompt_s
-    return tokens / seconds if tokens and seconds else None
+    return tokens / seconds if tokens and tokens > 1 and seconds else None
 
 
 def seconds_per_image(trial: Trial) -> float | None:

@@ -34,7 +34,10 @@ class Pool:
 
     @property
     def added_bytes(self) -> int | None:
-        return None if self.baseline_bytes is None else self.peak_bytes - self.baseline_bytes
+        """None also where less is in use than before: others gave back more than the model took."""
+        if self.baseline_bytes is None or self.peak_bytes < self.baseline_bytes:
+            return None
+        return self.peak_bytes - self.baseline_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,10 @@ def _views(series: Series, quantity: Quantity, window: Window, baseline: Baselin
 
 
 def _engine_ram(series: Series, window: Window) -> int | None:
-    peaks = [series.most(source, Quantity.ENGINE_RAM, window) for source in series.sources(Quantity.ENGINE_RAM)]
-    return int(max(told)) if (told := [peak for peak in peaks if peak is not None]) else None
+    """Of readings inside the window alone: the one before it may be of the engine that was there before."""
+    sources = series.sources(Quantity.ENGINE_RAM)
+    told = [value for source in sources for _, value in series.inside(source, Quantity.ENGINE_RAM, window)]
+    return int(max(told)) if told else None
 
 
 def _against_engine(pools: dict[Quantity, Pool], loaded: Loaded | None) -> list[str]:

@@ -8,6 +8,7 @@ from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.files import ModelFiles
+from agents.models.gguf_types import FILE_TYPES
 from agents.models.lan import fetch_path, kept_from_path
 from agents.models.local import files_at
 from agents.models.peers import Peers
@@ -66,7 +67,13 @@ def _at_path(path: str, mmproj: str | None, store: Path, say: Say, peers: Peers 
 
 
 def _quantisation_said(files: ModelFiles, asked: str | None, say: Say) -> ModelFiles:
-    """``files``; says so where the file calls itself another quantisation than is asked for."""
-    if asked is not None and files.facts is not None and asked.upper() != files.facts.quantisation.upper():
-        say(f"{files.path.name} calls itself {files.facts.quantisation}; {asked} is asked for")
+    """``files``; where the file calls itself another quantisation than is asked for, and that is one which files call
+    themselves, it is refused: a row would tell of a file that was not measured. Names of their own (``UD-Q4_K_XL``)
+    are believed, and that is said."""
+    if asked is None or files.facts is None or asked.upper() == files.facts.quantisation.upper():
+        return files
+    words = f"{files.path.name} calls itself {files.facts.quantisation}; {asked} is asked for"
+    if asked.upper() in FILE_TYPES.values():
+        raise LoadFailed(Cause.MODEL_FILE_INVALID, words)
+    say(words)
     return files

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from agents.contract.measure import Reading
 from agents.telemetry.base import Quantity
 
+LEAST_INSIDE = 2  # readings, for a mean: at 5 Hz a window of 0.4 s
 COVERED = 0.5  # part of a window that readings must cover for a mean
 LONGEST_GAP_S = 10.0  # a value says nothing of what was longer before it
 
@@ -64,7 +65,10 @@ class Series:
         return points[place - 1][1] if place else None
 
     def mean(self, source: str, quantity: Quantity, window: Window) -> float | None:
-        """Mean over time; None where less than half of the window is covered."""
+        """Mean over time; None where less than half of the window is covered, and of a window that is too short for its
+        readings: they would tell of what was before and after."""
+        if len(self.inside(source, quantity, window)) < LEAST_INSIDE:
+            return None
         total, covered_s = _held(self.points(source, quantity), window)
         return total / covered_s if covered_s > 0 and covered_s >= COVERED * window.length_s else None
 

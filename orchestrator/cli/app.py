@@ -19,6 +19,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"orchestrate {version('orchestrate-bench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """LLM-inference benchmarks over a fleet of laptops and mini-PCs."""
+
+
 MatrixFile = Annotated[Path, typer.Argument(metavar="FILE", help="Matrix file (YAML).", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", help="Go on with more than 100,000 jobs.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")]
@@ -158,11 +176,12 @@ def retry(
 @app.command()
 def state(
     device: DeviceArgument,
-    dedicated_vram: Annotated[str | None, typer.Option(help="Size, as in 32GiB.")] = None,
-    power_limit: Annotated[str | None, typer.Option(help="Watts, as in 80W.")] = None,
+    dedicated_vram: Annotated[str | None, typer.Option(help="Size, as in 32GiB; none: nothing is said.")] = None,
+    power_limit: Annotated[str | None, typer.Option(help="Watts, as in 80W; none: nothing is said.")] = None,
     address: Address = None,
 ) -> None:
-    """Say in which state a device is, where nothing on it can tell; rows say that it was stated."""
+    """Say in which state a device is, where nothing on it can tell; rows say that it was stated. It holds until
+    something else is said, and counts more than what device.yaml states."""
     from orchestrator.cli.fleet import state_device
 
     state_device(device, dedicated_vram, power_limit, address=address)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
 from agents.places import data_root
 from orchestrator.cli.home import runs_of_ledger
 from orchestrator.cli.results import damage_told, measured_run
+from orchestrator.compare.axes import axis_named
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.pivot import Pivot, pivot
 from orchestrator.errors import UsageError
@@ -18,6 +20,7 @@ from orchestrator.report.markdown import markdown
 from orchestrator.report.pivot_grid import pivot_grid
 from orchestrator.report.terminal import print_grid
 from orchestrator.results.loading import load_runs
+from orchestrator.results.store import Store
 
 FORMATS = ("terminal", "markdown", "csv")
 
@@ -35,7 +38,7 @@ def compare_runs(
 ) -> None:
     if output not in FORMATS:
         raise UsageError(f"--format {output!r}: allowed: {', '.join(FORMATS)}")
-    names = [measured_run(run) if run == "latest" or run in runs_of_ledger() else run for run in runs]
+    names = [measured_run(run) if _is_run(run) else run for run in runs]
     with damage_told():
         table = load_runs(names, data_root())
     pivots = _pivots(table, rows, cols, values, also=also, where=where, baseline=baseline)
@@ -64,12 +67,20 @@ def _pivots(
     if not any((rows, cols, values, also, where, baseline)):
         return default_pivot(table)
     layout = default_pivot(table)[0]
-    down = split(rows) if rows else [axis for axis in layout.row_axes if axis not in split(cols)]
-    across = split(cols) if cols else [axis for axis in layout.col_axes if axis not in split(rows)]
+    down, across = split(rows), split(cols)
+    taken = {axis_named(name) for name in (*down, *across)}
+    down = down or [axis for axis in layout.row_axes if axis not in taken]
+    across = across or [axis for axis in layout.col_axes if axis not in taken]
     return [
         pivot(table, down, across, value, with_metric=also, where=where, baseline=baseline)
         for value in split(values) or [layout.metric.name]
     ]
+
+
+def _is_run(name: str) -> bool:
+    """A run's name, or a beginning of one; not a path, and no published figures."""
+    runs = {*runs_of_ledger(), *Store(data_root()).runs()}
+    return not Path(name).exists() and (name == "latest" or any(run.startswith(name) for run in runs))
 
 
 def split(axes: Sequence[str] | None) -> list[str]:

@@ -16,7 +16,7 @@ from orchestrator.errors import UsageError
 from orchestrator.report.llama_bench import LlamaBenchFile, llama_bench_file
 from orchestrator.results import load, schema
 from orchestrator.results.durable import written_aside
-from orchestrator.results.export import export
+from orchestrator.results.export import export, format_named, write
 from orchestrator.results.reference import PREFIX
 from orchestrator.results.store import Store
 
@@ -49,6 +49,9 @@ def export_run(
     if to is None:
         raise UsageError("PATH is missing: the file to write")
     found = _loaded(name, table)
+    if str(to) == "-":
+        write(found, sys.stdout.buffer, format_named(file_format or "csv"))
+        return
     written = export(found, to, file_format)
     print(f"{written}: {counted(found.num_rows, 'row')} of {table}")
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from agents.contract.job import MachineState
 from agents.contract.report import Cause
-from agents.device_file import Stated, parse_size, parse_watts
+from agents.device_file import TAKEN_BACK, Stated, parse_size, parse_watts
 from agents.places import data_root
 from orchestrator.cli.fleet_grids import devices_grid, runs_grid
 from orchestrator.cli.home import ledger_path, run_among
@@ -181,6 +181,8 @@ def state_device(name: str, dedicated_vram: str | None, power_limit: str | None,
 
 
 def skip_state(name: str, dedicated_vram: str | None, power_limit: str | None, *, address: str | None) -> None:
+    if "none" in (dedicated_vram, power_limit):
+        raise UsageError("none: only `orchestrate state` takes a word back. Allowed here: a size, watts")
     stated = _stated(dedicated_vram, power_limit)
     with coordinator(address) as cluster:
         count = cluster.skip(name, MachineState(stated.dedicated_vram_bytes, stated.power_limit_w))
@@ -192,8 +194,8 @@ def _stated(dedicated_vram: str | None, power_limit: str | None) -> Stated:
         raise UsageError("nothing is said. Allowed: --dedicated-vram SIZE, --power-limit WATTS, or both")
     try:
         return Stated(
-            None if dedicated_vram is None else parse_size(dedicated_vram),
-            None if power_limit is None else parse_watts(power_limit),
+            None if dedicated_vram is None else TAKEN_BACK if dedicated_vram == "none" else parse_size(dedicated_vram),
+            None if power_limit is None else TAKEN_BACK if power_limit == "none" else parse_watts(power_limit),
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

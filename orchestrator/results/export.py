@@ -34,6 +34,13 @@ def format_of(path: Path) -> str:
     return endings[path.suffix.lower()]
 
 
+def format_named(name: str) -> str:
+    """Raises UsageError for an unknown one."""
+    if name not in FORMATS:
+        raise UsageError(f"unknown format {quoted(name)}{nearest(name, FORMATS) or '.'} Allowed: {', '.join(FORMATS)}")
+    return name
+
+
 def export(table: pa.Table, path: str | Path, format: str | None = None) -> Path:
     """Writes ``table`` whole or not at all. ``format`` of ``FORMATS``; None: by the ending of ``path``.
 
@@ -41,9 +48,7 @@ def export(table: pa.Table, path: str | Path, format: str | None = None) -> Path
     UsageError for an unknown format, StoreFull and the like for the disk.
     """
     path = Path(path)
-    kind = format_of(path) if format is None else format
-    if kind not in FORMATS:
-        raise UsageError(f"unknown format {quoted(kind)}{nearest(kind, FORMATS) or '.'} Allowed: {', '.join(FORMATS)}")
+    kind = format_of(path) if format is None else format_named(format)
     with written_aside(path) as file:
         write(table, file, kind)
     return path

@@ -185,6 +185,8 @@ def mapped_row(record: Record, mapping: ColumnMap, device: str | None) -> Row:
     if (work := from_notation(str(row["workload"]))) is not None:
         told = {"prompt_tokens_asked": work.prompt_tokens, "max_tokens": work.generate_tokens, "depth": work.depth}
         row = {"workload_kind": "synthetic", "stop": "exact", **told} | row | {"workload": work.name}
+        if not work.generate_tokens and row.get("prompt_tps") is None:  # tools have one column for both rates
+            row["prompt_tps"] = row.pop("decode_tps", None)
     measured = any(row.get(name) is not None for name in FIGURES)
     return row | {"status": "ok" if measured else "not_measured", "flags": []}
 

@@ -8,6 +8,7 @@ import pytest
 
 from agents.contract.device import MemoryKind
 from agents.device_file import (
+    TAKEN_BACK,
     Allow,
     DeviceFile,
     Stated,
@@ -185,3 +186,17 @@ def test_an_engines_address_holds_no_login(url: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"device\.yaml: engines\.lmstudio\.url: .* Allowed keys: url, ") as caught:
         read_device_file(tmp_path)
     assert "secret" not in str(caught.value)
+
+
+def test_a_statement_is_taken_back(tmp_path: Path) -> None:
+    own = DeviceFile.model_validate({"power_limit": "30W"})
+    keep_stated(tmp_path, Stated(dedicated_vram_bytes=8 * GIB, power_limit_w=45.0))
+    assert read_stated(tmp_path, own).power_limit_w == 45.0
+    keep_stated(tmp_path, Stated(power_limit_w=TAKEN_BACK))
+    assert read_stated(tmp_path, own) == Stated(8 * GIB, 30.0)
+
+
+def test_all_faults_come_at_once_with_the_nearest_word(tmp_path: Path) -> None:
+    (tmp_path / "device.yaml").write_text("memory_bandwith: 256GB/s\nengine: {}\n")
+    with pytest.raises(ValueError, match=r"unknown key; did you mean memory_bandwidth\?.*; and engine: unknown key"):
+        read_device_file(tmp_path)

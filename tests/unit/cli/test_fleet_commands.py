@@ -15,7 +15,7 @@ import pytest
 from agents.contract.device import EngineFound, Gpu, MemoryKind, StateSource
 from agents.contract.job import MachineState
 from agents.contract.report import Cause
-from agents.device_file import Stated
+from agents.device_file import TAKEN_BACK, Stated
 from orchestrator.cli.fleet import PASSED
 from orchestrator.cli.fleet_grids import devices_grid, runs_grid
 from orchestrator.cli.home import ledger_path
@@ -224,10 +224,13 @@ class TestWithACluster:
         ended = orchestrate("state", "alpha", "--dedicated-vram", "32GiB", "--power-limit", "55W")
         assert (ended.code, ended.out) == (0, "alpha: noted; what was seen on the machine itself counts more\n")
         orchestrate("state", "alpha", "--power-limit", "7.5")
+        orchestrate("state", "alpha", "--power-limit", "none")
         assert cluster.asked == [
             ("state", "alpha", Stated(32 * GIB, 55.0)),
             ("state", "alpha", Stated(None, 7.5)),
+            ("state", "alpha", Stated(None, TAKEN_BACK)),
         ]
+        assert orchestrate("skip", "alpha", "--power-limit", "none").code == 2
 
     def test_a_state_is_skipped(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
         cluster.again = 1

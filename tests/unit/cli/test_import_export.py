@@ -37,8 +37,13 @@ def test_an_imported_run_is_listed_shown_compared_and_exported(orchestrate: Orch
     assert "tg16@d128" in shown.out and note in shown.out
     compared = orchestrate("compare", "b11549", "readme")
     assert compared.code == 0 and "119.03" in compared.out and note in compared.out
+    assert orchestrate("compare", "b11", "read").out == compared.out
+    down = compared.out.splitlines()[2].split()[0]
+    assert orchestrate("compare", "b11", "--cols", down).code == 0  # what is taken from the rows, is
     exported = orchestrate("export", "readme", tmp_path / "r.csv")
     assert exported.out == f"{tmp_path / 'r.csv'}: 10 rows of trials\n"
+    assert (orchestrate("export", "readme", "-").code, Path("-").exists()) == (0, False)
+    assert orchestrate("--version").out.startswith("orchestrate ")
 
 
 def test_a_pipe_and_the_same_again(orchestrate: Orchestrate, monkeypatch: pytest.MonkeyPatch) -> None:

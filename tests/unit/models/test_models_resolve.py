@@ -98,8 +98,12 @@ def test_a_projector_is_no_model_and_a_model_no_projector(models: Path, tmp_path
 
 
 def test_a_file_of_another_quantisation_than_asked_is_said(models: Path, tmp_path: Path) -> None:
-    _, said = resolved(ModelSource(path=str(models / "vl-Q4_0.gguf")), tmp_path, "Q6_K")
-    assert said == ["vl-Q4_0.gguf calls itself Q4_0; Q6_K is asked for"]
+    source = ModelSource(path=str(models / "vl-Q4_0.gguf"))
+    _, said = resolved(source, tmp_path, "UD-Q4_K_XL")
+    assert said == ["vl-Q4_0.gguf calls itself Q4_0; UD-Q4_K_XL is asked for"]
+    with pytest.raises(LoadFailed, match=r"vl-Q4_0\.gguf calls itself Q4_0; Q6_K is asked for") as caught:
+        resolved(source, tmp_path, "Q6_K")
+    assert caught.value.cause is Cause.MODEL_FILE_INVALID
 
 
 def test_importing_the_door_is_light() -> None:

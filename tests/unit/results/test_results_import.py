@@ -348,6 +348,14 @@ def test_a_table_by_a_mapping(store: Store) -> None:
     }
 
 
+def test_a_tool_with_one_column_for_both_rates(store: Store) -> None:
+    mapping = parse_mapping(MAPPING, "m.yaml")
+    table = TABLE.splitlines()[0] + "\n" + TABLE.splitlines()[1].replace("tg128", "pp512") + "\n"
+    import_files(store, [Foreign("t.csv", table.encode())], mapping=mapping, device="box")
+    (row,) = rows(store, "t")
+    assert (row["prompt_tps"], row["decode_tps"], row["status"]) == (17.5, None, "ok")
+
+
 def test_a_mapping_of_constants_adds_to_llama_bench(store: Store) -> None:
     mapping = parse_mapping("constants: {power_limit_w: 80W, device: laptop, model: qwen}", "m.yaml")
     import_files(store, [recorded("readme.json")], mapping=mapping)

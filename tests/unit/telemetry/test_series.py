@@ -20,10 +20,11 @@ def series(values: list[float | None], every_s: float = 1.0) -> Series:
     ("values", "window", "mean"),
     [
         ([10, 20, 30], (0, 2), 25),  # a value holds since the one before
-        ([10, 20, 30], (0.5, 1.5), 25),
+        ([10, 20, 30], (0.5, 1.5), None),  # one reading inside: it tells of what was before too
+        ([10, 20, 30, 40], (0.5, 2.5), 30),
         ([10, 20, 30], (1, 2), 30),
         ([10, 20, None, 40], (1, 3), 40),  # what is not known is as not read
-        ([10, 20], (0.75, 1.25), 20),  # half of it is covered
+        ([10, 20, 30], (0.5, 3.5), 80 / 3),  # half of it is covered
         ([10, 20], (0.9, 2), None),
         ([10], (0, 1), None),
         ([], (0, 1), None),
