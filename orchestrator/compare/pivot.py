@@ -25,7 +25,8 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Pivot:
-    """``cells`` lacks what the tables lack. ``baseline`` holds axis and value; empty: no ratios."""
+    """``cells`` lacks what the tables lack. ``baseline`` holds axis and value; empty: no ratios. ``everywhere`` says
+    what was measured, where neither rows nor columns do."""
 
     metric: axes.Metric
     second: axes.Metric | None
@@ -37,6 +38,7 @@ class Pivot:
     where: tuple[str, ...] = ()
     baseline: tuple[tuple[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    everywhere: tuple[str, ...] = ()
 
 
 def pivot(
@@ -77,6 +79,7 @@ def pivot(
         where=tuple(where),
         baseline=against,
         notes=notes,
+        everywhere=_everywhere(chosen.rows, row_axes, col_axes),
     )
 
 
@@ -203,18 +206,47 @@ def _added_note(added: Sequence[str]) -> tuple[str, ...]:
 
 def _confounded(rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[str, ...]) -> tuple[str, ...]:
     """Axes that go with the columns: the columns differ in them too."""
-    used = {*row_axes, *col_axes}
-    implied = set(axes.WORKLOAD_AXES) if "workload" in used else set()
-    implied |= {"model_source"} if "model" in used else set()
-    implied |= {axes.KV_TYPE} if used & {"kv_type_k", "kv_type_v"} else set()
+    used = _said({*row_axes, *col_axes})
     figures = [row for row in rows if row["status"] not in SILENT]
     groups = list(_grouped(figures, row_axes).values())
     names = [
         axes.short_name(axis)
         for axis in axes.AXES
-        if axis not in used | implied and axis not in axes.FOUND and any(len(values_of(g, axis)) > 1 for g in groups)
+        if axis not in used and axis not in axes.FOUND and any(len(values_of(g, axis)) > 1 for g in groups)
     ]
     return (f"Columns differ in more than their heading says: {', '.join(names)}.",) if names else ()
+
+
+def _said(used: set[str]) -> set[str]:
+    """These axes, and what they say without being it."""
+    said = set(used)
+    said |= set(axes.WORKLOAD_AXES) if "workload" in used else set()
+    said |= {"model_source"} if "model" in used else set()
+    said |= {axes.KV_TYPE} if used & {"kv_type_k", "kv_type_v"} else set()
+    return said
+
+
+WORTH_SAYING = ("device", "engine", "runtime", "model", "quantisation", "workload", "context_tokens", "power_limit_w")
+"""Of what is the same in all cells: without it nobody knows what was measured."""
+
+
+def _everywhere(rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[str, ...]) -> tuple[str, ...]:
+    """What is the same in the whole table; and what rows differ in beside their names."""
+    used = _said({*row_axes, *col_axes})
+    figures = [row for row in rows if row["status"] not in SILENT]
+    values = {axis: values_of(figures, axis) for axis in WORTH_SAYING if axis not in used}
+    same = [
+        f"{axes.short_name(axis)} {axes.label(axis, next(iter(found)))}"
+        for axis, found in values.items()
+        if len(found) == 1 and None not in found
+    ]
+    cols = [values_of(group, axis) for axis in values for group in _grouped(figures, row_axes).values()]
+    columns_differ = any(len(each) > 1 for each in cols)
+    other = [axes.short_name(axis) for axis, found in values.items() if len(found) > 1 and not columns_differ]
+    return (
+        *((f"In all cells: {', '.join(same)}.",) if same else ()),
+        *((f"Rows differ in more than their names say: {', '.join(other)}.",) if other else ()),
+    )
 
 
 def _left_out(chosen: Chosen) -> tuple[str, ...]:

@@ -76,7 +76,9 @@ def _grid_cell(pivot: Pivot, cell: Cell, usual_n: int, remarks: list[str]) -> Gr
     marks = [ONLY_FLAGGED] if cell.only_flagged else [FLAGGED] if cell.flagged else []
     marks += [f"[{remarks.index(note) + 1}]" for note in cell.notes]
     text = " ".join((*parts, *marks))
-    return GridCell(text, best=cell.best, failed=bool(cell.failures) and cell.summary is None)
+    return GridCell(
+        text, best=cell.best and not _is_undecided(cell), failed=bool(cell.failures) and cell.summary is None
+    )
 
 
 def _figure_parts(pivot: Pivot, cell: Cell, usual_n: int) -> Iterable[str]:
@@ -99,6 +101,7 @@ def _failure(words: str, count: int, total: int) -> str:
 
 def _notes(pivot: Pivot, usual_n: int, remarks: list[str]) -> Iterable[str]:
     cells = _in_order(pivot)
+    yield from pivot.everywhere
     yield from pivot.notes
     if not pivot.cells:
         yield "No trials."
@@ -108,6 +111,7 @@ def _notes(pivot: Pivot, usual_n: int, remarks: list[str]) -> Iterable[str]:
         kinds += ["first to third quartile"] if max(spreads, default=0) >= IQR_FROM else []
         says = f" ({' with fewer than 5 trials, '.join(kinds)})" if kinds else ""
         yield f"Each figure: median of n = {usual_n} trials, where nothing else is said; [low..high]: spread{says}."
+    yield from _undecided_note(cells)
     yield from _mark_notes(pivot, cells)
     if any(value is None for keys in (pivot.row_keys, pivot.col_keys) for key in keys for value in key):
         yield "-: not asked for (the engine's own choice, the machine as it stood), or not told."
@@ -117,13 +121,24 @@ def _notes(pivot: Pivot, usual_n: int, remarks: list[str]) -> Iterable[str]:
 
 def _best_note(pivot: Pivot) -> str:
     cells = _in_order(pivot)
-    if not any(cell.best for cell in cells):
+    marked = [cell for cell in cells if cell.best and not _is_undecided(cell)]
+    if not marked:
         return ""
-    close = sum(cell.best and cell.close and cell.summary is not None and cell.summary.n > 1 for cell in cells)
-    doubt = f" In {close} of them another cell's spread overlaps: no verdict." if close else ""
-    alone = all(cell.summary is None or cell.summary.n == 1 for cell in cells)
-    doubt = " One trial a cell: the spread is not known." if alone else doubt
+    alone = sum(cell.summary is not None and cell.summary.n == 1 for cell in marked)
+    where = "" if alone == len(marked) else f" in {alone} of them"
+    doubt = f" One trial a cell{where}: the spread is not known." if alone else ""
     return f"best median ({pivot.metric.better} is better).{doubt}"
+
+
+def _is_undecided(cell: Cell) -> bool:
+    """The best median, and another cell's spread reaches into its own."""
+    return cell.best and cell.close and cell.summary is not None and cell.summary.n > 1
+
+
+def _undecided_note(cells: Iterable[Cell]) -> Iterable[str]:
+    if close := sum(map(_is_undecided, cells)):
+        many = f"{close} best medians" if close > 1 else "the best median"
+        yield f"No verdict, and no mark, for {many}: another cell's spread overlaps."
 
 
 def _mark_notes(pivot: Pivot, cells: Iterable[Cell]) -> Iterable[str]:

@@ -161,8 +161,22 @@ def test_overlapping_spreads_are_no_verdict() -> None:
     rows = [{"decode_tps": value, **VULKAN} for value in (10.0, 14.0)]
     near = [{"decode_tps": value, **CPU} for value in (9.0, 13.0)]
     far = [{"decode_tps": value, **CPU} for value in (1.0, 2.0)]
-    assert "no verdict" in pivot_grid(pivot(trials(*rows, *near), ["model"], ["runtime"], "decode_tps")).best_note
-    assert "no verdict" not in pivot_grid(pivot(trials(*rows, *far), ["model"], ["runtime"], "decode_tps")).best_note
+    undecided, decided = (pivot(trials(*rows, *each), ["model"], ["runtime"], "decode_tps") for each in (near, far))
+    said = "No verdict, and no mark, for the best median: another cell's spread overlaps."
+    for made, marks in ((undecided, 0), (decided, 1)):
+        grid = pivot_grid(made)
+        assert sum(cell.best for row in grid.rows for cell in row) == marks
+        assert (said in grid.notes, bool(grid.best_note)) == (not marks, bool(marks))
+
+
+def test_what_was_measured_is_said_where_no_heading_says_it() -> None:
+    same = pivot(
+        trials({**CPU, "decode_tps": 1.0}, {**VULKAN, "decode_tps": 2.0}), ["model"], ["runtime"], "decode_tps"
+    )
+    assert same.everywhere == ("In all cells: device laptop, engine embedded, workload tg128.",)
+    one, two = ({"decode_tps": 1.0, "model": name, "quantisation": q} for name, q in (("a", "Q4_0"), ("b", "Q8_0")))
+    zipped = pivot(trials(one, two), ["model"], ["runtime"], "decode_tps")
+    assert "Rows differ in more than their names say: quantisation." in zipped.everywhere
 
 
 def test_ratio_to_a_baseline_in_rows_or_columns() -> None:
