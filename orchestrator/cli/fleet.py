@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from agents.contract.job import MachineState
 from agents.contract.report import Cause
 from agents.device_file import TAKEN_BACK, Stated, parse_size, parse_watts
 from agents.places import data_root
 from orchestrator.cli.fleet_grids import devices_grid, runs_grid
-from orchestrator.cli.home import ledger_path, run_among
+from orchestrator.cli.home import ledger_path, nobody_works, run_among
 from orchestrator.cli.joined import joined
 from orchestrator.cli.words import counted
 from orchestrator.dispatch.coordination import Coordination
@@ -71,7 +69,10 @@ def show_status(address: str | None, *, as_json: bool) -> None:
 def _status_without_cluster() -> StatusPage:
     with _own_ledger() as ledger:
         views = tuple(RunView(row, (), ()) for row in (ledger.campaigns() if ledger else ()))
-        return StatusPage(views, ("no cluster runs on this machine: nothing goes on by itself",), (), 0)
+    with nobody_works() as free:
+        words = "no cluster runs on this machine: nothing goes on by itself"
+        at_work = "a submit with a cluster of its own is at work on this machine: it shows there what it does"
+        return StatusPage(views, (words if free else at_work,), (), 0)
 
 
 @contextlib.contextmanager
@@ -123,28 +124,13 @@ def set_run(name: str, doing: str, *, address: str | None) -> None:
             run = row.id
             if not row.left:
                 raise OrchestrateError(f"run {run}: all its jobs are done") from None
-            with _nobody_works() as free:
+            with nobody_works() as free:
                 if not free:
                     words = "a submit with a cluster of its own is at work; Ctrl-C there stops its run"
                     raise OrchestrateError(words) from None
                 if ledger is not None:
                     ledger.set_campaign(run, what)
     print(f"run {run}: {doing}; go on with: orchestrate resume {run}")
-
-
-@contextlib.contextmanager
-def _nobody_works() -> Iterator[bool]:
-    """Whether no coordinator works on this ledger; while this is entered, none begins."""
-    lock = FileLock(data_root() / "coordinator.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def _row_named(name: str, ledger: Ledger | None) -> CampaignRow:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agents.places import data_root
@@ -11,6 +13,26 @@ from orchestrator.errors import UsageError
 
 def ledger_path(root: Path | None = None) -> Path:
     return (root or data_root()) / "ledger.sqlite"
+
+
+@contextmanager
+def nobody_works() -> Iterator[bool]:
+    """Whether no coordinator works on this ledger; while this is entered, none begins."""
+    from filelock import FileLock, Timeout
+
+    if not data_root().exists():
+        yield True
+        return
+    lock = FileLock(data_root() / "coordinator.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def runs_of_ledger() -> list[str]:

@@ -188,7 +188,7 @@ def _before(phase: Phase) -> str:
 def _refused(listed: Sequence[CellLine]) -> Iterator[str]:
     reasons = Counter(line.refused for line in listed if line.refused)
     if reasons:
-        yield f"  would be refused ({sum(reasons.values())} of {counted(len(listed), 'cell')}):"
+        yield f"  would be refused, as it was last seen ({sum(reasons.values())} of {counted(len(listed), 'cell')}):"
         yield from (f"    {counted(count, 'cell')}: {reason}" for reason, count in reasons.most_common(SHOWN_REASONS))
         if len(reasons) > SHOWN_REASONS:
             yield f"    ... and {counted(len(reasons) - SHOWN_REASONS, 'more reason')}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.contract.report import Cause, cause_words
 from agents.places import data_root
-from orchestrator.cli.home import ledger_path, run_among, runs_of_ledger
+from orchestrator.cli.home import ledger_path, nobody_works, run_among, runs_of_ledger
 from orchestrator.cli.view import Summary
 from orchestrator.cli.words import counted, first_line
 from orchestrator.compare.axes import axis_named, label
@@ -146,7 +146,9 @@ def show_run(name: str, *, as_json: bool) -> None:
         left, jobs = jobs_left(ledger, run)
     print(f"run {run}: {root / 'runs' / run}")
     if left:
-        print(f"not complete: {left} of {counted(jobs, 'job')} left; go on with: orchestrate resume {run}")
+        with nobody_works() as free:
+            then = f"go on with: orchestrate resume {run}" if free else "a submit on this machine is at work"
+        print(f"not complete: {left} of {counted(jobs, 'job')} left; {then}")
     print_grid(run_grid(table, axes_to_come(run)), sys.stdout)
     rows = table.to_pylist()
     if drifts := drifts_of(rows):

@@ -139,7 +139,7 @@ def test_what_a_device_can_never_be_is_refused_and_needs_no_reboot(orchestrate: 
     assert out[9:] == [
         "  dedicated VRAM 32GiB:",
         *cells("vram 32GiB", 1, "  refused"),
-        "  would be refused (5 of 10 cells):",
+        "  would be refused, as it was last seen (5 of 10 cells):",
         "    5 cells: dedicated VRAM of alpha cannot be chosen: it has a card with memory of its own;"
         " asked for: 32768 MiB",
     ]
