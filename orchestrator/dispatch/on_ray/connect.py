@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from orchestrator.cluster.environment import recorded_address, token_file
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 
 ANSWER_S = 5.0
+REMOVE_S = 2.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024  # reports are small; Ray's least is 75 MiB
 NAMESPACE = "orchestrate"
 
@@ -50,8 +53,19 @@ class Connection:
             raise
 
     def close(self) -> None:
-        ray.shutdown()
-        self._temp.cleanup()
+        try:
+            ray.shutdown()
+        finally:  # a second Ctrl-C comes here
+            self._temp.cleanup()
+            _remove(Path(self._temp.name))
+
+
+def _remove(folder: Path) -> None:
+    """What Ray's processes still wrote into it while it was removed, too; they end within a moment."""
+    until = time.monotonic() + REMOVE_S
+    while folder.exists() and time.monotonic() < until:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
 
 
 NO_CLUSTER = (
