@@ -1,6 +1,6 @@
 """What crosses the PCIe link of an NVIDIA GPU, by NVML; a source of its own, for one way of reading takes long.
 
-Two counters of bytes, 32 bits wide: they wrap every 0.08 s on the fullest link (generation 5, 16 lanes). Where the
+Two counters of bytes, 32 bits wide: they wrap every 0.07 s on the fullest link (generation 5, 16 lanes). Where the
 link can carry less than that between two readings, their growth is exact. Else, and where a driver has no such
 counters, NVML is asked to watch the link for 20 ms in each direction: a sample, in which the process sleeps.
 
