@@ -9,7 +9,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed, Unsupported
 from agents.models.files import ModelFiles
 from agents.models.memory_need import kv_bytes
-from agents.models.sizes import in_words
+from agents.units import in_words
 
 KV_TYPES = {
     name: f"GGML_TYPE_{name.upper()}"

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.progress import Progress, Say
-from agents.models.sizes import in_words
+from agents.units import in_words
 
 MARGIN_BYTES = 64 << 20
 """Left free on the disk: logs and results are written beside the models."""

@@ -14,7 +14,7 @@ from agents.errors import LoadFailed
 from agents.models.gguf_header import GgufHeader, NotGguf, TensorEntry, read_header
 from agents.models.gguf_types import FILE_TYPES, TENSOR_TYPES
 from agents.models.memory_need import KvShape, kv_shape
-from agents.models.sizes import in_words
+from agents.units import in_words
 
 SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 """How llama.cpp names the parts of a split model; it loads them all from the first one's name."""

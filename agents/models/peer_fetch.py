@@ -20,7 +20,7 @@ from agents.models.peers import Peer, Peers
 from agents.models.progress import Progress, Say
 from agents.models.ranged import Sender, Stopped, partial_of, receive, verified
 from agents.models.share_protocol import Answer, SharedFile, State, at_address, by_contents
-from agents.models.sizes import in_words
+from agents.units import in_words
 
 _SILENT = 3  # answers in a row that do not come, until a device that was waited for is taken for gone
 _FAILURES = 3  # without a byte, until a device is asked no more for this file

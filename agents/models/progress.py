@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from agents.models.sizes import in_words
+from agents.units import in_words
 
 Say = Callable[[str], None]
 

@@ -16,7 +16,6 @@ from agents.models.disk import alone, keep_digest, need_room, os_errors_named, s
 from agents.models.files import MissingFile, ModelFiles
 from agents.models.gguf_check import GgufFacts, check_gguf
 from agents.models.progress import Say
-from agents.models.sizes import in_words
 from agents.models.tiny_architectures import (
     Experts,
     LatentAttention,
@@ -29,6 +28,7 @@ from agents.models.tiny_architectures import (
     qwen3vl_projector,
 )
 from agents.models.tiny_plan import ModelPlan
+from agents.units import in_words
 
 GENERATOR = 1
 """Goes up with every change of a byte in a file made here: it is part of the files' names, so that none is mixed up."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agents.models.disk import MARGIN_BYTES
 from agents.models.needs import ModelNeed
-from agents.models.sizes import in_words
+from agents.units import in_words
 
 MOST_DEVICES = 8
 """With more devices that lack something there is one line for all of them, beside the warnings."""

@@ -13,8 +13,8 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.progress import Progress
 from agents.models.resolve import ModelFiles, resolve
-from agents.models.sizes import in_words
 from agents.models.tiny import make_tiny
+from agents.units import in_words
 
 
 def settings(source: ModelSource, quantisation: str | None = None) -> LoadSettings:
