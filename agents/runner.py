@@ -22,6 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from agents.agent.spool import Spool
 from agents.contract.job import Job
 from agents.contract.report import Cause, Failed, Report
 from agents.contract.wire_json import from_json, to_json
@@ -30,7 +31,6 @@ from agents.errors import AgentError
 from agents.host import Host
 from agents.models.peers import Peers
 from agents.power.base import NotRestored
-from agents.spool import Spool
 
 BUSY_WAIT_S = 5.0  # an earlier job process may be on its way out
 

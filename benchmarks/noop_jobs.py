@@ -23,8 +23,8 @@ import orchestrator.dispatch.on_ray  # noqa: F401  before ray: it reads its envi
 
 import ray  # isort: skip
 
-from agents.agent import Agent
-from agents.calls import Hello, Status
+from agents.agent.agent import Agent
+from agents.agent.calls import Hello, Status
 from agents.contract.device import Device, MemoryKind
 from agents.contract.job import Job
 from agents.contract.measure import Arrival, EngineTimings, StopReason, Trial

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from agents.agent import Agent
+from agents.agent.agent import Agent
 from agents.contract.job import Job, LoadSettings, ModelSource, Synthetic, Timeouts
 from agents.contract.rates import decode_tps
 from agents.contract.report import Measured

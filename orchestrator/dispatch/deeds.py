@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from agents.calls import Grant
+from agents.agent.calls import Grant
 from agents.contract.job import MachineState
 from agents.contract.report import Report
 from orchestrator.dispatch.board import Board

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agents.calls import Grant, Status
+from agents.agent.calls import Grant, Status
 from agents.contract.device import Device
 from agents.contract.job import Job
 from agents.contract.report import Attempt

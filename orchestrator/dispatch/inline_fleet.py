@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from agents.agent import Agent
-from agents.calls import Grant
+from agents.agent.agent import Agent
+from agents.agent.calls import Grant
 from agents.contract.job import Job
 from agents.contract.report import Attempt
 from orchestrator.dispatch.fleet import Heard, Joined, News

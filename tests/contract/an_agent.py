@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from agents.agent import Agent
-from agents.calls import Status
+from agents.agent.agent import Agent
+from agents.agent.calls import Status
 from agents.contract.job import Job, LoadSettings, ModelSource, Synthetic, Timeouts, Workload
 from agents.contract.report import Attempt, Report
 from tests.contract.waiting import until

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agents.agent import Agent
+from agents.agent.agent import Agent
 from tests.contract.waiting import until
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from agents.agent import Agent, JobProcessFailed
+from agents.agent.agent import Agent, JobProcessFailed
+from agents.agent.spool import Spool
 from agents.contract.device import StateSource
 from agents.contract.job import MachineState
 from agents.contract.report import Cause, Failed, Measured, Refused, Report
 from agents.device_file import Stated
 from agents.inventory import boot_id
-from agents.spool import Spool
 from tests.contract.an_agent import (
     a_job,
     engine_of,

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from agents.agent import Agent
-from agents.calls import Grant
+from agents.agent.agent import Agent
+from agents.agent.calls import Grant
+from agents.agent.lease import Fenced
+from agents.agent.spool import Spool
 from agents.contract.report import RETRIED, Cause, Failed, Measured, Refused, Report
-from agents.lease import Fenced
-from agents.spool import Spool
 from tests.contract.an_agent import (
     Clock,
     a_job,

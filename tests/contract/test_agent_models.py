@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.agent import Agent
-from agents.calls import Grant
+from agents.agent.agent import Agent
+from agents.agent.calls import Grant
 from agents.contract.job import LoadSettings, ModelSource
 from agents.contract.report import Failed
 from agents.models.peers import Peer, Peers

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.agent import Agent, JobProcessFailed
-from agents.calls import Grant
+from agents.agent.agent import Agent, JobProcessFailed
+from agents.agent.calls import Grant
 from agents.contract.device import StateSource
 from agents.contract.job import MachineState
 from agents.contract.report import Cause, Failed, Measured, Refused

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agents.agent import Agent, JobProcessFailed
+from agents.agent.agent import Agent, JobProcessFailed
 from agents.contract.report import Cause, Failed, Measured, Refused, Report
 from agents.contract.wire_json import from_json, to_json
 from tests.contract.an_agent import a_job, engine_of, long_job, report_of, runner, shadow, until_streaming
@@ -102,7 +102,7 @@ def test_an_engine_that_is_killed_is_reported_and_the_next_job_works(agent: Agen
 AGENT = """
 import sys
 from pathlib import Path
-from agents.agent import Agent
+from agents.agent.agent import Agent
 from agents.contract.job import Job
 from agents.contract.wire_json import from_json
 agent = Agent(Path(sys.argv[1]))

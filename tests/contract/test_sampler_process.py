@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from agents.agent import Agent
+from agents.agent.agent import Agent
 from agents.contract.report import Measured
 from agents.telemetry.sampling import SamplerProcess
 from tests.contract.an_agent import a_job, long_job, run, runner, until_streaming

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agents.calls import Grant, Status
+from agents.agent.calls import Grant, Status
 from agents.contract.device import Device, same_split
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report

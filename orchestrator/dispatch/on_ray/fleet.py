@@ -15,8 +15,8 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from agents.agent import Agent
-from agents.calls import Grant, Hello, Status
+from agents.agent.agent import Agent
+from agents.agent.calls import Grant, Hello, Status
 from agents.contract.job import Job
 from agents.contract.report import Attempt
 from orchestrator.dispatch.fleet import DeviceGone, Heard, Joined, News, NodeTrouble, Silent

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from agents.calls import Status
+from agents.agent.calls import Status
 from agents.contract.device import Device
 
 

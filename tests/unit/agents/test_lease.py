@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.lease import Fenced, Lease
+from agents.agent.lease import Fenced, Lease
 
 
 class Clock:

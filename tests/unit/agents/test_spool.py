@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from agents.agent.spool import Spool
 from agents.contract.report import Cause, Failed, Report
-from agents.spool import Spool
 
 
 def report(job_id: str = "j1", attempt: int = 1, campaign: str = "c1", log: str = "") -> Report:

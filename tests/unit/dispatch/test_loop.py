@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agents.calls import Grant
+from agents.agent.calls import Grant
 from agents.contract.device import MemoryKind, StateSource
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report

@@ -12,7 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agents.calls import Grant, Hello, Status
+from agents.agent.calls import Grant, Hello, Status
+from agents.agent.job_process import CLOSE_S, JobProcess
+from agents.agent.lease import Lease
+from agents.agent.spool import Spool
 from agents.contract.device import Device
 from agents.contract.job import Job, LoadSettings
 from agents.contract.report import Attempt, Cause, Failed, Report
@@ -20,13 +23,10 @@ from agents.contract.wire_json import from_json, to_json
 from agents.device_file import Allow, Stated, keep_stated, read_device_file
 from agents.errors import Unsupported
 from agents.inventory import boot_id
-from agents.job_process import CLOSE_S, JobProcess
-from agents.lease import Lease
 from agents.memory.carveout import choose, put_back
 from agents.models.needs import ModelNeed, free_bytes, needs
 from agents.models.share import ModelServer
 from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
-from agents.spool import Spool
 
 REBOOT_S = 60.0
 IDLE_S = 30.0

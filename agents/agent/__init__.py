@@ -1,0 +1,1 @@
+"""The actor: one for each device. It holds the lease, the spool and the job process."""
