@@ -15,15 +15,15 @@ from agents.contract.job import Job, LoadSettings, Workflow, Workload
 from agents.contract.measure import Flag, Trial
 from agents.contract.rates import decode_tps
 from agents.contract.report import RETRIED, Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
+from agents.device.bandwidth import above_bound
+from agents.device.doctor import found_of, look_for
+from agents.device.inventory import inventory
 from agents.device_file import read_device_file
-from agents.doctor import found_of, look_for
 from agents.engines import engines_of
 from agents.engines.base import Engine, LoadPlace, Restores, Session, Support, refuse_settings, refuse_workload
 from agents.engines.http_stream import Progress
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
-from agents.inventory import inventory
 from agents.measure import measure
-from agents.memory.bandwidth import above_bound
 from agents.models.peers import Peers
 from agents.power.base import NotRestored
 from agents.power.found import PowerFound, find_power

@@ -20,10 +20,10 @@ from agents.contract.device import Device
 from agents.contract.job import Job, LoadSettings
 from agents.contract.report import Attempt, Cause, Failed, Report
 from agents.contract.wire_json import from_json, to_json
+from agents.device.carveout import choose, put_back
+from agents.device.inventory import boot_id
 from agents.device_file import Allow, Stated, keep_stated, read_device_file
 from agents.errors import Unsupported
-from agents.inventory import boot_id
-from agents.memory.carveout import choose, put_back
 from agents.models.needs import ModelNeed, free_bytes, needs
 from agents.models.share import ModelServer
 from agents.places import MODELS_PORT_VARIABLE, data_root, device_root

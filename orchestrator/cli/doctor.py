@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from agents.doctor import ControlSeen, EngineSeen, Examined, examine
+from agents.device.doctor import ControlSeen, EngineSeen, Examined, examine
 from agents.places import data_root, device_root
 from orchestrator.errors import UsageError
 from orchestrator.report.grid import Grid, GridCell

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.inventory import boot_id
+from agents.device.inventory import boot_id
 from agents.places import data_root
 from orchestrator.dispatch.coordination import Coordination
 

@@ -44,7 +44,7 @@ def _known() -> tuple[list[Device], Seconds]:
             ledger.close()
         if devices:
             return devices, earlier
-    from agents.inventory import inventory
+    from agents.device.inventory import inventory
     from agents.places import data_root, device_root
 
     return [inventory(device_root(data_root()), ())], {}

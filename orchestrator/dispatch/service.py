@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from agents.contract.job import MachineState
+from agents.device.inventory import boot_id
 from agents.device_file import Stated
-from agents.inventory import boot_id
 from orchestrator.dispatch.admit import Submission, Submitted, admitted
 from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.fleet import Fleet

@@ -13,8 +13,8 @@ from agents.agent.spool import Spool
 from agents.contract.device import StateSource
 from agents.contract.job import MachineState
 from agents.contract.report import Cause, Failed, Measured, Refused, Report
+from agents.device.inventory import boot_id
 from agents.device_file import Stated
-from agents.inventory import boot_id
 from tests.contract.an_agent import (
     a_job,
     engine_of,

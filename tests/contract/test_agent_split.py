@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agents.agent.agent import Agent, JobProcessFailed
-from agents.memory.carveout import choose
+from agents.device.carveout import choose
 from tests.contract.an_agent import long_job, runner, runners, until_streaming
 from tests.contract.waiting import ended
 from tests.fakes.sys_tree import AMD_APU, AMD_CARD, firmware, machine

@@ -29,12 +29,12 @@ from agents.contract.job import (
 )
 from agents.contract.measure import Flag, StopReason
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused, Report
+from agents.device.inventory import inventory
 from agents.engines.base import LoadPlace
 from agents.engines.embedded import Embedded, EmbeddedSession
 from agents.engines.http_stream import Progress
 from agents.errors import LoadFailed, Unsupported
 from agents.host import Host
-from agents.inventory import inventory
 from agents.models.gguf_check import check_gguf
 from agents.models.memory_need import kv_bytes
 from agents.models.tiny import make_tiny

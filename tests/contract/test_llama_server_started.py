@@ -17,6 +17,7 @@ import pytest
 from agents.clock import SystemClock
 from agents.contract.job import Job, LoadSettings, ModelSource, Runtime, Synthetic, Timeouts
 from agents.contract.report import Cause, Failed, Measured, Outcome
+from agents.device.inventory import inventory
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace
 from agents.engines.child import tied
@@ -24,7 +25,6 @@ from agents.engines.http_stream import Progress
 from agents.engines.llama_server import LlamaServer
 from agents.errors import LoadFailed, Unsupported
 from agents.host import Host
-from agents.inventory import inventory
 from tests.contract.waiting import until
 from tests.fakes.llama_server_program import program as fake_program
 from tests.slow.build_llama import built

@@ -21,7 +21,7 @@ from tests.fleet.machines import AIMAX_64, GIB, MIB, NO_GPU, OLD_FIRMWARE
 
 INVENTORY = """
 import dataclasses, json, os, pathlib, time
-from agents.inventory import inventory
+from agents.device.inventory import inventory
 device = inventory(pathlib.Path(os.environ["ORCHESTRATE_HOME"]), ())
 print(json.dumps(dataclasses.asdict(device) | {"monotonic": time.monotonic()}))
 """

@@ -19,13 +19,13 @@ from agents.clock import SystemClock
 from agents.contract.job import Chat, Image, Job, LoadSettings, ModelSource, Stop, Synthetic, Timeouts, Workload
 from agents.contract.measure import StopReason
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
+from agents.device.inventory import inventory
 from agents.device_file import EngineEntry
 from agents.engines.base import Engine, LoadPlace
 from agents.engines.llama_running import LlamaRunning
 from agents.engines.llama_server import LlamaServer
 from agents.errors import LoadFailed
 from agents.host import Host
-from agents.inventory import inventory
 from agents.models.tiny import make_tiny
 from tests.contract.test_tiny_models_run import png_of
 from tests.contract.waiting import until

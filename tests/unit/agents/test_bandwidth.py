@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.memory.bandwidth import above_bound, peak_bandwidth
+from agents.device.bandwidth import above_bound, peak_bandwidth
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agents.device.carveout import Option, choose, option_for, options_of, parse_options
 from agents.errors import Unsupported
-from agents.memory.carveout import Option, choose, option_for, options_of, parse_options
 from tests.fakes.sys_tree import AMD_APU, AMD_CARD, CARVEOUT_OPTIONS, firmware, machine
 
 MIB = 2**20

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.firmware import bios_of, gpu_firmware, modules_of, npus_of, product_of
+from agents.device.firmware import bios_of, gpu_firmware, modules_of, npus_of, product_of
 from tests.fakes.sys_tree import write
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agents.contract.device import Device, EngineFound, Gpu, MemoryKind, StateSource
+from agents.device.inventory import boot_id, cpu_name, device_id_of, drm_gpus, fingerprint_of, inventory, memory_kind
 from agents.device_file import Stated, keep_stated
-from agents.inventory import boot_id, cpu_name, device_id_of, drm_gpus, fingerprint_of, inventory, memory_kind
 from agents.power.base import Kind, ProfileKind
 from tests.fakes.power_method import FakePower, FakeProfiles, kind_of
 from tests.fakes.sys_tree import (

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from agents.contract.device import Gpu
-from agents.inventory import with_nvidia
+from agents.device.inventory import with_nvidia
 from agents.nvidia import nvidia_cards
 from tests.fakes.nvml_library import LIBRARY_NOT_FOUND, NOT_SUPPORTED, NvmlError, NvmlLibrary
 

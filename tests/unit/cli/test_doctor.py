@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from agents.contract.device import EngineFound
+from agents.device.doctor import EngineSeen, controls_of
 from agents.device_file import Allow, DeviceFile
-from agents.doctor import EngineSeen, controls_of
 from agents.engines import engines_of
 from agents.power import METHODS, PROFILES
 from agents.telemetry.base import Missing

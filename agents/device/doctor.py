@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.contract.device import Device, EngineFound
+from agents.device.inventory import inventory
 from agents.device_file import DEVICE_FILE, Allow, read_device_file
 from agents.engines import engines_of
 from agents.engines.base import Engine
 from agents.errors import AgentError
-from agents.inventory import inventory
 from agents.power import METHODS, PROFILES
 from agents.telemetry.base import Missing
 from agents.telemetry.doctor import Readable, readable

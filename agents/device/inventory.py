@@ -15,10 +15,10 @@ import psutil
 from filelock import FileLock
 
 from agents.contract.device import Device, EngineFound, Gpu, MemoryKind, StateSource
+from agents.device.bandwidth import peak_bandwidth
+from agents.device.carveout import options_of
+from agents.device.firmware import Modules, bios_of, gpu_firmware, modules_of, npus_of, product_of
 from agents.device_file import Stated, read_device_file, read_stated
-from agents.firmware import Modules, bios_of, gpu_firmware, modules_of, npus_of, product_of
-from agents.memory.bandwidth import peak_bandwidth
-from agents.memory.carveout import options_of
 from agents.nvidia import Card, nvidia_cards
 from agents.power.found import PowerFound, find_power
 

@@ -1,0 +1,1 @@
+"""What this machine is: inventory, firmware, memory split, and what `doctor` says of it."""
