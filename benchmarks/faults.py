@@ -77,7 +77,7 @@ def submit_dies(_: Fleet, run: Run) -> None:
 
 FAULTS = (
     Fault("agent killed", lambda fleet, _: fleet.lan.hosts["one"].process("ray::DeviceAgent").kill()),
-    Fault("job process killed", lambda fleet, _: fleet.lan.hosts["one"].process("agents.runner").kill()),
+    Fault("job process killed", lambda fleet, _: fleet.lan.hosts["one"].process("agents.job.runner").kill()),
     Fault("raylet killed", lambda fleet, _: fleet.lan.hosts["one"].process("raylet/raylet").kill()),
     Fault("link down for 20 s", cut(20.0)),
     Fault("link down for 120 s", cut(120.0)),

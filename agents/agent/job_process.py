@@ -15,7 +15,7 @@ CLOSE_S = 5.0
 
 
 class JobProcess:
-    """``python -m agents.runner``. It ends when its stdin does, and takes the engine with it."""
+    """``python -m agents.job.runner``. It ends when its stdin does, and takes the engine with it."""
 
     def __init__(self, folder: Path) -> None:
         """``folder``: where the device keeps its things; made if need be. Raises OSError."""
@@ -24,7 +24,7 @@ class JobProcess:
         with self.log.open("ab") as stderr:
             self._said_before = stderr.tell()
             self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "agents.runner", str(folder)],
+                [sys.executable, "-P", "-m", "agents.job.runner", str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -55,7 +55,7 @@ class Clock:
 
 
 def runners() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "agents.runner" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "agents.job.runner" in child.cmdline()]
 
 
 def runner() -> psutil.Process:

@@ -238,7 +238,7 @@ def test_modules_in_the_directory_of_the_user_are_not_taken_for_ours(
 def test_what_others_print_between_the_lines_does_not_stop_the_agent(
     agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prints = "import sys\nif 'agents.runner' in sys.orig_argv: print('words\\n7\\n[]\\nnull\\n{}', flush=True)"
+    prints = "import sys\nif 'agents.job.runner' in sys.orig_argv: print('words\\n7\\n[]\\nnull\\n{}', flush=True)"
     shadow(tmp_path, monkeypatch, "sitecustomize", prints)
     assert agent.device().device_id
     agent.start(a_job())

@@ -23,7 +23,7 @@ from agents.engines.comfyui import ComfyUI
 from agents.engines.comfyui_session import ComfySession
 from agents.engines.http_session import HttpSession
 from agents.errors import AgentError, EngineLost, LoadFailed, RequestFailed, Unsupported
-from agents.measure import WARMUP_NONCE, measure
+from agents.job.measure import WARMUP_NONCE, measure
 from tests.fakes.comfy_server import ComfyServer, Deed, Raw, Script, recorded, run
 from tests.fakes.recorded_server import RecordedServer, json_answer, text_answer
 

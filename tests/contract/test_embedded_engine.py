@@ -34,7 +34,7 @@ from agents.engines.base import LoadPlace
 from agents.engines.embedded import Embedded, EmbeddedSession
 from agents.engines.http_stream import Progress
 from agents.errors import LoadFailed, Unsupported
-from agents.host import Host
+from agents.job.host import Host
 from agents.models.gguf_check import check_gguf
 from agents.models.memory_need import kv_bytes
 from agents.models.tiny import make_tiny

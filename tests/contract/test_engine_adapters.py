@@ -18,7 +18,7 @@ from agents.contract.measure import StopReason, Trial
 from agents.contract.report import Cause
 from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Session, Support, refuse_settings
 from agents.errors import AgentError, EngineLost, LoadFailed, RequestFailed, Unsupported
-from agents.measure import measure
+from agents.job.measure import measure
 from tests.contract.adapters.lemonade import LEMONADE
 from tests.contract.adapters.llama_server import ROUTER, RUNNING
 from tests.contract.adapters.lmstudio import LMSTUDIO

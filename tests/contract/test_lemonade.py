@@ -22,7 +22,7 @@ from agents.engines.base import LoadPlace, Session
 from agents.engines.lemonade import Lemonade
 from agents.engines.lemonade_api import Running, llamacpp_args, other_than_asked
 from agents.errors import LoadFailed, Unsupported
-from agents.measure import measure
+from agents.job.measure import measure
 from tests.contract.adapters.lemonade import (
     CHAT,
     ERRORS,

@@ -24,7 +24,7 @@ from agents.engines.child import tied
 from agents.engines.http_stream import Progress
 from agents.engines.llama_server import LlamaServer
 from agents.errors import LoadFailed, Unsupported
-from agents.host import Host
+from agents.job.host import Host
 from tests.contract.waiting import until
 from tests.fakes.llama_server_program import program as fake_program
 from tests.slow.build_llama import built

@@ -31,7 +31,7 @@ from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Session, Support
 from agents.engines.openai_server import OpenAIServer
 from agents.errors import EngineLost, RequestFailed, Unsupported
-from agents.measure import measure
+from agents.job.measure import measure
 from agents.models.tiny import make_tiny
 from tests.contract.test_tiny_models_run import served
 from tests.contract.waiting import until

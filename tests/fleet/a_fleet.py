@@ -184,7 +184,7 @@ class Fleet:
                     line = " ".join(process.cmdline())
                 except psutil.Error:
                     continue
-                if "agents.runner" in line or "embedded_child" in line:
+                if "agents.job.runner" in line or "embedded_child" in line:
                     lines.append(f"{host.name}: {line}")
         return lines
 

@@ -96,7 +96,7 @@ def kill_at_its_job(run: Run, device: str, host: Host) -> None:
     for _ in range(5):
         run.until_running(device)
         sent = run.sent(device) + 1
-        host.process("agents.runner").kill()
+        host.process("agents.job.runner").kill()
         run.until_sent(device, sent)
         if has_lost_an_engine(run, device):
             return

@@ -155,7 +155,7 @@ def test_pause_cancel_and_resume(cluster: Place) -> None:
 
 def test_the_job_process_dies_and_its_job_is_tried_again(cluster: Place) -> None:
     first = submitted(cluster)
-    cluster.process("agents.runner").kill()
+    cluster.process("agents.job.runner").kill()
     assert first.code == 0, first.errors
     assert first.events("end")[0]["complete"] is True
     again = [event for event in first.events("job_ended") if not event["final"]]

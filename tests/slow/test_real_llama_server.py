@@ -25,7 +25,7 @@ from agents.engines.base import Engine, LoadPlace
 from agents.engines.llama_running import LlamaRunning
 from agents.engines.llama_server import LlamaServer
 from agents.errors import LoadFailed
-from agents.host import Host
+from agents.job.host import Host
 from agents.models.tiny import make_tiny
 from tests.contract.test_tiny_models_run import png_of
 from tests.contract.waiting import until

@@ -12,7 +12,7 @@ from agents.contract.device import MemoryKind
 from agents.contract.job import Conditions, Job, LoadSettings
 from agents.contract.measure import Trial
 from agents.contract.report import Measured
-from agents.host import Host
+from agents.job.host import Host
 from agents.telemetry.validity import Machine
 from agents.telemetry.watch import Watch
 from tests.unit.agents.test_contract import a_device

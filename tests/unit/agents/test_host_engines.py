@@ -14,7 +14,7 @@ from agents.contract.job import Chat, Job, LoadSettings, Stop, Timeouts, Workflo
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
 from agents.engines.base import LoadPlace, Support
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
-from agents.host import Host
+from agents.job.host import Host
 from tests.fakes.telemetry import ScriptedClock
 from tests.unit.agents.test_contract import a_device
 from tests.unit.agents.test_host_state import ScriptedEngine

@@ -15,7 +15,7 @@ from agents.contract.job import Job, LoadSettings, MachineState
 from agents.contract.report import Cause, Failed, MachineSeen, Measured, Outcome, Refused, Report
 from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Support
 from agents.errors import LoadFailed, Unsupported
-from agents.host import Host
+from agents.job.host import Host
 from agents.models.peers import Peers
 from agents.power.base import LimitNotHeld
 from agents.power.found import PowerFound
@@ -222,7 +222,7 @@ def test_the_peers_of_a_job_reach_the_load(tmp_path: Path, engine: ScriptedEngin
 def this_machine(power: FakePower, monkeypatch: pytest.MonkeyPatch) -> FakePower:
     """A version of Orchestrate that has a method to hold power limits, no engine, and no telemetry."""
     monkeypatch.setenv("ORCHESTRATE_TELEMETRY", "off")
-    monkeypatch.setattr("agents.host.engines_of", lambda _: ())
+    monkeypatch.setattr("agents.job.host.engines_of", lambda _: ())
     monkeypatch.setattr("agents.power.found.METHODS", (kind_of(power),))
     monkeypatch.setattr("agents.power.found.PROFILES", ())
     return power

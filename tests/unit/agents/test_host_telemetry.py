@@ -11,7 +11,7 @@ from agents.contract.device import MemoryKind
 from agents.contract.job import Conditions, Job, LoadSettings
 from agents.contract.measure import Flag
 from agents.contract.report import Measured, Report
-from agents.host import Host
+from agents.job.host import Host
 from agents.telemetry.base import UNITS, Quantity
 from agents.telemetry.sampling import Batch
 from agents.telemetry.watch import Watch

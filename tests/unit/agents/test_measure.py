@@ -16,7 +16,7 @@ from agents.engines.http_stream import Ended, Exchange, Limits, Progress
 from agents.engines.llama_requests import llama_request
 from agents.engines.wire import llama_completion_chunks
 from agents.errors import AgentError, EngineLost, RequestFailed
-from agents.measure import bunched_rate_error, limits_of, measure, untold_rate_error
+from agents.job.measure import bunched_rate_error, limits_of, measure, untold_rate_error
 from tests.fakes.scripted_server import LAST_CHUNK, chunked, head, response
 
 MS = 1_000_000

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from agents.contract.measure import Flag
-from agents.sanity import broken_share, compressed_share, distinct_share, output_flags
+from agents.job.sanity import broken_share, compressed_share, distinct_share, output_flags
 
 PROSE = (
     "The laptop has one memory, of which the firmware gives a part to the graphics processor. A larger part lets more "

@@ -19,7 +19,7 @@ from agents.engines.causes import cause_of_request
 from agents.engines.http_stream import Ended, Exchange, Limits, Progress
 from agents.engines.wire import Chunk, Event, Final, Response, bunched_share, read_response, stream_events
 from agents.errors import EngineLost, RequestFailed, Unsupported
-from agents.sanity import output_flags
+from agents.job.sanity import output_flags
 
 CONNECT_S = 10.0
 TTFT_FLOOR_S = 0.005  # a first token is not blamed for less: the engine's time leaves out HTTP and tokenising

@@ -23,7 +23,7 @@ from agents.engines import engines_of
 from agents.engines.base import Engine, LoadPlace, Restores, Session, Support, refuse_settings, refuse_workload
 from agents.engines.http_stream import Progress
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
-from agents.measure import measure
+from agents.job.measure import measure
 from agents.models.peers import Peers
 from agents.power.base import NotRestored
 from agents.power.found import PowerFound, find_power

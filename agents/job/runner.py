@@ -1,4 +1,4 @@
-"""The job process: ``python -m agents.runner FOLDER``. Runs jobs one after the other, away from Ray's threads.
+"""The job process: ``python -m agents.job.runner FOLDER``. Runs jobs one after the other, away from Ray's threads.
 
 JSON lines on stdin: ``{"run": Job, "peers": Peers or null}``, ``{"live": true}`` (asks for a live view),
 ``{"cancel": true}``. JSON lines on stdout: ``{"device": Device}`` or ``{"error": ...}`` once, then ``{"phase": ...}``,
@@ -28,7 +28,7 @@ from agents.contract.report import Cause, Failed, Report
 from agents.contract.wire_json import from_json, to_json
 from agents.engines.http_stream import Progress
 from agents.errors import AgentError
-from agents.host import Host
+from agents.job.host import Host
 from agents.models.peers import Peers
 from agents.power.base import NotRestored
 

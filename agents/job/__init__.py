@@ -1,0 +1,1 @@
+"""The job process: loads, measures, and reports one job after another."""
