@@ -87,7 +87,7 @@ def take_with_socket(url: str, target: str) -> Taken:
 
 
 def take_with_project(url: str, target: str) -> Taken:
-    from agents.engines.http_stream import Ended, Limits, exchange
+    from agents.engines.stream.exchange_http import Ended, Limits, exchange
 
     cpu_ns, start_ns = time.process_time_ns(), time.perf_counter_ns()
     done = exchange(url + target, BODY, {"Content-Type": "application/json"}, Limits(5, 60, 600))

@@ -17,8 +17,8 @@ from agents.contract.device import EngineFound
 from agents.contract.job import LoadSettings, Stop, Synthetic, Workflow, Workload
 from agents.contract.measure import EngineTimings, Trial
 from agents.contract.report import Cause, Loaded
-from agents.engines.http_stream import Exchange, Limits, Progress
-from agents.engines.wire import Chunk, Event
+from agents.engines.stream.chunks import Chunk, Event
+from agents.engines.stream.exchange_http import Exchange, Limits, Progress
 from agents.errors import LoadFailed, Unsupported
 from agents.models.peers import Peers
 

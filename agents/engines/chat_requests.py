@@ -11,7 +11,7 @@ from typing import Any
 
 from agents.contract.job import Chat, Sampling, Stop
 from agents.engines.base import Request
-from agents.engines.wire import openai_chat_chunks
+from agents.engines.stream.chunks import openai_chat_chunks
 
 
 def sampling_fields(sampling: Sampling) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agents.engines.wire import one_line
+from agents.engines.stream.chunks import one_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from agents.contract.job import Workflow
 from agents.contract.report import Cause
-from agents.engines.wire import one_line
+from agents.engines.stream.chunks import one_line
 from agents.errors import RequestFailed, Unsupported
 
 Graph = dict[str, Any]

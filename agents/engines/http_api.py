@@ -15,8 +15,8 @@ import httpx
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
 from agents.engines.causes import cause_of_load
-from agents.engines.stream_shapes import whole
-from agents.engines.wire import engine_words
+from agents.engines.stream.chunks import engine_words
+from agents.engines.stream.shapes import whole
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 
 CALL_S = 10.0

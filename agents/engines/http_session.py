@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agents.contract.job import Workload
 from agents.contract.report import Loaded
 from agents.engines.base import DYING_S, Request
-from agents.engines.http_stream import Exchange, Limits, Progress, exchange
+from agents.engines.stream.exchange_http import Exchange, Limits, Progress, exchange
 from agents.errors import AgentError, EngineLost
 
 

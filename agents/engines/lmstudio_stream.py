@@ -13,8 +13,8 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from agents.contract.measure import EngineTimings, StopReason
-from agents.engines.stream_shapes import Count, Figure, Part, WholeText
-from agents.engines.wire import Chunk, Drafts, Event, Final, openai_chat_chunks
+from agents.engines.stream.chunks import Chunk, Drafts, Event, Final, openai_chat_chunks
+from agents.engines.stream.shapes import Count, Figure, Part, WholeText
 
 RELOADED = "LM Studio loaded the model anew for this request: the instance that was loaded for the job is gone"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from agents.contract.measure import EngineTimings, StopReason
-from agents.engines.stream_shapes import Count, Figure, Part, WholeText
-from agents.engines.wire import Chunk, Drafts, Event, Final
+from agents.engines.stream.chunks import Chunk, Drafts, Event, Final
+from agents.engines.stream.shapes import Count, Figure, Part, WholeText
 
 RELOAD_S = 1.0  # a loaded model is found within milliseconds
 

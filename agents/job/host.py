@@ -21,7 +21,7 @@ from agents.device.inventory import inventory
 from agents.device_file import read_device_file
 from agents.engines import engines_of
 from agents.engines.base import Engine, LoadPlace, Restores, Session, Support, refuse_settings, refuse_workload
-from agents.engines.http_stream import Progress
+from agents.engines.stream.exchange_http import Progress
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 from agents.job.measure import measure
 from agents.models.peers import Peers

@@ -16,8 +16,8 @@ from agents.contract.rates import DISAGREEMENT, decode_tps, ttft_s
 from agents.contract.report import Cause
 from agents.engines.base import ImageSession, Request, Session
 from agents.engines.causes import cause_of_request
-from agents.engines.http_stream import Ended, Exchange, Limits, Progress
-from agents.engines.wire import Chunk, Event, Final, Response, bunched_share, read_response, stream_events
+from agents.engines.stream.chunks import Chunk, Event, Final, Response, bunched_share, read_response, stream_events
+from agents.engines.stream.exchange_http import Ended, Exchange, Limits, Progress
 from agents.errors import EngineLost, RequestFailed, Unsupported
 from agents.job.sanity import output_flags
 

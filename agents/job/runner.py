@@ -26,7 +26,7 @@ from agents.agent.spool import Spool
 from agents.contract.job import Job
 from agents.contract.report import Cause, Failed, Report
 from agents.contract.wire_json import from_json, to_json
-from agents.engines.http_stream import Progress
+from agents.engines.stream.exchange_http import Progress
 from agents.errors import AgentError
 from agents.job.host import Host
 from agents.models.peers import Peers

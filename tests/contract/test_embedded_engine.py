@@ -32,7 +32,7 @@ from agents.contract.report import Cause, Failed, Measured, Outcome, Refused, Re
 from agents.device.inventory import inventory
 from agents.engines.base import LoadPlace
 from agents.engines.embedded import Embedded, EmbeddedSession
-from agents.engines.http_stream import Progress
+from agents.engines.stream.exchange_http import Progress
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
 from agents.models.gguf_check import check_gguf

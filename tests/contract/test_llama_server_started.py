@@ -21,8 +21,8 @@ from agents.device.inventory import inventory
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace
 from agents.engines.child import tied
-from agents.engines.http_stream import Progress
 from agents.engines.llama_server import LlamaServer
+from agents.engines.stream.exchange_http import Progress
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
 from tests.contract.waiting import until

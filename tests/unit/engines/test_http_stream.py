@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.clock import SystemClock
-from agents.engines.http_stream import Ended, Exchange, Limits, Progress, exchange
-from agents.engines.wire import llama_completion_chunks, read_response, stream_events
+from agents.engines.stream.chunks import llama_completion_chunks, read_response, stream_events
+from agents.engines.stream.exchange_http import Ended, Exchange, Limits, Progress, exchange
 from tests.fakes.scripted_server import (
     LAST_CHUNK,
     End,

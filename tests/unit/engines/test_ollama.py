@@ -29,7 +29,7 @@ from agents.engines.ollama import (
 )
 from agents.engines.ollama_api import Running, Shown, address_of, pull, running
 from agents.engines.ollama_stream import ollama_chunks
-from agents.engines.wire import Event, read_response, stream_events
+from agents.engines.stream.chunks import Event, read_response, stream_events
 from agents.errors import LoadFailed, Unsupported
 from tests.contract.adapters.ollama import ollama_routes
 from tests.fakes.recorded_server import RecordedServer, json_answer, lines_answer

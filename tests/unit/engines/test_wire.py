@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
-from agents.engines.events import Ending, first_event_ns
-from agents.engines.wire import (
+from agents.engines.stream.chunks import (
     Chunk,
     Event,
     Final,
@@ -22,6 +21,7 @@ from agents.engines.wire import (
     read_response,
     stream_events,
 )
+from agents.engines.stream.sse import Ending, first_event_ns
 from agents.errors import RequestFailed
 from tests.fakes.scripted_server import chunked, head, response
 

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
-from agents.engines.events import Event, Response, read_response
-from agents.engines.stream_shapes import ChatPart, Completion, Part, Timings, Usage
+from agents.engines.stream.shapes import ChatPart, Completion, Part, Timings, Usage
+from agents.engines.stream.sse import Event, Response, read_response
 from agents.errors import RequestFailed
 
 __all__ = [

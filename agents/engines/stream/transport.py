@@ -15,8 +15,8 @@ from typing import Any
 import httpcore
 import httpx
 
-from agents.engines.exchange import Ended
-from agents.engines.line import Line, Stopped
+from agents.engines.stream.exchange import Ended
+from agents.engines.stream.receive import Line, Stopped
 
 
 def post(

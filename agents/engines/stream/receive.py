@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from agents.clock import Clock
-from agents.engines.events import Ending, first_event_ns
-from agents.engines.exchange import Ended, Limits
+from agents.engines.stream.exchange import Ended, Limits
+from agents.engines.stream.sse import Ending, first_event_ns
 
 LOOK_S = 0.1
 READ_BYTES = 65_536

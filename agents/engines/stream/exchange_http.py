@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from agents.clock import Clock, SystemClock
-from agents.engines.exchange import Ended, Exchange, Limits, Progress
+from agents.engines.stream.exchange import Ended, Exchange, Limits, Progress
 
 __all__ = ["Ended", "Exchange", "Limits", "Progress", "exchange"]
 
@@ -35,8 +35,8 @@ def exchange(
     ``cancelled`` is obeyed within 0.1 s once connected. No proxy, no redirect, no compression; nothing is taken from
     the environment. ``tls``: for servers whose certificate the usual authorities did not sign.
     """
-    from agents.engines.line import Line
-    from agents.engines.tap import post
+    from agents.engines.stream.receive import Line
+    from agents.engines.stream.transport import post
 
     line = Line(limits, clock or SystemClock(), cancelled or threading.Event())
     if progress is not None:

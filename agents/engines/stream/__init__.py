@@ -1,0 +1,1 @@
+"""One streamed HTTP exchange: received and stamped, then read as chunks. No engine's own words."""
