@@ -18,7 +18,7 @@ from agents.contract.report import Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Support, name_in, refuse_other
 from agents.engines.comfyui_session import ComfySession, free
-from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
+from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
 from agents.errors import Unsupported
 
 USUAL_URL = "http://127.0.0.1:8188"

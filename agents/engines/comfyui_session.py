@@ -20,7 +20,7 @@ from agents.engines.comfyui_events import Message, Run, ends, message_of, read_r
 from agents.engines.comfyui_graph import Graph, filled, refusal
 from agents.engines.comfyui_memory import polled
 from agents.engines.comfyui_trial import Sent, trial_of
-from agents.engines.http_api import Api, ApiError
+from agents.engines.server.api import Api, ApiError
 from agents.engines.stream.exchange_http import Exchange, Limits, Progress
 from agents.errors import AgentError, EngineLost, RequestFailed, Unsupported
 

@@ -22,10 +22,6 @@ from agents.contract.measure import EngineTimings
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in, refuse_other
-from agents.engines.chat_requests import openai_chat_request
-from agents.engines.fresh_prompt import TEMPLATE_TOKENS, fresh
-from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
-from agents.engines.http_session import HttpSession
 from agents.engines.lemonade_api import (
     LLAMACPP,
     Backend,
@@ -40,6 +36,10 @@ from agents.engines.lemonade_api import (
     stats,
 )
 from agents.engines.llama_answers import arguments_in
+from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
+from agents.engines.server.chat import openai_chat_request
+from agents.engines.server.fresh_prompt import TEMPLATE_TOKENS, fresh
+from agents.engines.server.session import HttpSession
 from agents.errors import AgentError, EngineLost, LoadFailed, Unsupported
 
 URLS, TOKEN = ("http://127.0.0.1:13305", "http://127.0.0.1:8000"), "LEMONADE_API_KEY"

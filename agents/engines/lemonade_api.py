@@ -12,7 +12,7 @@ from typing import Any
 
 from agents.contract.job import LoadSettings, Runtime
 from agents.contract.measure import EngineTimings
-from agents.engines.http_api import CALL_S, Api, ApiError
+from agents.engines.server.api import CALL_S, Api, ApiError
 
 LLAMACPP = "llamacpp"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from agents.contract.job import Chat, Stop, Synthetic, Workflow, Workload
 from agents.engines.base import Request
-from agents.engines.chat_requests import openai_chat_request, sampling_fields
+from agents.engines.server.chat import openai_chat_request, sampling_fields
 from agents.engines.stream.chunks import llama_completion_chunks
 from agents.errors import Unsupported
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
-from agents.engines.http_api import Api, ApiError
 from agents.engines.llama_answers import Served, read_served
+from agents.engines.server.api import Api, ApiError
 from agents.errors import AgentError, EngineLost, LoadFailed
 
 LOOK_S = 0.05  # between two looks at a load: how late its end is seen

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from agents.contract.job import Chat, Workload
 from agents.engines.base import Request
-from agents.engines.chat_requests import chat_messages
-from agents.engines.http_api import Api, ApiError
+from agents.engines.server.api import Api, ApiError
+from agents.engines.server.chat import chat_messages
 
 
 def with_text_tokens(request: Request, api: Api, workload: Workload, routed: str | None = None) -> Request:

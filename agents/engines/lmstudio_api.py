@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agents.contract.report import Cause
-from agents.engines.http_api import CALL_S, LATER, Api, ApiError
+from agents.engines.server.api import CALL_S, LATER, Api, ApiError
 from agents.errors import Unsupported
 
 MODELS = {"v1": "/api/v1/models", "v0": "/api/v0/models"}

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
 from agents.engines.causes import cause_of_load
-from agents.engines.http_api import awaited
+from agents.engines.server.api import awaited
 from agents.errors import AgentError, LoadFailed, Unsupported
 
 INSTALL = "install the package lmstudio where the agent runs: pip install 'orchestrate-bench[lmstudio]'"

@@ -17,10 +17,6 @@ from agents.contract.job import Chat, LoadSettings, Runtime, Workload
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, name_in
-from agents.engines.chat_requests import sampling_fields
-from agents.engines.fresh_prompt import TEMPLATE_TOKENS, fresh
-from agents.engines.http_api import FIND_S, Api, ApiError
-from agents.engines.http_session import HttpSession
 from agents.engines.ollama_api import (
     Running,
     Shown,
@@ -34,6 +30,10 @@ from agents.engines.ollama_api import (
 )
 from agents.engines.ollama_server import ServerEnvironment, environment_for
 from agents.engines.ollama_stream import ollama_chunks
+from agents.engines.server.api import FIND_S, Api, ApiError
+from agents.engines.server.chat import sampling_fields
+from agents.engines.server.fresh_prompt import TEMPLATE_TOKENS, fresh
+from agents.engines.server.session import HttpSession
 from agents.errors import AgentError, EngineLost, LoadFailed, Unsupported
 
 ALL_LAYERS = 999  # Ollama's own -1 means: as many as it thinks fit

@@ -14,7 +14,7 @@ from agents.clock import Clock
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
 from agents.engines.causes import cause_of_load
-from agents.engines.http_api import CALL_S, FIND_S, POLL_S, Api, ApiError
+from agents.engines.server.api import CALL_S, FIND_S, POLL_S, Api, ApiError
 from agents.errors import LoadFailed
 from agents.models.progress import Progress
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace, Request
 from agents.engines.causes import cause_of_load
-from agents.engines.http_api import CALL_S, LATER
+from agents.engines.server.api import CALL_S, LATER
 from agents.engines.stream.chunks import Event, Response, engine_words, read_response, refusal_words, stream_events
 from agents.engines.stream.exchange_http import Ended, Exchange, Limits, exchange
 from agents.engines.stream.shapes import whole

@@ -20,12 +20,12 @@ from agents.contract.job import Chat, LoadSettings, Workload
 from agents.contract.report import Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, name_in, refuse_other
-from agents.engines.chat_requests import chat_messages, openai_chat_request
-from agents.engines.fresh_prompt import TEMPLATE_TOKENS, fresh
-from agents.engines.http_api import CALL_S, FIND_S, Api, ApiError
-from agents.engines.http_session import HttpSession
 from agents.engines.openai_dialects import Cache, Dialect, dialect_of
 from agents.engines.openai_probe import first_word
+from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
+from agents.engines.server.chat import chat_messages, openai_chat_request
+from agents.engines.server.fresh_prompt import TEMPLATE_TOKENS, fresh
+from agents.engines.server.session import HttpSession
 from agents.errors import Unsupported
 
 _WHERE = "say where it is: engines: {openai: {url: 'http://127.0.0.1:8000'}} in device.yaml"

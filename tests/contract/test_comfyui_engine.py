@@ -21,7 +21,7 @@ from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, refuse_settings, refuse_workload
 from agents.engines.comfyui import ComfyUI
 from agents.engines.comfyui_session import ComfySession
-from agents.engines.http_session import HttpSession
+from agents.engines.server.session import HttpSession
 from agents.errors import AgentError, EngineLost, LoadFailed, RequestFailed, Unsupported
 from agents.job.measure import WARMUP_NONCE, measure
 from tests.fakes.comfy_server import ComfyServer, Deed, Raw, Script, recorded, run

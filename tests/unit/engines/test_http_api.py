@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from agents.contract.report import Cause
-from agents.engines.http_api import Api, ApiError
+from agents.engines.server.api import Api, ApiError
 from agents.errors import EngineAway, NotReady, Unsupported
 
 

@@ -18,7 +18,6 @@ from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace
-from agents.engines.http_api import Api
 from agents.engines.ollama import (
     Ollama,
     chat_request,
@@ -29,6 +28,7 @@ from agents.engines.ollama import (
 )
 from agents.engines.ollama_api import Running, Shown, address_of, pull, running
 from agents.engines.ollama_stream import ollama_chunks
+from agents.engines.server.api import Api
 from agents.engines.stream.chunks import Event, read_response, stream_events
 from agents.errors import LoadFailed, Unsupported
 from tests.contract.adapters.ollama import ollama_routes
