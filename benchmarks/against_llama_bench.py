@@ -30,8 +30,8 @@ from agents.contract.measure import Trial  # noqa: E402
 from agents.contract.rates import decode_tps, ttft_s  # noqa: E402
 from agents.device_file import EngineEntry  # noqa: E402
 from agents.engines.base import LoadPlace, Session  # noqa: E402
-from agents.engines.child import spin_count  # noqa: E402
-from agents.engines.llama_server import LlamaServer  # noqa: E402
+from agents.engines.llama.child import spin_count  # noqa: E402
+from agents.engines.llama.server import LlamaServer  # noqa: E402
 from agents.job.measure import measure  # noqa: E402
 from agents.models.tiny import make_tiny  # noqa: E402
 from tests.slow.build_llama import built, cache  # noqa: E402

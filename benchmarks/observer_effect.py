@@ -51,7 +51,7 @@ def rate_of(agent: Agent, job: Job) -> float:
 
 def engine_pid() -> int:
     for child in psutil.Process().children(recursive=True):
-        if "agents.engines.embedded_child" in child.cmdline():
+        if "agents.engines.llama.embedded_child" in child.cmdline():
             return child.pid
     raise SystemExit("no engine runs")
 

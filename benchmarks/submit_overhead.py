@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from agents.engines.llama_params import engine_params
-from agents.engines.llama_requests import llama_request
+from agents.engines.llama.params import engine_params
+from agents.engines.llama.requests import llama_request
 from agents.models.resolve import resolve
 from orchestrator.matrix import Cell, expand, read_matrix
 
@@ -38,7 +38,7 @@ measure: {{repeats: 1, warmups: 1}}
 
 ONE_CELL = """\
 mkfifo in; : > out
-GOMP_SPINCOUNT=10000 {python} -m agents.engines.embedded_child < in > out 2> log &
+GOMP_SPINCOUNT=10000 {python} -m agents.engines.llama.embedded_child < in > out 2> log &
 exec 3> in; cat params >&3
 until grep -q address out; do sleep 0.02; done
 address=$(sed 's/.*"\\(http[^"]*\\)".*/\\1/' out)

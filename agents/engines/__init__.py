@@ -5,10 +5,10 @@ from __future__ import annotations
 from agents.device_file import DeviceFile
 from agents.engines.base import Engine
 from agents.engines.comfyui import ComfyUI
-from agents.engines.embedded import Embedded
 from agents.engines.lemonade import Lemonade
-from agents.engines.llama_running import LlamaRunning
-from agents.engines.llama_server import LlamaServer
+from agents.engines.llama.embedded import Embedded
+from agents.engines.llama.running import LlamaRunning
+from agents.engines.llama.server import LlamaServer
 from agents.engines.lmstudio import LMStudio
 from agents.engines.ollama import Ollama
 from agents.engines.openai_server import OpenAIServer

@@ -35,7 +35,7 @@ from agents.engines.lemonade_api import (
     runtimes,
     stats,
 )
-from agents.engines.llama_answers import arguments_in
+from agents.engines.llama.answers import arguments_in
 from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
 from agents.engines.server.chat import openai_chat_request
 from agents.engines.server.fresh_prompt import TEMPLATE_TOKENS, fresh

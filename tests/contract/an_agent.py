@@ -64,7 +64,7 @@ def runner() -> psutil.Process:
 
 
 def engine_of(process: psutil.Process) -> psutil.Process:
-    (engine,) = (child for child in process.children() if "agents.engines.embedded_child" in child.cmdline())
+    (engine,) = (child for child in process.children() if "agents.engines.llama.embedded_child" in child.cmdline())
     return engine
 
 

@@ -31,7 +31,7 @@ from agents.contract.measure import Flag, StopReason
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused, Report
 from agents.device.inventory import inventory
 from agents.engines.base import LoadPlace
-from agents.engines.embedded import Embedded, EmbeddedSession
+from agents.engines.llama.embedded import Embedded, EmbeddedSession
 from agents.engines.stream.exchange_http import Progress
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
@@ -64,7 +64,7 @@ def a_job(load: LoadSettings, workload: Workload = SHORT, **changes: Any) -> Job
 
 
 def engines() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "agents.engines.embedded_child" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "agents.engines.llama.embedded_child" in child.cmdline()]
 
 
 @dataclass

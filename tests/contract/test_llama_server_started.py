@@ -20,8 +20,8 @@ from agents.contract.report import Cause, Failed, Measured, Outcome
 from agents.device.inventory import inventory
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace
-from agents.engines.child import tied
-from agents.engines.llama_server import LlamaServer
+from agents.engines.llama.child import tied
+from agents.engines.llama.server import LlamaServer
 from agents.engines.stream.exchange_http import Progress
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
@@ -189,7 +189,7 @@ def test_a_tied_program_dies_with_its_parent() -> None:
     parent = (
         "import subprocess, sys\n"
         "from pathlib import Path\n"
-        "from agents.engines.child import tied\n"
+        "from agents.engines.llama.child import tied\n"
         "child = subprocess.Popen(tied(Path('/bin/sleep'), ['600']), stdin=subprocess.PIPE)\n"
         "print(child.pid, flush=True)\n"
         "sys.stdin.read()\n"
@@ -204,7 +204,7 @@ def test_a_tied_program_dies_with_its_parent() -> None:
 
 def test_a_watched_program_ends_with_stdin_and_its_end_is_repeated() -> None:
     """The way of other systems, which Linux can go too."""
-    watch = "import sys; from agents.engines.tied_program import _watch; _watch(sys.argv[1:])"
+    watch = "import sys; from agents.engines.llama.tied_program import _watch; _watch(sys.argv[1:])"
     with subprocess.Popen([sys.executable, "-c", watch, "/bin/sleep", "600"], stdin=subprocess.PIPE) as watcher:
         until(lambda: bool(psutil.Process(watcher.pid).children()), "the program")
         assert watcher.stdin is not None

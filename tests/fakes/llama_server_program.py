@@ -73,7 +73,7 @@ def serve(arguments: list[str]) -> None:
     """Until it is killed."""
     import xllamacpp
 
-    from agents.engines.embedded_child import params_from
+    from agents.engines.llama.embedded_child import params_from
 
     params: dict[str, Any] = {"hostnames": ["127.0.0.1"], "fit_params": False, "cache_prompt": False}
     known = (RECORDINGS / "help.txt").read_text()

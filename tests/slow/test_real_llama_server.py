@@ -22,8 +22,8 @@ from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
 from agents.device.inventory import inventory
 from agents.device_file import EngineEntry
 from agents.engines.base import Engine, LoadPlace
-from agents.engines.llama_running import LlamaRunning
-from agents.engines.llama_server import LlamaServer
+from agents.engines.llama.running import LlamaRunning
+from agents.engines.llama.server import LlamaServer
 from agents.errors import LoadFailed
 from agents.job.host import Host
 from agents.models.tiny import make_tiny

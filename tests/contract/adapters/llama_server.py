@@ -11,7 +11,7 @@ from agents.contract.job import LoadSettings
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
-from agents.engines.llama_running import LlamaRunning
+from agents.engines.llama.running import LlamaRunning
 from tests.contract.adapters.record import Adapter, BadLoad, Figures
 from tests.fakes.recorded_server import Answer, Asked, Routes, json_answer, sse_answer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agents.contract.report import Cause
-from agents.engines.llama_log import LogFacts, cause_of_death, cause_of_failed_load, read_log
+from agents.engines.llama.log import LogFacts, cause_of_death, cause_of_failed_load, read_log
 
 RECORDINGS = Path(__file__).parents[2] / "recordings" / "llama_log"
 MIB = 1024 * 1024

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agents.contract.job import Chat, Image, Sampling, Stop, Synthetic, Workload
 from agents.engines.base import Request
-from agents.engines.llama_requests import llama_request
+from agents.engines.llama.requests import llama_request
 from agents.engines.stream.chunks import llama_completion_chunks, openai_chat_chunks
 
 URL = "http://127.0.0.1:8080"

@@ -12,7 +12,7 @@ from agents.contract.measure import Arrival, EngineTimings, Flag, StopReason, Tr
 from agents.contract.rates import decode_tps, ttft_s
 from agents.contract.report import Cause, Loaded
 from agents.engines.base import Request
-from agents.engines.llama_requests import llama_request
+from agents.engines.llama.requests import llama_request
 from agents.engines.stream.chunks import llama_completion_chunks
 from agents.engines.stream.exchange_http import Ended, Exchange, Limits, Progress
 from agents.errors import AgentError, EngineLost, RequestFailed

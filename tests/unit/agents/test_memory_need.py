@@ -9,7 +9,7 @@ import pytest
 
 from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
-from agents.engines.llama_params import refuse_what_no_memory_holds
+from agents.engines.llama.params import refuse_what_no_memory_holds
 from agents.errors import LoadFailed
 from agents.models.files import ModelFiles
 from agents.models.gguf_check import GgufFacts

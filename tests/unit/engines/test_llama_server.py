@@ -16,7 +16,7 @@ from agents.contract.report import Cause
 from agents.device_file import DeviceFile, EngineEntry
 from agents.engines import engines_of
 from agents.engines.base import LoadPlace
-from agents.engines.llama_answers import (
+from agents.engines.llama.answers import (
     arguments_in,
     context_like,
     quantisation_of,
@@ -24,13 +24,13 @@ from agents.engines.llama_answers import (
     read_served,
     settings_in,
 )
-from agents.engines.llama_flags import server_arguments
-from agents.engines.llama_log import read_log
-from agents.engines.llama_programs import Build, choose, devices_in, flags_in, version_in
-from agents.engines.llama_requests import llama_request
-from agents.engines.llama_running import LlamaRunning
-from agents.engines.llama_server import LlamaServer, address_in
-from agents.engines.llama_session import loaded_of
+from agents.engines.llama.flags import server_arguments
+from agents.engines.llama.log import read_log
+from agents.engines.llama.programs import Build, choose, devices_in, flags_in, version_in
+from agents.engines.llama.requests import llama_request
+from agents.engines.llama.running import LlamaRunning
+from agents.engines.llama.server import LlamaServer, address_in
+from agents.engines.llama.session import loaded_of
 from agents.errors import LoadFailed, Unsupported
 from agents.models.files import ModelFiles
 from tests.contract.adapters.llama_server import RECORDINGS, RUNNING, recorded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.contract.job import LoadSettings, Runtime
-from agents.engines.llama_programs import Build
+from agents.engines.llama.programs import Build
 from agents.errors import Unsupported
 from agents.models.files import ModelFiles
 

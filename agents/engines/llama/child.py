@@ -12,9 +12,9 @@ from typing import IO
 
 from agents.clock import Clock
 from agents.contract.report import Cause
-from agents.engines import tied_program
 from agents.engines.base import DYING_S
-from agents.engines.llama_log import cause_of_death
+from agents.engines.llama import tied_program
+from agents.engines.llama.log import cause_of_death
 from agents.errors import EngineLost, LoadFailed, RequestFailed
 
 SPIN_COUNT = "10000"

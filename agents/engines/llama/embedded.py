@@ -13,11 +13,11 @@ from agents.contract.device import EngineFound
 from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace, Support
-from agents.engines.child import Child
-from agents.engines.llama_devices import llama_devices, machine_bytes
-from agents.engines.llama_log import cause_of_failed_load
-from agents.engines.llama_params import engine_params, refuse_unknown_kv_types, refuse_what_no_memory_holds
-from agents.engines.llama_session import (
+from agents.engines.llama.child import Child
+from agents.engines.llama.devices import llama_devices, machine_bytes
+from agents.engines.llama.log import cause_of_failed_load
+from agents.engines.llama.params import engine_params, refuse_unknown_kv_types, refuse_what_no_memory_holds
+from agents.engines.llama.session import (
     LOG_OF_FAILED_LOAD,
     LOG_OF_GOOD_LOAD,
     ChildSession,
@@ -72,7 +72,7 @@ class EmbeddedSession(ChildSession):
     def __init__(self, settings: LoadSettings, files: ModelFiles, place: LoadPlace) -> None:
         params = engine_params(settings, files)
         started = place.clock.monotonic_ns()
-        child = Child([sys.executable, "-P", "-m", "agents.engines.embedded_child"], place.log, answers=True)
+        child = Child([sys.executable, "-P", "-m", "agents.engines.llama.embedded_child"], place.log, answers=True)
         try:
             with suppress(BrokenPipeError):  # it died at once: its log says why
                 child.pipe("stdin").write(json.dumps(params).encode() + b"\n")

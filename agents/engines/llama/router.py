@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
-from agents.engines.llama_answers import Served, read_served
+from agents.engines.llama.answers import Served, read_served
 from agents.engines.server.api import Api, ApiError
 from agents.errors import AgentError, EngineLost, LoadFailed
 

@@ -13,13 +13,13 @@ from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Support
-from agents.engines.child import Child, tied
-from agents.engines.llama_devices import system_bytes
-from agents.engines.llama_flags import server_arguments
-from agents.engines.llama_log import cause_of_failed_load
-from agents.engines.llama_params import refuse_unknown_kv_types, refuse_what_no_memory_holds
-from agents.engines.llama_programs import SPARE, Build, choose, probe
-from agents.engines.llama_session import LOG_OF_GOOD_LOAD, ChildSession, loaded_of, vocabulary
+from agents.engines.llama.child import Child, tied
+from agents.engines.llama.devices import system_bytes
+from agents.engines.llama.flags import server_arguments
+from agents.engines.llama.log import cause_of_failed_load
+from agents.engines.llama.params import refuse_unknown_kv_types, refuse_what_no_memory_holds
+from agents.engines.llama.programs import SPARE, Build, choose, probe
+from agents.engines.llama.session import LOG_OF_GOOD_LOAD, ChildSession, loaded_of, vocabulary
 from agents.engines.server.api import FIND_S, Api, ApiError
 from agents.errors import LoadFailed, Unsupported
 from agents.models.files import ModelFiles

@@ -18,10 +18,10 @@ from agents.contract.job import LoadSettings, Workload
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, name_in, refuse_other
-from agents.engines.llama_answers import Props, Served, read_props, read_served, told_settings
-from agents.engines.llama_requests import llama_request
-from agents.engines.llama_router import RoutedLoad
-from agents.engines.llama_text_tokens import with_text_tokens
+from agents.engines.llama.answers import Props, Served, read_props, read_served, told_settings
+from agents.engines.llama.requests import llama_request
+from agents.engines.llama.router import RoutedLoad
+from agents.engines.llama.text_tokens import with_text_tokens
 from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
 from agents.engines.server.session import HttpSession
 from agents.errors import Unsupported

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.contract.job import LoadSettings, Runtime
-from agents.engines.llama_devices import runtime_of
+from agents.engines.llama.devices import runtime_of
 
 CONTEXT_STEP = 256  # llama.cpp rounds a context up to a multiple of it
 

@@ -1,4 +1,4 @@
-"""The child process that holds one loaded model: ``python -m agents.engines.embedded_child``.
+"""The child process that holds one loaded model: ``python -m agents.engines.llama.embedded_child``.
 
 One JSON object comes on the first line of stdin (dotted parameter names of ``xllamacpp.CommonParams``), one JSON
 object goes out on stdout: ``{"address": ...}`` when requests may be sent, or ``{"error": ...}``. llama.cpp's log goes
@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Any
 
-from agents.engines.tied_program import die_with_parent
+from agents.engines.llama.tied_program import die_with_parent
 
 ENUMS = {  # parameters whose text names a member of an enum of xllamacpp
     "cache_type_k": "ggml_type",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agents.contract.job import Runtime
 from agents.contract.report import Cause
-from agents.engines.llama_devices import runtime_of
+from agents.engines.llama.devices import runtime_of
 from agents.errors import Unsupported
 
 PROBE_S = 60.0  # a first look at a GPU may compile its programs

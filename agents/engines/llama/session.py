@@ -9,10 +9,10 @@ from typing import Any
 from agents.contract.job import LoadSettings, Runtime, Workload
 from agents.contract.report import Cause, Loaded
 from agents.engines.base import DYING_S, Request
-from agents.engines.child import LOG_TAIL, Child, surroundings
-from agents.engines.llama_log import read_log
-from agents.engines.llama_requests import llama_request
-from agents.engines.llama_text_tokens import with_text_tokens
+from agents.engines.llama.child import LOG_TAIL, Child, surroundings
+from agents.engines.llama.log import read_log
+from agents.engines.llama.requests import llama_request
+from agents.engines.llama.text_tokens import with_text_tokens
 from agents.engines.server.api import Api, ApiError
 from agents.engines.stream.exchange_http import Exchange, Limits, Progress, exchange
 from agents.errors import LoadFailed
