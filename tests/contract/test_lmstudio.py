@@ -16,10 +16,10 @@ from agents.clock import SystemClock
 from agents.contract.job import Chat, Image, LoadSettings, Runtime, Synthetic
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
-from agents.engines import lmstudio as adapter
 from agents.engines.base import LoadPlace
-from agents.engines.lmstudio import JOURNAL, LMStudio
-from agents.engines.lmstudio_runtime import Lms, find_lms
+from agents.engines.lmstudio import adapter as adapter
+from agents.engines.lmstudio.adapter import JOURNAL, LMStudio
+from agents.engines.lmstudio.runtime import Lms, find_lms
 from agents.errors import LoadFailed, Unsupported
 from tests.contract.adapters.lmstudio import (
     BEFORE,

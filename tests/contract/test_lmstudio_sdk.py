@@ -17,8 +17,8 @@ from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace
-from agents.engines.lmstudio import LMStudio
-from agents.engines.lmstudio_sdk import Sdk
+from agents.engines.lmstudio.adapter import LMStudio
+from agents.engines.lmstudio.sdk import Sdk
 from agents.errors import EngineLost, LoadFailed, Unsupported
 from tests.contract.adapters.lmstudio import recorded
 from tests.fakes.lmstudio_server import FakeLMStudio

@@ -10,7 +10,7 @@ from agents.contract.job import LoadSettings
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
-from agents.engines.lmstudio import LMStudio
+from agents.engines.lmstudio.adapter import LMStudio
 from tests.contract.adapters.record import Adapter, BadLoad, Figures
 from tests.fakes.recorded_server import HOLD, Answer, json_answer
 

@@ -13,11 +13,11 @@ import pytest
 from agents.contract.job import Chat, Image, LoadSettings, Runtime, Sampling
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
-from agents.engines.lmstudio_api import Model, pick
-from agents.engines.lmstudio_load import refuse_other_config, refuse_values, rest_fields, sdk_config
-from agents.engines.lmstudio_requests import v0_request, v1_request
-from agents.engines.lmstudio_runtime import Installed, choose, parse_runtimes, runtime_of
-from agents.engines.lmstudio_stream import RELOADED, v0_chunks, v1_chunks
+from agents.engines.lmstudio.api import Model, pick
+from agents.engines.lmstudio.requests import v0_request, v1_request
+from agents.engines.lmstudio.runtime import Installed, choose, parse_runtimes, runtime_of
+from agents.engines.lmstudio.settings import refuse_other_config, refuse_values, rest_fields, sdk_config
+from agents.engines.lmstudio.stream import RELOADED, v0_chunks, v1_chunks
 from agents.engines.stream.sse import Event
 from agents.errors import LoadFailed, Unsupported
 

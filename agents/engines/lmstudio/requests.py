@@ -14,7 +14,7 @@ from typing import Any
 
 from agents.contract.job import Chat
 from agents.engines.base import Request
-from agents.engines.lmstudio_stream import v0_chunks, v1_chunks
+from agents.engines.lmstudio.stream import v0_chunks, v1_chunks
 from agents.engines.server.chat import openai_chat_request, sampling_fields
 
 

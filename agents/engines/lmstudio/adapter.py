@@ -19,11 +19,11 @@ from agents.contract.job import Chat, LoadSettings, Workload
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in
-from agents.engines.lmstudio_api import Model, Server, connect, pick
-from agents.engines.lmstudio_load import ONLY_SDK, refuse_other_config, refuse_values, rest_fields, sdk_config
-from agents.engines.lmstudio_requests import v0_request, v1_request
-from agents.engines.lmstudio_runtime import Installed, LmsFailed, Selection, find_lms, runtime_of
-from agents.engines.lmstudio_sdk import INSTALL, Sdk, installed
+from agents.engines.lmstudio.api import Model, Server, connect, pick
+from agents.engines.lmstudio.requests import v0_request, v1_request
+from agents.engines.lmstudio.runtime import Installed, LmsFailed, Selection, find_lms, runtime_of
+from agents.engines.lmstudio.sdk import INSTALL, Sdk, installed
+from agents.engines.lmstudio.settings import ONLY_SDK, refuse_other_config, refuse_values, rest_fields, sdk_config
 from agents.engines.server.api import FIND_S, Api
 from agents.engines.server.fresh_prompt import fresh
 from agents.engines.server.session import HttpSession
