@@ -10,7 +10,7 @@ from agents.engines.llama.embedded import Embedded
 from agents.engines.llama.running import LlamaRunning
 from agents.engines.llama.server import LlamaServer
 from agents.engines.lmstudio.adapter import LMStudio
-from agents.engines.ollama import Ollama
+from agents.engines.ollama.adapter import Ollama
 from agents.engines.openai_server import OpenAIServer
 
 

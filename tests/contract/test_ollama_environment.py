@@ -16,9 +16,9 @@ import pytest
 from agents.clock import SystemClock
 from agents.contract.job import LoadSettings, Runtime
 from agents.device_file import EngineEntry
-from agents.engines.ollama import Ollama
-from agents.engines.ollama_api import version_of
-from agents.engines.ollama_server import ServerEnvironment, changed_text, environment_for
+from agents.engines.ollama.adapter import Ollama
+from agents.engines.ollama.api import version_of
+from agents.engines.ollama.environment import ServerEnvironment, changed_text, environment_for
 from agents.engines.server.api import Api, ApiError
 from agents.errors import LoadFailed, Unsupported
 from tests.fakes import restarted_ollama

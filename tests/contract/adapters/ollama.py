@@ -8,7 +8,7 @@ from agents.contract.job import LoadSettings, ModelSource
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
-from agents.engines.ollama import Ollama
+from agents.engines.ollama.adapter import Ollama
 from tests.contract.adapters.record import Adapter, BadLoad, Figures
 from tests.fakes.recorded_server import HOLD, Answer, Asked, Routes, json_answer, lines_answer
 

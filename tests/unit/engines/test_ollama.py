@@ -18,7 +18,7 @@ from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace
-from agents.engines.ollama import (
+from agents.engines.ollama.adapter import (
     Ollama,
     chat_request,
     load_options,
@@ -26,8 +26,8 @@ from agents.engines.ollama import (
     refuse_model,
     refuse_other_than_asked,
 )
-from agents.engines.ollama_api import Running, Shown, address_of, pull, running
-from agents.engines.ollama_stream import ollama_chunks
+from agents.engines.ollama.api import Running, Shown, address_of, pull, running
+from agents.engines.ollama.stream import ollama_chunks
 from agents.engines.server.api import Api
 from agents.engines.stream.chunks import Event, read_response, stream_events
 from agents.errors import LoadFailed, Unsupported

@@ -17,7 +17,7 @@ from agents.contract.job import Chat, LoadSettings, Runtime, Workload
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, name_in
-from agents.engines.ollama_api import (
+from agents.engines.ollama.api import (
     Running,
     Shown,
     address_of,
@@ -28,8 +28,8 @@ from agents.engines.ollama_api import (
     unload,
     unload_all,
 )
-from agents.engines.ollama_server import ServerEnvironment, environment_for
-from agents.engines.ollama_stream import ollama_chunks
+from agents.engines.ollama.environment import ServerEnvironment, environment_for
+from agents.engines.ollama.stream import ollama_chunks
 from agents.engines.server.api import FIND_S, Api, ApiError
 from agents.engines.server.chat import sampling_fields
 from agents.engines.server.fresh_prompt import TEMPLATE_TOKENS, fresh

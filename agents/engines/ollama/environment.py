@@ -19,7 +19,7 @@ from agents.clock import Clock, SystemClock
 from agents.contract.job import LoadSettings, Runtime
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
-from agents.engines.ollama_api import version_of
+from agents.engines.ollama.api import version_of
 from agents.engines.server.api import POLL_S, Api, ApiError
 from agents.errors import LoadFailed, Unsupported
 

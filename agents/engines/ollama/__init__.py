@@ -1,0 +1,1 @@
+"""Ollama: its API, and its server's environment."""
