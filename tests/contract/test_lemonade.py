@@ -19,8 +19,8 @@ from agents.contract.measure import EngineTimings, Trial
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Session
-from agents.engines.lemonade import Lemonade
-from agents.engines.lemonade_api import Running, llamacpp_args, other_than_asked
+from agents.engines.lemonade.adapter import Lemonade
+from agents.engines.lemonade.api import Running, llamacpp_args, other_than_asked
 from agents.errors import LoadFailed, Unsupported
 from agents.job.measure import measure
 from tests.contract.adapters.lemonade import (

@@ -10,7 +10,7 @@ from agents.contract.job import LoadSettings, Runtime
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
-from agents.engines.lemonade import Lemonade
+from agents.engines.lemonade.adapter import Lemonade
 from tests.contract.adapters.record import Adapter, BadLoad, Figures
 from tests.fakes.recorded_server import Answer, json_answer, sse_answer
 

@@ -22,7 +22,7 @@ from agents.contract.measure import EngineTimings
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in, refuse_other
-from agents.engines.lemonade_api import (
+from agents.engines.lemonade.api import (
     LLAMACPP,
     Backend,
     Model,

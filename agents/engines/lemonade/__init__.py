@@ -1,0 +1,1 @@
+"""Lemonade, over llama.cpp or its NPU recipes."""
