@@ -11,7 +11,7 @@ from agents.engines.llama.running import LlamaRunning
 from agents.engines.llama.server import LlamaServer
 from agents.engines.lmstudio.adapter import LMStudio
 from agents.engines.ollama.adapter import Ollama
-from agents.engines.openai_server import OpenAIServer
+from agents.engines.openai.adapter import OpenAIServer
 
 
 def engines_of(own: DeviceFile) -> tuple[Engine, ...]:

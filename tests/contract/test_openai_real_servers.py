@@ -29,7 +29,7 @@ from agents.contract.measure import Flag, StopReason, Trial
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Session, Support
-from agents.engines.openai_server import OpenAIServer
+from agents.engines.openai.adapter import OpenAIServer
 from agents.errors import EngineLost, RequestFailed, Unsupported
 from agents.job.measure import measure
 from agents.models.tiny import make_tiny

@@ -9,7 +9,7 @@ from agents.contract.job import LoadSettings, ModelSource
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
-from agents.engines.openai_server import OpenAIServer
+from agents.engines.openai.adapter import OpenAIServer
 from tests.contract.adapters.record import Adapter, BadLoad, Figures
 from tests.fakes.recorded_server import Answer, Routes, json_answer, sse_answer
 

@@ -15,8 +15,8 @@ from agents.contract.job import Chat, Image, LoadSettings, ModelSource, Sampling
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Support
-from agents.engines.openai_dialects import Cache, dialect_of
-from agents.engines.openai_server import OpenAIServer, chat_request
+from agents.engines.openai.adapter import OpenAIServer, chat_request
+from agents.engines.openai.dialects import Cache, dialect_of
 from agents.engines.server.api import Api
 from agents.errors import LoadFailed, NotReady, Unsupported
 from tests.contract.adapters.openai import CHAT, VLLM_ROUTES

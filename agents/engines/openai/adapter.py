@@ -20,8 +20,8 @@ from agents.contract.job import Chat, LoadSettings, Workload
 from agents.contract.report import Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, name_in, refuse_other
-from agents.engines.openai_dialects import Cache, Dialect, dialect_of
-from agents.engines.openai_probe import first_word
+from agents.engines.openai.dialects import Cache, Dialect, dialect_of
+from agents.engines.openai.probe import first_word
 from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
 from agents.engines.server.chat import chat_messages, openai_chat_request
 from agents.engines.server.fresh_prompt import TEMPLATE_TOKENS, fresh
