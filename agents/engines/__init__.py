@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agents.device_file import DeviceFile
 from agents.engines.base import Engine
-from agents.engines.comfyui import ComfyUI
+from agents.engines.comfyui.adapter import ComfyUI
 from agents.engines.lemonade.adapter import Lemonade
 from agents.engines.llama.embedded import Embedded
 from agents.engines.llama.running import LlamaRunning

@@ -19,8 +19,8 @@ from agents.contract.report import Cause
 from agents.contract.wire_json import from_json, to_json
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, refuse_settings, refuse_workload
-from agents.engines.comfyui import ComfyUI
-from agents.engines.comfyui_session import ComfySession
+from agents.engines.comfyui.adapter import ComfyUI
+from agents.engines.comfyui.session import ComfySession
 from agents.engines.server.session import HttpSession
 from agents.errors import AgentError, EngineLost, LoadFailed, RequestFailed, Unsupported
 from agents.job.measure import WARMUP_NONCE, measure

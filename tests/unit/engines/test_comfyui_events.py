@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.engines.comfyui_events import (
+from agents.engines.comfyui.events import (
     Message,
     Run,
     Step,

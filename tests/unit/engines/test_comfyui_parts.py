@@ -8,8 +8,8 @@ import pytest
 from agents.contract.job import NodeInput, Workflow
 from agents.contract.report import Cause
 from agents.engines.causes import cause_of_run
-from agents.engines.comfyui_graph import filled, loaders_of, models_of, refusal, samplers_of
-from agents.engines.comfyui_memory import Memory, memory_in, peak, polled
+from agents.engines.comfyui.graph import filled, loaders_of, models_of, refusal, samplers_of
+from agents.engines.comfyui.memory import Memory, memory_in, peak, polled
 from agents.errors import AgentError, Unsupported
 
 FLUX: dict[str, Any] = {

@@ -17,7 +17,7 @@ from agents.contract.job import LoadSettings, Runtime
 from agents.contract.report import Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Support, name_in, refuse_other
-from agents.engines.comfyui_session import ComfySession, free
+from agents.engines.comfyui.session import ComfySession, free
 from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
 from agents.errors import Unsupported
 

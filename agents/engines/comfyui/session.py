@@ -16,10 +16,10 @@ from agents.contract.measure import Trial
 from agents.contract.report import Cause, Loaded
 from agents.engines.base import DYING_S, Request
 from agents.engines.causes import cause_of_run
-from agents.engines.comfyui_events import Message, Run, ends, message_of, read_run, settled
-from agents.engines.comfyui_graph import Graph, filled, refusal
-from agents.engines.comfyui_memory import polled
-from agents.engines.comfyui_trial import Sent, trial_of
+from agents.engines.comfyui.events import Message, Run, ends, message_of, read_run, settled
+from agents.engines.comfyui.graph import Graph, filled, refusal
+from agents.engines.comfyui.memory import polled
+from agents.engines.comfyui.trial import Sent, trial_of
 from agents.engines.server.api import Api, ApiError
 from agents.engines.stream.exchange_http import Exchange, Limits, Progress
 from agents.errors import AgentError, EngineLost, RequestFailed, Unsupported

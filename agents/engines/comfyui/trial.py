@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from agents.contract.job import Workflow
 from agents.contract.measure import EngineTimings, Flag, ImageRun, SamplerStep, StopReason, Trial
 from agents.contract.rates import DISAGREEMENT
-from agents.engines.comfyui_events import Run, iterations, node_seconds, steps_of
-from agents.engines.comfyui_graph import Graph, loaders_of, models_of, samplers_of, seed_of, seeded_of
-from agents.engines.comfyui_memory import Memory
+from agents.engines.comfyui.events import Run, iterations, node_seconds, steps_of
+from agents.engines.comfyui.graph import Graph, loaders_of, models_of, samplers_of, seed_of, seeded_of
+from agents.engines.comfyui.memory import Memory
 
 FLOOR_S = 0.05  # the engine's stamps leave out the socket, and the check of the graph before it runs
 
