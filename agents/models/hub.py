@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 
 from agents.errors import LoadFailed
-from agents.models.disk import alone, need_room, os_errors_named, size_of, undamaged
-from agents.models.files import MissingFile, ModelFiles
 from agents.models.gguf_check import check_model, check_projector
 from agents.models.hub_download import RemoteRepo, download
 from agents.models.hub_listing import HubRequest, Listing, kept_listing, listing_of
@@ -24,7 +22,9 @@ from agents.models.offers import offer
 from agents.models.peer_fetch import Wanted, fetch_once
 from agents.models.peers import Peers
 from agents.models.progress import Progress, Say
-from agents.models.ranged import partial_of
+from agents.models.store.disk import alone, need_room, os_errors_named, size_of, undamaged
+from agents.models.store.files import MissingFile, ModelFiles
+from agents.models.store.ranged import partial_of
 
 
 @dataclass(frozen=True, slots=True)

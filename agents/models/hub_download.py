@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.models.disk import keep_digest, settle
 from agents.models.hub_errors import HubUnreachable, hub_errors_named
 from agents.models.hub_pick import RemoteFile
 from agents.models.progress import Say
-from agents.models.ranged import Sender, Stopped, partial_of, receive, verified
+from agents.models.store.disk import keep_digest, settle
+from agents.models.store.ranged import Sender, Stopped, partial_of, receive, verified
 
 if TYPE_CHECKING:
     import httpx2

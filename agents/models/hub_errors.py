@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.disk import os_failure
+from agents.models.store.disk import os_failure
 
 _LOG_IN = "log in on this device (`hf auth login`, or HF_TOKEN in the agent's environment)"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agents.contract.job import ModelSource
-from agents.models.disk import written_aside
 from agents.models.hub_errors import HubUnreachable, hub_errors_named
 from agents.models.hub_pick import RemoteFile
 from agents.models.progress import Say
+from agents.models.store.disk import written_aside
 
 LISTING_HOLDS_S = 3600.0
 """So long a listing is believed without asking again, where all that is picked from it is there: a campaign of

@@ -13,17 +13,17 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models import peer_fetch
 from agents.models.announce import announced
-from agents.models.disk import alone, os_errors_named, sha256_of, size_of
-from agents.models.files import ModelFiles
 from agents.models.gguf_check import check_model, check_projector
 from agents.models.offers import from_origin, keep_origin, offer
 from agents.models.peer_client import Line
 from agents.models.peer_fetch import Wanted, fetch_from_peers
 from agents.models.peers import Peers
 from agents.models.progress import Say
-from agents.models.ranged import partial_of
 from agents.models.share_find import path_key
 from agents.models.share_protocol import Answer, SharedFile, State, at_path
+from agents.models.store.disk import alone, os_errors_named, sha256_of, size_of
+from agents.models.store.files import ModelFiles
+from agents.models.store.ranged import partial_of
 
 Files = tuple[SharedFile, ...]
 

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.errors import AgentError, LoadFailed
-from agents.models.files import MissingFile
 from agents.models.lan import kept_from_path
-from agents.models.local import absolute, files_at
+from agents.models.store.files import MissingFile
+from agents.models.store.local import absolute, files_at
 
 ASK_S = 5.0
 """So long a server may take to answer; one that did not is not asked again for the other models."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from agents.models.disk import kept_digest, written_aside
 from agents.models.share_protocol import HEX64, SharedFile, files_from_json, files_to_json
+from agents.models.store.disk import kept_digest, written_aside
 
 
 def offer(store: Path, path: Path, sha256: str) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.files import ModelFiles
 from agents.models.gguf_types import FILE_TYPES
 from agents.models.lan import fetch_path, kept_from_path
-from agents.models.local import files_at
 from agents.models.peers import Peers
 from agents.models.progress import Say
+from agents.models.store.files import ModelFiles
+from agents.models.store.local import files_at
 
 __all__ = ["ModelFiles", "resolve"]
 

@@ -15,15 +15,15 @@ from agents.contract.job import ModelSource
 from agents.contract.report import Cause
 from agents.contract.web_address import beside, file_name, is_web, key_of, names_one_file, shown
 from agents.errors import LoadFailed
-from agents.models.disk import alone, os_errors_named, sha256_of, size_of, undamaged
-from agents.models.files import MissingFile, ModelFiles
 from agents.models.gguf_check import SPLIT_NAME, GgufFacts, check_model, check_projector
 from agents.models.offers import keep_origin, offer
 from agents.models.peer_fetch import Wanted, fetch_once
 from agents.models.peers import Peers
 from agents.models.progress import Say
-from agents.models.ranged import partial_of
 from agents.models.share_protocol import SharedFile
+from agents.models.store.disk import alone, os_errors_named, sha256_of, size_of, undamaged
+from agents.models.store.files import MissingFile, ModelFiles
+from agents.models.store.ranged import partial_of
 from agents.models.url_download import download_from, size_at
 
 _MOST_PARTS = 1_000

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from agents.contract.report import Cause
 from agents.contract.web_address import login_of, shown, without_login
 from agents.errors import LoadFailed
-from agents.models.disk import keep_digest, need_room, os_failure, settle, size_of
 from agents.models.progress import Progress, Say
-from agents.models.ranged import Sender, Stopped, partial_of, receive, verified
+from agents.models.store.disk import keep_digest, need_room, os_failure, settle, size_of
+from agents.models.store.ranged import Sender, Stopped, partial_of, receive, verified
 
 if TYPE_CHECKING:
     import httpx2

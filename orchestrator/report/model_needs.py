@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agents.models.disk import MARGIN_BYTES
 from agents.models.needs import ModelNeed
+from agents.models.store.disk import MARGIN_BYTES
 from agents.units import in_words
 
 MOST_DEVICES = 8

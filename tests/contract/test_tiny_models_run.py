@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agents.models.files import ModelFiles
+from agents.models.store.files import ModelFiles
 from agents.models.tiny import QUANTISATIONS, make_tiny
 
 SERVE = """

@@ -25,8 +25,8 @@ from agents.engines.llama.session import (
     vocabulary,
 )
 from agents.errors import LoadFailed, Unsupported
-from agents.models.files import ModelFiles
 from agents.models.resolve import resolve
+from agents.models.store.files import ModelFiles
 
 POLL_S = 0.1  # how late a cancel or a time-out may be noticed during a load
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agents.contract.job import LoadSettings, Runtime
 from agents.engines.llama.programs import Build
 from agents.errors import Unsupported
-from agents.models.files import ModelFiles
+from agents.models.store.files import ModelFiles
 
 ALL_LAYERS = "999"  # every version takes it for all; -1, auto and all came and changed their meaning
 

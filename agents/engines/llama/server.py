@@ -22,8 +22,8 @@ from agents.engines.llama.programs import SPARE, Build, choose, probe
 from agents.engines.llama.session import LOG_OF_GOOD_LOAD, ChildSession, loaded_of, vocabulary
 from agents.engines.server.api import FIND_S, Api, ApiError
 from agents.errors import LoadFailed, Unsupported
-from agents.models.files import ModelFiles
 from agents.models.resolve import resolve
+from agents.models.store.files import ModelFiles
 
 POLL_S = 0.02  # how late its readiness, its end or a cancel may be noticed during a load
 PROGRAM = "llama-server"

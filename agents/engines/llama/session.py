@@ -16,7 +16,7 @@ from agents.engines.llama.text_tokens import with_text_tokens
 from agents.engines.server.api import Api, ApiError
 from agents.engines.stream.exchange_http import Exchange, Limits, Progress, exchange
 from agents.errors import LoadFailed
-from agents.models.files import ModelFiles
+from agents.models.store.files import ModelFiles
 
 LOG_OF_GOOD_LOAD, LOG_OF_FAILED_LOAD = "listening on", "exiting due to"  # the last words of either
 

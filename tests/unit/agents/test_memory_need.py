@@ -11,9 +11,9 @@ from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.engines.llama.params import refuse_what_no_memory_holds
 from agents.errors import LoadFailed
-from agents.models.files import ModelFiles
 from agents.models.gguf_check import GgufFacts
 from agents.models.memory_need import KvShape, kv_bytes, kv_shape
+from agents.models.store.files import ModelFiles
 
 MIB = 1024 * 1024
 

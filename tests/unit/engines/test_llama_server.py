@@ -32,7 +32,7 @@ from agents.engines.llama.running import LlamaRunning
 from agents.engines.llama.server import LlamaServer, address_in
 from agents.engines.llama.session import loaded_of
 from agents.errors import LoadFailed, Unsupported
-from agents.models.files import ModelFiles
+from agents.models.store.files import ModelFiles
 from tests.contract.adapters.llama_server import RECORDINGS, RUNNING, recorded
 from tests.fakes.llama_server_program import DEVICES
 from tests.fakes.recorded_server import RecordedServer, json_answer

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from agents.contract.job import LoadSettings, ModelSource
-from agents.models import hub, peer_fetch, ranged
-from agents.models.files import ModelFiles
+from agents.models import hub, peer_fetch
 from agents.models.hub_listing import HubRequest
 from agents.models.peers import Peer, Peers
 from agents.models.resolve import resolve
 from agents.models.share import ModelServer
+from agents.models.store import ranged
+from agents.models.store.files import ModelFiles
 from tests.unit.models.fake_hub import REPO
 
 REQUEST = HubRequest(REPO, quantisation="Q4_0")

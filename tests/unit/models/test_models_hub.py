@@ -13,9 +13,9 @@ from huggingface_hub import constants
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models import hub_download
-from agents.models.files import ModelFiles
 from agents.models.hub import fetch
 from agents.models.hub_listing import LISTING_HOLDS_S, HubRequest
+from agents.models.store.files import ModelFiles
 from tests.unit.models.fake_hub import COMMIT, REPO, Asked, FakeHub
 
 pytestmark = pytest.mark.usefixtures("on_this_machine_alone")

@@ -14,11 +14,11 @@ from huggingface_hub import constants
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models import disk
 from agents.models.hub_listing import HubRequest
 from agents.models.offers import offered
 from agents.models.peers import Peer
 from agents.models.share import ModelServer
+from agents.models.store import disk
 from tests.unit.models.a_cluster import REQUEST, TOKEN, ADevice, Aside, cluster, until
 from tests.unit.models.fake_hub import REPO, FakeHub
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.files import ModelFiles
 from agents.models.gguf_check import check_model, check_projector
+from agents.models.store.files import ModelFiles
 
 
 def files_at(path: str, wanted_mmproj: str | None) -> ModelFiles:

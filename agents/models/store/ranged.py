@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.disk import hashed
 from agents.models.progress import Say
+from agents.models.store.disk import hashed
 
 if TYPE_CHECKING:
     import httpx2

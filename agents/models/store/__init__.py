@@ -1,0 +1,1 @@
+"""Model files on this device's disk: locks, digests, ranged downloads."""
