@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from agents.errors import LoadFailed
-from agents.models.gguf_check import check_model, check_projector
+from agents.models.gguf.check import check_model, check_projector
 from agents.models.hub_download import RemoteRepo, download
 from agents.models.hub_listing import HubRequest, Listing, kept_listing, listing_of
 from agents.models.hub_pick import RemoteFile, pick_mmproj, pick_model

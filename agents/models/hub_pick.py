@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.gguf_check import SPLIT_NAME
+from agents.models.gguf.check import SPLIT_NAME
 
 _ALIASES = {"F16": ("F16", "FP16"), "F32": ("F32", "FP32")}
 _NOT_MODELS = ("mmproj", "imatrix")

@@ -13,7 +13,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models import peer_fetch
 from agents.models.announce import announced
-from agents.models.gguf_check import check_model, check_projector
+from agents.models.gguf.check import check_model, check_projector
 from agents.models.offers import from_origin, keep_origin, offer
 from agents.models.peer_client import Line
 from agents.models.peer_fetch import Wanted, fetch_from_peers

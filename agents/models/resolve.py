@@ -7,7 +7,7 @@ from pathlib import Path
 from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.gguf_types import FILE_TYPES
+from agents.models.gguf.types import FILE_TYPES
 from agents.models.lan import fetch_path, kept_from_path
 from agents.models.peers import Peers
 from agents.models.progress import Say

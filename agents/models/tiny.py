@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.gguf_check import GgufFacts, check_gguf
+from agents.models.gguf.check import GgufFacts, check_gguf
 from agents.models.progress import Say
 from agents.models.store.disk import alone, keep_digest, need_room, os_errors_named, sha256_of, written_aside
 from agents.models.store.files import MissingFile, ModelFiles

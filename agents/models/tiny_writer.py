@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from agents.models.gguf_header import DEFAULT_ALIGNMENT
-from agents.models.gguf_types import FILE_TYPES, TENSOR_TYPES
+from agents.models.gguf.header import DEFAULT_ALIGNMENT
+from agents.models.gguf.types import FILE_TYPES, TENSOR_TYPES
 from agents.models.tiny_plan import Fill, ModelPlan, TensorPlan, silent_rows
 from agents.models.tiny_vocabulary import Value
 from agents.models.tiny_weights import highest_weight, pack, random_weights

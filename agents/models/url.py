@@ -15,7 +15,7 @@ from agents.contract.job import ModelSource
 from agents.contract.report import Cause
 from agents.contract.web_address import beside, file_name, is_web, key_of, names_one_file, shown
 from agents.errors import LoadFailed
-from agents.models.gguf_check import SPLIT_NAME, GgufFacts, check_model, check_projector
+from agents.models.gguf.check import SPLIT_NAME, GgufFacts, check_model, check_projector
 from agents.models.offers import keep_origin, offer
 from agents.models.peer_fetch import Wanted, fetch_once
 from agents.models.peers import Peers

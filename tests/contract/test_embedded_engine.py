@@ -35,8 +35,8 @@ from agents.engines.llama.embedded import Embedded, EmbeddedSession
 from agents.engines.stream.exchange_http import Progress
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
-from agents.models.gguf_check import check_gguf
-from agents.models.memory_need import kv_bytes
+from agents.models.gguf.check import check_gguf
+from agents.models.gguf.kv_cache import kv_bytes
 from agents.models.tiny import make_tiny
 from tests.contract.test_tiny_models_run import png_of
 from tests.contract.waiting import until

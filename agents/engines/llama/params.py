@@ -7,7 +7,7 @@ from typing import Any
 from agents.contract.job import LoadSettings, Runtime
 from agents.contract.report import Cause
 from agents.errors import LoadFailed, Unsupported
-from agents.models.memory_need import kv_bytes
+from agents.models.gguf.kv_cache import kv_bytes
 from agents.models.store.files import ModelFiles
 from agents.units import in_words
 

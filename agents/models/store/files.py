@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.models.gguf_check import GgufFacts
+from agents.models.gguf.check import GgufFacts
 
 
 @dataclass(frozen=True, slots=True)

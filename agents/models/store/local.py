@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.gguf_check import check_model, check_projector
+from agents.models.gguf.check import check_model, check_projector
 from agents.models.store.files import ModelFiles
 
 

@@ -11,8 +11,8 @@ from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.engines.llama.params import refuse_what_no_memory_holds
 from agents.errors import LoadFailed
-from agents.models.gguf_check import GgufFacts
-from agents.models.memory_need import KvShape, kv_bytes, kv_shape
+from agents.models.gguf.check import GgufFacts
+from agents.models.gguf.kv_cache import KvShape, kv_bytes, kv_shape
 from agents.models.store.files import ModelFiles
 
 MIB = 1024 * 1024

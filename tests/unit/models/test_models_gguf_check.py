@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.gguf_check import check_gguf
-from agents.models.gguf_header import read_header
-from agents.models.gguf_types import FILE_TYPES, TENSOR_TYPES
+from agents.models.gguf.check import check_gguf
+from agents.models.gguf.header import read_header
+from agents.models.gguf.types import FILE_TYPES, TENSOR_TYPES
 from agents.models.tiny import make_tiny
 from agents.models.tiny_architectures import Transformer, llama
 from agents.models.tiny_writer import write

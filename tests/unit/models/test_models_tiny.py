@@ -17,7 +17,7 @@ from agents.contract.job import TINY_NAMES
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models import tiny, tiny_weights
-from agents.models.gguf_types import TENSOR_TYPES
+from agents.models.gguf.types import TENSOR_TYPES
 from agents.models.store.disk import need_room
 from agents.models.tiny import QUANTISATIONS, TINY_MODELS, make_tiny
 from agents.models.tiny_vocabulary import SPECIAL_TOKENS, tokenizer_metadata

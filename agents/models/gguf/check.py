@@ -11,9 +11,9 @@ from pathlib import Path
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.gguf_header import GgufHeader, NotGguf, TensorEntry, read_header
-from agents.models.gguf_types import FILE_TYPES, TENSOR_TYPES
-from agents.models.memory_need import KvShape, kv_shape
+from agents.models.gguf.header import GgufHeader, NotGguf, TensorEntry, read_header
+from agents.models.gguf.kv_cache import KvShape, kv_shape
+from agents.models.gguf.types import FILE_TYPES, TENSOR_TYPES
 from agents.units import in_words
 
 SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)

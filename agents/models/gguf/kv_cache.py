@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agents.models.gguf_header import Scalar
-from agents.models.gguf_types import TENSOR_TYPES
+from agents.models.gguf.header import Scalar
+from agents.models.gguf.types import TENSOR_TYPES
 
 CELLS_STEP = 256
 DEFAULT_KV_TYPE = "f16"

@@ -1,0 +1,1 @@
+"""GGUF files: header, tensor types, checks, KV cache size."""
