@@ -33,7 +33,7 @@ from agents.engines.base import LoadPlace, Session  # noqa: E402
 from agents.engines.llama.child import spin_count  # noqa: E402
 from agents.engines.llama.server import LlamaServer  # noqa: E402
 from agents.job.measure import measure  # noqa: E402
-from agents.models.tiny import make_tiny  # noqa: E402
+from agents.models.tiny.make import make_tiny  # noqa: E402
 from tests.slow.build_llama import built, cache  # noqa: E402
 
 PROMPT, DEPTH, GENERATED = 512, 512, 64

@@ -95,7 +95,7 @@ class _Asking:
         """Raises LoadFailed, whose words are the detail."""
         source = load.source
         if source.tiny is not None:
-            from agents.models.tiny import missing_files as missing_tiny
+            from agents.models.tiny.make import missing_files as missing_tiny
 
             return missing_tiny(source.tiny, load.quantisation, self._store / "tiny")
         if source.path is not None:

@@ -26,7 +26,7 @@ def resolve(settings: LoadSettings, store: Path, say: Say, peers: Peers | None =
     """
     source = settings.source
     if source.tiny is not None:
-        from agents.models.tiny import make_tiny
+        from agents.models.tiny.make import make_tiny
 
         return make_tiny(source.tiny, settings.quantisation, store / "tiny", say)
     if source.path is not None:

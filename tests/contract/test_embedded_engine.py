@@ -37,7 +37,7 @@ from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
 from agents.models.gguf.check import check_gguf
 from agents.models.gguf.kv_cache import kv_bytes
-from agents.models.tiny import make_tiny
+from agents.models.tiny.make import make_tiny
 from tests.contract.test_tiny_models_run import png_of
 from tests.contract.waiting import until
 

@@ -32,7 +32,7 @@ from agents.engines.base import LoadPlace, Session, Support
 from agents.engines.openai.adapter import OpenAIServer
 from agents.errors import EngineLost, RequestFailed, Unsupported
 from agents.job.measure import measure
-from agents.models.tiny import make_tiny
+from agents.models.tiny.make import make_tiny
 from tests.contract.test_tiny_models_run import served
 from tests.contract.waiting import until
 from tests.fakes.tiny_hf import make_tiny_hf

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from agents.models.store.files import ModelFiles
-from agents.models.tiny import QUANTISATIONS, make_tiny
+from agents.models.tiny.make import QUANTISATIONS, make_tiny
 
 SERVE = """
 import json, os, sys

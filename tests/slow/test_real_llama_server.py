@@ -26,7 +26,7 @@ from agents.engines.llama.running import LlamaRunning
 from agents.engines.llama.server import LlamaServer
 from agents.errors import LoadFailed
 from agents.job.host import Host
-from agents.models.tiny import make_tiny
+from agents.models.tiny.make import make_tiny
 from tests.contract.test_tiny_models_run import png_of
 from tests.contract.waiting import until
 from tests.slow.build_llama import built

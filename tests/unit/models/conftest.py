@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from agents.models.store import ranged
-from agents.models.tiny import make_tiny
+from agents.models.tiny.make import make_tiny
 from tests.unit.models.a_cluster import ADevice, cluster, soon
 from tests.unit.models.fake_hub import REPO, FakeHub
 

@@ -20,9 +20,9 @@ from agents.errors import LoadFailed
 from agents.models.gguf.check import check_gguf
 from agents.models.gguf.header import read_header
 from agents.models.gguf.types import FILE_TYPES, TENSOR_TYPES
-from agents.models.tiny import make_tiny
-from agents.models.tiny_architectures import Transformer, llama
-from agents.models.tiny_writer import write
+from agents.models.tiny.architectures import Transformer, llama
+from agents.models.tiny.make import make_tiny
+from agents.models.tiny.writer import write
 
 SMALLEST = Transformer(layers=1, width=32, heads=1, kv_heads=1, head_size=32, ffn_width=32, vocabulary=270)
 

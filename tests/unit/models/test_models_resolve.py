@@ -13,7 +13,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.progress import Progress
 from agents.models.resolve import ModelFiles, resolve
-from agents.models.tiny import make_tiny
+from agents.models.tiny.make import make_tiny
 from agents.units import in_words
 
 

@@ -14,7 +14,7 @@ import pytest
 from agents.models.offers import offer
 from agents.models.share import MOST_TRANSFERS, ModelServer
 from agents.models.share_protocol import BYTES, STATE
-from agents.models.tiny import make_tiny
+from agents.models.tiny.make import make_tiny
 from tests.unit.models.a_cluster import TOKEN, until
 
 

@@ -16,12 +16,13 @@ import pytest
 from agents.contract.job import TINY_NAMES
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models import tiny, tiny_weights
 from agents.models.gguf.types import TENSOR_TYPES
 from agents.models.store.disk import need_room
-from agents.models.tiny import QUANTISATIONS, TINY_MODELS, make_tiny
-from agents.models.tiny_vocabulary import SPECIAL_TOKENS, tokenizer_metadata
-from agents.models.tiny_writer import file_bytes
+from agents.models.tiny import make as tiny
+from agents.models.tiny import weights as tiny_weights
+from agents.models.tiny.make import QUANTISATIONS, TINY_MODELS, make_tiny
+from agents.models.tiny.vocabulary import SPECIAL_TOKENS, tokenizer_metadata
+from agents.models.tiny.writer import file_bytes
 
 SMALL = ("llama", "qwen3moe", "deepseek2", "qwen3vl")
 
@@ -170,7 +171,7 @@ def test_a_new_generator_leaves_old_files_alone(tmp_path: Path, monkeypatch: pyt
 
 def test_two_processes_make_it_once(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from agents.models.tiny import make_tiny; "
+        "import sys, pathlib; from agents.models.tiny.make import make_tiny; "
         "print(make_tiny('llama', 'F32', pathlib.Path(sys.argv[1]), print).sha256)"
     )
     both = [
@@ -195,7 +196,7 @@ def test_a_full_disk_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, resource, signal\n"
         "from agents.errors import LoadFailed\n"
-        "from agents.models.tiny import make_tiny\n"
+        "from agents.models.tiny.make import make_tiny\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
         "try:\n"

@@ -12,9 +12,9 @@ import numpy as np
 
 from agents.models.gguf.header import DEFAULT_ALIGNMENT
 from agents.models.gguf.types import FILE_TYPES, TENSOR_TYPES
-from agents.models.tiny_plan import Fill, ModelPlan, TensorPlan, silent_rows
-from agents.models.tiny_vocabulary import Value
-from agents.models.tiny_weights import highest_weight, pack, random_weights
+from agents.models.tiny.plan import Fill, ModelPlan, TensorPlan, silent_rows
+from agents.models.tiny.vocabulary import Value
+from agents.models.tiny.weights import highest_weight, pack, random_weights
 
 _GGUF_VERSION = 3
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9

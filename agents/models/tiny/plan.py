@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from agents.models.tiny_vocabulary import BYTE_TOKENS, SPECIAL_TOKENS, Value
+from agents.models.tiny.vocabulary import BYTE_TOKENS, SPECIAL_TOKENS, Value
 
 
 class Fill(Enum):

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from agents.models.tiny_plan import Fill, ModelPlan, TensorPlan
-from agents.models.tiny_vocabulary import Value, tokenizer_metadata
+from agents.models.tiny.plan import Fill, ModelPlan, TensorPlan
+from agents.models.tiny.vocabulary import Value, tokenizer_metadata
 
 CONTEXT_TRAIN = 131_072
 _RMS_EPSILON = 1e-5

@@ -16,7 +16,7 @@ from agents.models.gguf.check import GgufFacts, check_gguf
 from agents.models.progress import Say
 from agents.models.store.disk import alone, keep_digest, need_room, os_errors_named, sha256_of, written_aside
 from agents.models.store.files import MissingFile, ModelFiles
-from agents.models.tiny_architectures import (
+from agents.models.tiny.architectures import (
     Experts,
     LatentAttention,
     Transformer,
@@ -27,7 +27,7 @@ from agents.models.tiny_architectures import (
     qwen3vl,
     qwen3vl_projector,
 )
-from agents.models.tiny_plan import ModelPlan
+from agents.models.tiny.plan import ModelPlan
 from agents.units import in_words
 
 GENERATOR = 1
@@ -81,7 +81,7 @@ def make_tiny(name: str, quantisation: str | None, directory: Path, say: Say = l
 
 def missing_files(name: str, quantisation: str | None, directory: Path) -> tuple[MissingFile, ...]:
     """What ``make_tiny`` would make. Raises LoadFailed as it does."""
-    from agents.models.tiny_writer import file_bytes
+    from agents.models.tiny.writer import file_bytes
 
     model = _model(name)
     wanted = [(f"tiny-{model.name}", model.plan, _quantisation(quantisation, model))]
@@ -140,7 +140,7 @@ def _facts_of_made(path: Path) -> GgufFacts | None:
 
 
 def _make(path: Path, name: str, plan: ModelPlan, quantisation: str, say: Say) -> GgufFacts:
-    from agents.models.tiny_writer import file_bytes, write
+    from agents.models.tiny.writer import file_bytes, write
 
     size_bytes = file_bytes(plan, name, quantisation, GENERATOR)
     need_room(path.parent, size_bytes, path.name)
