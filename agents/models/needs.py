@@ -116,8 +116,8 @@ class _Asking:
                 raise LoadFailed(error.cause, words) from error
 
     def _of_address(self, load: LoadSettings) -> tuple[MissingFile, ...]:
-        from agents.models.url import missing_files as missing_of_address
-        from agents.models.url_download import Unreachable
+        from agents.models.web.download import Unreachable
+        from agents.models.web.url import missing_files as missing_of_address
 
         host = urlsplit(str(load.source.url)).hostname or ""
         return self._unless_silent(host, Unreachable, lambda: missing_of_address(load.source, self._store, ASK_S))

@@ -33,7 +33,7 @@ def resolve(settings: LoadSettings, store: Path, say: Say, peers: Peers | None =
         files = _at_path(source.path, source.mmproj, store, say, peers)
         return _quantisation_said(files, settings.quantisation, say)
     if source.url is not None:
-        from agents.models.url import fetch_url
+        from agents.models.web.url import fetch_url
 
         return _quantisation_said(fetch_url(source, store, say, peers), settings.quantisation, say)
     if source.hf_repo is not None:

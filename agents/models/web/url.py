@@ -24,7 +24,7 @@ from agents.models.share_protocol import SharedFile
 from agents.models.store.disk import alone, os_errors_named, sha256_of, size_of, undamaged
 from agents.models.store.files import MissingFile, ModelFiles
 from agents.models.store.ranged import partial_of
-from agents.models.url_download import download_from, size_at
+from agents.models.web.download import download_from, size_at
 
 _MOST_PARTS = 1_000
 
