@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from agents.models.hub_download import library_folder_of
+from agents.models.hub.download import library_folder_of
 from agents.models.progress import Say
 from agents.models.share_protocol import State
 from agents.models.store.disk import size_of, written_aside

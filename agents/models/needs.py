@@ -123,9 +123,9 @@ class _Asking:
         return self._unless_silent(host, Unreachable, lambda: missing_of_address(load.source, self._store, ASK_S))
 
     def _of_hub(self, load: LoadSettings) -> tuple[MissingFile, ...]:
-        from agents.models.hub import missing_files as missing_of_hub
-        from agents.models.hub_errors import HubUnreachable
-        from agents.models.hub_listing import request_of
+        from agents.models.hub.errors import HubUnreachable
+        from agents.models.hub.fetch import missing_files as missing_of_hub
+        from agents.models.hub.listing import request_of
 
         request = request_of(load.source, load.quantisation)
         return self._unless_silent(

@@ -37,8 +37,8 @@ def resolve(settings: LoadSettings, store: Path, say: Say, peers: Peers | None =
 
         return _quantisation_said(fetch_url(source, store, say, peers), settings.quantisation, say)
     if source.hf_repo is not None:
-        from agents.models.hub import fetch
-        from agents.models.hub_listing import request_of
+        from agents.models.hub.fetch import fetch
+        from agents.models.hub.listing import request_of
 
         return fetch(request_of(source, settings.quantisation), store, say, peers=peers)
     raise LoadFailed(

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from agents.contract.job import LoadSettings, ModelSource
-from agents.models import hub, peer_fetch
-from agents.models.hub_listing import HubRequest
+from agents.models import peer_fetch
+from agents.models.hub import fetch as hub
+from agents.models.hub.listing import HubRequest
 from agents.models.peers import Peer, Peers
 from agents.models.resolve import resolve
 from agents.models.share import ModelServer

@@ -12,9 +12,9 @@ from huggingface_hub import constants
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models import hub_download
-from agents.models.hub import fetch
-from agents.models.hub_listing import LISTING_HOLDS_S, HubRequest
+from agents.models.hub import download as hub_download
+from agents.models.hub.fetch import fetch
+from agents.models.hub.listing import LISTING_HOLDS_S, HubRequest
 from agents.models.store.files import ModelFiles
 from tests.unit.models.fake_hub import COMMIT, REPO, Asked, FakeHub
 

@@ -6,7 +6,7 @@ import pytest
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.hub_pick import RemoteFile, pick_mmproj, pick_model
+from agents.models.hub.pick import RemoteFile, pick_mmproj, pick_model
 
 NAMES = (
     "README.md",

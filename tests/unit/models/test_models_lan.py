@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.hub_listing import HubRequest
+from agents.models.hub.listing import HubRequest
 from agents.models.offers import offered
 from agents.models.peers import Peer
 from agents.models.share import ModelServer

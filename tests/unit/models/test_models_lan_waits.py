@@ -17,7 +17,7 @@ import pytest
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models import peer_client, share
-from agents.models.hub import fetch as hub_fetch
+from agents.models.hub.fetch import fetch as hub_fetch
 from agents.models.share import ModelServer
 from agents.models.share_protocol import State
 from agents.models.store.files import ModelFiles

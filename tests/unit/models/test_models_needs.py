@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from agents.contract.job import LoadSettings, ModelSource
-from agents.models.hub import fetch
+from agents.models.hub.fetch import fetch
 from agents.models.needs import NOT_HERE, ModelNeed, free_bytes, needs
 from agents.models.resolve import resolve
 from tests.unit.models.a_cluster import REQUEST

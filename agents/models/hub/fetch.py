@@ -15,9 +15,9 @@ from pathlib import Path
 
 from agents.errors import LoadFailed
 from agents.models.gguf.check import check_model, check_projector
-from agents.models.hub_download import RemoteRepo, download
-from agents.models.hub_listing import HubRequest, Listing, kept_listing, listing_of
-from agents.models.hub_pick import RemoteFile, pick_mmproj, pick_model
+from agents.models.hub.download import RemoteRepo, download
+from agents.models.hub.listing import HubRequest, Listing, kept_listing, listing_of
+from agents.models.hub.pick import RemoteFile, pick_mmproj, pick_model
 from agents.models.offers import offer
 from agents.models.peer_fetch import Wanted, fetch_once
 from agents.models.peers import Peers

@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agents.contract.job import ModelSource
-from agents.models.hub_errors import HubUnreachable, hub_errors_named
-from agents.models.hub_pick import RemoteFile
+from agents.models.hub.errors import HubUnreachable, hub_errors_named
+from agents.models.hub.pick import RemoteFile
 from agents.models.progress import Say
 from agents.models.store.disk import written_aside
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.models.hub_errors import HubUnreachable, hub_errors_named
-from agents.models.hub_pick import RemoteFile
+from agents.models.hub.errors import HubUnreachable, hub_errors_named
+from agents.models.hub.pick import RemoteFile
 from agents.models.progress import Say
 from agents.models.store.disk import keep_digest, settle
 from agents.models.store.ranged import Sender, Stopped, partial_of, receive, verified
