@@ -24,8 +24,8 @@ from agents.device.carveout import choose, put_back
 from agents.device.inventory import boot_id
 from agents.device_file import Allow, Stated, keep_stated, read_device_file
 from agents.errors import Unsupported
+from agents.models.lan.server import ModelServer
 from agents.models.needs import ModelNeed, free_bytes, needs
-from agents.models.share import ModelServer
 from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
 
 REBOOT_S = 60.0

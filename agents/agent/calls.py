@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agents.contract.device import Device
 from agents.contract.report import Attempt, Report
-from agents.models.peers import Peers
+from agents.models.lan.peers import Peers
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from agents.contract.report import Cause, Loaded
 from agents.engines.stream.chunks import Chunk, Event
 from agents.engines.stream.exchange_http import Exchange, Limits, Progress
 from agents.errors import LoadFailed, Unsupported
-from agents.models.peers import Peers
+from agents.models.lan.peers import Peers
 
 DYING_S = 3.0  # between the end of an engine's connections and that of its process
 

@@ -24,7 +24,7 @@ from agents.engines.base import Engine, LoadPlace, Restores, Session, Support, r
 from agents.engines.stream.exchange_http import Progress
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 from agents.job.measure import measure
-from agents.models.peers import Peers
+from agents.models.lan.peers import Peers
 from agents.power.base import NotRestored
 from agents.power.found import PowerFound, find_power
 from agents.power.state import PowerState

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.errors import AgentError, LoadFailed
-from agents.models.lan import kept_from_path
+from agents.models.lan.path import kept_from_path
 from agents.models.store.files import MissingFile
 from agents.models.store.local import absolute, files_at
 

@@ -8,8 +8,8 @@ from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.gguf.types import FILE_TYPES
-from agents.models.lan import fetch_path, kept_from_path
-from agents.models.peers import Peers
+from agents.models.lan.path import fetch_path, kept_from_path
+from agents.models.lan.peers import Peers
 from agents.models.progress import Say
 from agents.models.store.files import ModelFiles
 from agents.models.store.local import files_at

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agents.contract.job import Job, ModelSource
 from agents.contract.report import Failed, Measured, Report
-from agents.models.peers import Peer, Peers
+from agents.models.lan.peers import Peer, Peers
 
 MOST_PEERS = 16
 HEAD = "head"

@@ -89,7 +89,7 @@ class Service:
 
     def _serve_models(self) -> None:
         """The head gives its own model files to devices, and has them give theirs to each other."""
-        from agents.models.share import ModelServer
+        from agents.models.lan.server import ModelServer
         from agents.places import HEAD_MODELS_PORT_VARIABLE, device_root
 
         try:

@@ -18,9 +18,9 @@ from agents.models.gguf.check import check_model, check_projector
 from agents.models.hub.download import RemoteRepo, download
 from agents.models.hub.listing import HubRequest, Listing, kept_listing, listing_of
 from agents.models.hub.pick import RemoteFile, pick_mmproj, pick_model
-from agents.models.offers import offer
-from agents.models.peer_fetch import Wanted, fetch_once
-from agents.models.peers import Peers
+from agents.models.lan.fetch import Wanted, fetch_once
+from agents.models.lan.offers import offer
+from agents.models.lan.peers import Peers
 from agents.models.progress import Progress, Say
 from agents.models.store.disk import alone, need_room, os_errors_named, size_of, undamaged
 from agents.models.store.files import MissingFile, ModelFiles

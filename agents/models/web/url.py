@@ -16,11 +16,11 @@ from agents.contract.report import Cause
 from agents.contract.web_address import beside, file_name, is_web, key_of, names_one_file, shown
 from agents.errors import LoadFailed
 from agents.models.gguf.check import SPLIT_NAME, GgufFacts, check_model, check_projector
-from agents.models.offers import keep_origin, offer
-from agents.models.peer_fetch import Wanted, fetch_once
-from agents.models.peers import Peers
+from agents.models.lan.fetch import Wanted, fetch_once
+from agents.models.lan.offers import keep_origin, offer
+from agents.models.lan.peers import Peers
+from agents.models.lan.protocol import SharedFile
 from agents.models.progress import Say
-from agents.models.share_protocol import SharedFile
 from agents.models.store.disk import alone, os_errors_named, sha256_of, size_of, undamaged
 from agents.models.store.files import MissingFile, ModelFiles
 from agents.models.store.ranged import partial_of

@@ -16,7 +16,7 @@ from agents.contract.device import Device, MemoryKind, StateSource, same_power, 
 from agents.contract.job import Chat, Job, LoadSettings, Synthetic
 from agents.contract.report import RETRIED, Cause, Failed, MachineSeen, Measured, Refused, Report, cause_words
 from agents.contract.wire_json import from_json, to_json
-from agents.models.peers import Peer, Peers
+from agents.models.lan.peers import Peer, Peers
 
 TYPES = tuple(
     kind

@@ -16,7 +16,7 @@ from agents.contract.report import Cause, Failed, MachineSeen, Measured, Outcome
 from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Support
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
-from agents.models.peers import Peers
+from agents.models.lan.peers import Peers
 from agents.power.base import LimitNotHeld
 from agents.power.found import PowerFound
 from agents.power.state import PowerState

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from agents.contract.job import LoadSettings, ModelSource
-from agents.models import peer_fetch
 from agents.models.hub import fetch as hub
 from agents.models.hub.listing import HubRequest
-from agents.models.peers import Peer, Peers
+from agents.models.lan import fetch as peer_fetch
+from agents.models.lan.peers import Peer, Peers
+from agents.models.lan.server import ModelServer
 from agents.models.resolve import resolve
-from agents.models.share import ModelServer
 from agents.models.store import ranged
 from agents.models.store.files import ModelFiles
 from tests.unit.models.fake_hub import REPO

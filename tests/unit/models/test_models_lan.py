@@ -15,9 +15,9 @@ from huggingface_hub import constants
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.hub.listing import HubRequest
-from agents.models.offers import offered
-from agents.models.peers import Peer
-from agents.models.share import ModelServer
+from agents.models.lan.offers import offered
+from agents.models.lan.peers import Peer
+from agents.models.lan.server import ModelServer
 from agents.models.store import disk
 from tests.unit.models.a_cluster import REQUEST, TOKEN, ADevice, Aside, cluster, until
 from tests.unit.models.fake_hub import REPO, FakeHub

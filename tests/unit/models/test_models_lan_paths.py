@@ -11,15 +11,15 @@ import pytest
 from agents.contract.job import ModelSource
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models import share_find
-from agents.models.lan import kept_from_path
+from agents.models.lan import find as share_find
+from agents.models.lan.path import kept_from_path
 from agents.models.store import disk
 from agents.models.store.local import files_at
 from tests.unit.models.a_cluster import ADevice, Aside, cluster, until
 
 pytestmark = pytest.mark.usefixtures("on_this_machine_alone", "without_waiting")
 
-SERVER = "agents.models.share_find"
+SERVER = "agents.models.lan.find"
 
 
 @pytest.fixture

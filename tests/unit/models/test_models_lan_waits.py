@@ -16,10 +16,11 @@ import pytest
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models import peer_client, share
 from agents.models.hub.fetch import fetch as hub_fetch
-from agents.models.share import ModelServer
-from agents.models.share_protocol import State
+from agents.models.lan import client as peer_client
+from agents.models.lan import server as share
+from agents.models.lan.protocol import State
+from agents.models.lan.server import ModelServer
 from agents.models.store.files import ModelFiles
 from tests.unit.models.a_cluster import REQUEST, ADevice, Aside, soon, until
 from tests.unit.models.fake_hub import FakeHub

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from agents.models.peer_turn import GoAlone, Settle, Step, Take, WaitFor, next_step
-from agents.models.peers import Peer
-from agents.models.share_protocol import Answer, State
+from agents.models.lan.peers import Peer
+from agents.models.lan.protocol import Answer, State
+from agents.models.lan.turn import GoAlone, Settle, Step, Take, WaitFor, next_step
 
 
 def answer(device_id: str, state: State) -> Answer:

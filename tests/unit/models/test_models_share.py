@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.models.offers import offer
-from agents.models.share import MOST_TRANSFERS, ModelServer
-from agents.models.share_protocol import BYTES, STATE
+from agents.models.lan.offers import offer
+from agents.models.lan.protocol import BYTES, STATE
+from agents.models.lan.server import MOST_TRANSFERS, ModelServer
 from agents.models.tiny.make import make_tiny
 from tests.unit.models.a_cluster import TOKEN, until
 

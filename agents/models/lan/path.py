@@ -11,16 +11,16 @@ from pathlib import Path
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models import peer_fetch
-from agents.models.announce import announced
 from agents.models.gguf.check import check_model, check_projector
-from agents.models.offers import from_origin, keep_origin, offer
-from agents.models.peer_client import Line
-from agents.models.peer_fetch import Wanted, fetch_from_peers
-from agents.models.peers import Peers
+from agents.models.lan import fetch as peer_fetch
+from agents.models.lan.announce import announced
+from agents.models.lan.client import Line
+from agents.models.lan.fetch import Wanted, fetch_from_peers
+from agents.models.lan.find import path_key
+from agents.models.lan.offers import from_origin, keep_origin, offer
+from agents.models.lan.peers import Peers
+from agents.models.lan.protocol import Answer, SharedFile, State, at_path
 from agents.models.progress import Say
-from agents.models.share_find import path_key
-from agents.models.share_protocol import Answer, SharedFile, State, at_path
 from agents.models.store.disk import alone, os_errors_named, sha256_of, size_of
 from agents.models.store.files import ModelFiles
 from agents.models.store.ranged import partial_of

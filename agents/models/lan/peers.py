@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another device's model server (``agents.models.share``); ``name`` is for people, where it is known."""
+    """Another device's model server (``agents.models.lan.server``); ``name`` is for people, where it is known."""
 
     device_id: str
     url: str  # http://HOST:PORT

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from agents.models.peers import Peer
-from agents.models.share_protocol import BEAT, BYTES, STATE, Answer, State, by_contents, files_from_json
+from agents.models.lan.peers import Peer
+from agents.models.lan.protocol import BEAT, BYTES, STATE, Answer, State, by_contents, files_from_json
 
 if TYPE_CHECKING:
     import httpx2

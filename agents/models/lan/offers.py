@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from agents.models.share_protocol import HEX64, SharedFile, files_from_json, files_to_json
+from agents.models.lan.protocol import HEX64, SharedFile, files_from_json, files_to_json
 from agents.models.store.disk import kept_digest, written_aside
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.announce import Announcement, announced
-from agents.models.offers import keep_origin, offer
-from agents.models.peer_client import Line, NotNow
-from agents.models.peer_turn import GoAlone, Settle, Take, WaitFor, next_step
-from agents.models.peers import Peer, Peers
+from agents.models.lan.announce import Announcement, announced
+from agents.models.lan.client import Line, NotNow
+from agents.models.lan.offers import keep_origin, offer
+from agents.models.lan.peers import Peer, Peers
+from agents.models.lan.protocol import Answer, SharedFile, State, at_address, by_contents
+from agents.models.lan.turn import GoAlone, Settle, Take, WaitFor, next_step
 from agents.models.progress import Progress, Say
-from agents.models.share_protocol import Answer, SharedFile, State, at_address, by_contents
 from agents.models.store.disk import keep_digest, need_room, settle, sha256_of, size_of
 from agents.models.store.ranged import Sender, Stopped, partial_of, receive, verified
 from agents.units import in_words

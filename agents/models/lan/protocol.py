@@ -20,7 +20,7 @@ from enum import StrEnum
 from urllib.parse import urlencode
 
 from agents.contract.web_address import names_one_file
-from agents.models.peers import Peer
+from agents.models.lan.peers import Peer
 
 STATE = "X-Orchestrate-State"
 BYTES = "X-Orchestrate-Bytes"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from agents.models.share_protocol import Answer, State
+from agents.models.lan.protocol import Answer, State
 
 
 @dataclass(frozen=True, slots=True)

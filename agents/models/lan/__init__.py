@@ -1,0 +1,1 @@
+"""Models of other devices of the cluster, over the LAN."""
