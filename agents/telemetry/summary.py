@@ -7,9 +7,9 @@ from typing import Any
 
 from agents.contract.measure import Trial
 from agents.contract.usage import Usage
-from agents.memory.truth import MemoryTruth, Pool
 from agents.telemetry.base import Quantity
 from agents.telemetry.energy import POWER_OF, first_mean_w, phases_of, precedence
+from agents.telemetry.memory_truth import MemoryTruth, Pool
 from agents.telemetry.series import Series, Window
 
 

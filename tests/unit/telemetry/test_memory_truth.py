@@ -8,8 +8,8 @@ import pytest
 
 from agents.contract.measure import Reading
 from agents.contract.report import Loaded
-from agents.memory.truth import MemoryTruth, baseline_of, memory_truth
 from agents.telemetry.base import Quantity
+from agents.telemetry.memory_truth import MemoryTruth, baseline_of, memory_truth
 from agents.telemetry.series import Series, Window
 from tests.fakes.telemetry import readings
 
