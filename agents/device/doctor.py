@@ -14,8 +14,8 @@ from agents.engines import engines_of
 from agents.engines.base import Engine
 from agents.errors import AgentError
 from agents.power import METHODS, PROFILES
-from agents.telemetry.base import Missing
 from agents.telemetry.doctor import Readable, readable
+from agents.telemetry.sources.base import Missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.telemetry.base import FollowsEngine, Missing
+from agents.telemetry.sources.base import FollowsEngine, Missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from agents.contract.measure import Trial
 from agents.contract.usage import Energy
-from agents.telemetry.base import Quantity
 from agents.telemetry.series import Series, Window, kind_of
+from agents.telemetry.sources.base import Quantity
 
 LEAST_READINGS = 3
 """Inside a phase, for an integral to mean something: at 5 Hz a phase of about 0.6 s. A prompt that is shorter has no

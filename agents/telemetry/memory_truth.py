@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from agents.contract.measure import Reading
 from agents.contract.report import Loaded
-from agents.telemetry.base import Quantity
 from agents.telemetry.series import Series, Window, kind_of
+from agents.telemetry.sources.base import Quantity
 
 DISAGREE = 0.10
 DISAGREE_FLOOR_BYTES = 256 * 2**20  # what a desktop may take or give back meanwhile

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agents.telemetry.base import FollowsEngine, Kind, Missing, Quantity, Source, TellsWhen
+from agents.telemetry.sources.base import FollowsEngine, Kind, Missing, Quantity, Source, TellsWhen
 
 PERIOD_S = 0.2
 MOST_VALUES = 40_000

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Protocol
 
-from agents.telemetry.base import Missing
+from agents.telemetry.sources.base import Missing
 
 CLOSE_S = 1.0
 ANSWER_S = 5.0  # sources may wake a driver when they are found; after that an answer takes milliseconds

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from agents.contract.measure import Reading
-from agents.telemetry.base import Quantity
+from agents.telemetry.sources.base import Quantity
 
 LEAST_INSIDE = 2  # readings, for a mean: at 5 Hz a window of 0.4 s
 COVERED = 0.5  # part of a window that readings must cover for a mean

@@ -7,10 +7,10 @@ from typing import Any
 
 from agents.contract.measure import Trial
 from agents.contract.usage import Usage
-from agents.telemetry.base import Quantity
 from agents.telemetry.energy import POWER_OF, first_mean_w, phases_of, precedence
 from agents.telemetry.memory_truth import MemoryTruth, Pool
 from agents.telemetry.series import Series, Window
+from agents.telemetry.sources.base import Quantity
 
 
 def usage_of(series: Series, memory: MemoryTruth, trial: Trial | None, gpu_in_package: bool) -> Usage:

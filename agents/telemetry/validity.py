@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from agents.contract.job import Conditions
 from agents.contract.measure import Flag, Trial
-from agents.telemetry.base import Quantity
 from agents.telemetry.series import Series, Window
+from agents.telemetry.sources.base import Quantity
 from agents.telemetry.summary import limited_w, share_pct
 
 QUIET_CORES = 0.5

@@ -14,13 +14,13 @@ from agents.contract.job import Conditions, Job
 from agents.contract.measure import PASSING_FLAGS, Flag, Reading, Trial, counted_trial
 from agents.contract.report import Measured, Outcome, Refused
 from agents.contract.usage import Energy, Usage
-from agents.telemetry.base import UNITS, Quantity
 from agents.telemetry.disturber import busiest_other
 from agents.telemetry.energy import energy_of
 from agents.telemetry.engine_pids import engine_pids
 from agents.telemetry.memory_truth import Baseline, baseline_of, memory_truth
 from agents.telemetry.sampling import NoSampler, Row, SamplerProcess, Taker
 from agents.telemetry.series import Series, Window, thinned
+from agents.telemetry.sources.base import UNITS, Quantity
 from agents.telemetry.summary import usage_of
 from agents.telemetry.validity import (
     Clocks,

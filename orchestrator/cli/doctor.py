@@ -16,8 +16,8 @@ from orchestrator.report.terminal import print_grid
 
 if TYPE_CHECKING:
     from agents.contract.device import Device
-    from agents.telemetry.base import Missing
     from agents.telemetry.doctor import Readable
+    from agents.telemetry.sources.base import Missing
 
 
 def show_doctor(*, as_json: bool) -> None:

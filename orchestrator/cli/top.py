@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from agents.telemetry.base import UNITS, Missing, Quantity, Source
+from agents.telemetry.sources.base import UNITS, Missing, Quantity, Source
 
 EVERY_S = 0.5
 Now = tuple[str, Quantity, float | None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from agents.telemetry.base import Quantity, Source
+from agents.telemetry.sources.base import Quantity, Source
 from tests.fakes.sys_tree import write
 
 ALWAYS_EIO = Path("/proc/self/mem")

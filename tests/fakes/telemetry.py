@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from agents.contract.measure import Reading
-from agents.telemetry.base import UNITS, Missing, Quantity, Value
 from agents.telemetry.sampling import Batch, Row
+from agents.telemetry.sources.base import UNITS, Missing, Quantity, Value
 
 S = 1_000_000_000
 

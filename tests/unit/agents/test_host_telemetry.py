@@ -12,8 +12,8 @@ from agents.contract.job import Conditions, Job, LoadSettings
 from agents.contract.measure import Flag
 from agents.contract.report import Measured, Report
 from agents.job.host import Host
-from agents.telemetry.base import UNITS, Quantity
 from agents.telemetry.sampling import Batch
+from agents.telemetry.sources.base import UNITS, Quantity
 from agents.telemetry.watch import Watch
 from tests.fakes.telemetry import S, ScriptedClock
 from tests.unit.agents.test_contract import a_device

@@ -11,8 +11,8 @@ from agents.device.doctor import EngineSeen, controls_of
 from agents.device_file import Allow, DeviceFile
 from agents.engines import engines_of
 from agents.power import METHODS, PROFILES
-from agents.telemetry.base import Missing
 from agents.telemetry.doctor import Readable
+from agents.telemetry.sources.base import Missing
 from orchestrator.cli.app import app
 from orchestrator.cli.doctor import controls_grid, engines_grid, sensors_grid, show_doctor
 from orchestrator.errors import UsageError

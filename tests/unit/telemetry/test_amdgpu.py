@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.telemetry.amdgpu import AmdGpus, chosen_state_hz
-from agents.telemetry.base import Quantity as Q
+from agents.telemetry.sources.amdgpu import AmdGpus, chosen_state_hz
+from agents.telemetry.sources.base import Quantity as Q
 from tests.fakes.sensors import amd_apu, amd_card, card, files, read
 from tests.unit.telemetry.test_amdgpu_metrics import table
 

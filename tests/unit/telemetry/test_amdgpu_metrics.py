@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.telemetry.amdgpu_metrics import parse, throttled
-from agents.telemetry.base import Quantity as Q
+from agents.telemetry.sources.amdgpu_metrics import parse, throttled
+from agents.telemetry.sources.base import Quantity as Q
 
 At = dict[int, tuple[str, int]]
 SIZES = {

@@ -10,13 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agents.telemetry.base import Quantity as Q
-from agents.telemetry.base import Source
-from agents.telemetry.child_lines import STALE_S, ChildLines
-from agents.telemetry.macmon import MacmonKind
-from agents.telemetry.macmon import values_of as macmon_values
-from agents.telemetry.windows import SCRIPT, WindowsKind
-from agents.telemetry.windows import values_of as windows_values
+from agents.telemetry.sources.base import Quantity as Q
+from agents.telemetry.sources.base import Source
+from agents.telemetry.sources.child_lines import STALE_S, ChildLines
+from agents.telemetry.sources.macmon import MacmonKind
+from agents.telemetry.sources.macmon import values_of as macmon_values
+from agents.telemetry.sources.windows import SCRIPT, WindowsKind
+from agents.telemetry.sources.windows import values_of as windows_values
 from tests.fakes.sensors import Now
 from tests.fakes.sys_tree import write
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.telemetry.base import FollowsEngine, Source
-from agents.telemetry.base import Quantity as Q
-from agents.telemetry.cpu import CpuKind, busy_between, parse_ticks
-from agents.telemetry.elsewhere import Elsewhere, PsutilSource
-from agents.telemetry.memory import MemoryKind, field
-from agents.telemetry.processes import ProcessStat, descendants, parse_stat
+from agents.telemetry.sources.base import FollowsEngine, Source
+from agents.telemetry.sources.base import Quantity as Q
+from agents.telemetry.sources.cpu import CpuKind, busy_between, parse_ticks
+from agents.telemetry.sources.elsewhere import Elsewhere, PsutilSource
+from agents.telemetry.sources.memory import MemoryKind, field
+from agents.telemetry.sources.processes import ProcessStat, descendants, parse_stat
 from tests.fakes.sensors import Now, cpu, files, process, read
 from tests.fakes.sys_tree import write
 

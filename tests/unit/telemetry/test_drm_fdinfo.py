@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.telemetry.base import FollowsEngine
-from agents.telemetry.base import Quantity as Q
-from agents.telemetry.drm import cards
-from agents.telemetry.drm_clients import Client, latest, parse, shares
-from agents.telemetry.drm_fdinfo import RESCAN_ALL_S, Clients, DrmFdinfo, DrmFdinfos
+from agents.telemetry.sources.base import FollowsEngine
+from agents.telemetry.sources.base import Quantity as Q
+from agents.telemetry.sources.drm import cards
+from agents.telemetry.sources.drm_clients import Client, latest, parse, shares
+from agents.telemetry.sources.drm_fdinfo import RESCAN_ALL_S, Clients, DrmFdinfo, DrmFdinfos
 from tests.fakes.sensors import Now, card, gpu_descriptor, process, read
 
 RECORDINGS = Path("tests/recordings/telemetry")

@@ -8,9 +8,9 @@ import pytest
 
 from agents.contract.measure import Arrival, ImageRun, Reading, Trial
 from agents.contract.usage import Energy
-from agents.telemetry.base import Quantity
 from agents.telemetry.energy import energy_of
 from agents.telemetry.series import Series, Window
+from agents.telemetry.sources.base import Quantity
 from tests.fakes.telemetry import readings
 from tests.unit.results.attempts_made_up import trial as made_up
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.telemetry.files import CHUNK_BYTES, HeldFile, Rate, first_line
+from agents.telemetry.sources.files import CHUNK_BYTES, HeldFile, Rate, first_line
 from tests.fakes.sensors import ALWAYS_EIO
 from tests.fakes.sys_tree import write
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.telemetry.base import Quantity as Q
-from agents.telemetry.drm import cards
-from agents.telemetry.intel import IntelGpu, IntelGpus
+from agents.telemetry.sources.base import Quantity as Q
+from agents.telemetry.sources.drm import cards
+from agents.telemetry.sources.intel import IntelGpu, IntelGpus
 from tests.fakes.sensors import Now, card, files, i915_gpu, read, xe_card
 
 

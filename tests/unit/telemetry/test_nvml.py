@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from agents.telemetry.base import Missing
-from agents.telemetry.base import Quantity as Q
-from agents.telemetry.nvml import NvidiaGpu, NvmlKind, reasons
-from agents.telemetry.nvml_pcie import NvidiaLink
+from agents.telemetry.sources.base import Missing
+from agents.telemetry.sources.base import Quantity as Q
+from agents.telemetry.sources.nvml import NvidiaGpu, NvmlKind, reasons
+from agents.telemetry.sources.nvml_pcie import NvidiaLink
 from tests.fakes.nvml_library import (
     GPU_IS_LOST,
     LIBRARY_NOT_FOUND,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.telemetry.base import Quantity as Q
-from agents.telemetry.battery import PowerSupplies, signed
-from agents.telemetry.rapl import RaplKind
+from agents.telemetry.sources.base import Quantity as Q
+from agents.telemetry.sources.battery import PowerSupplies, signed
+from agents.telemetry.sources.rapl import RaplKind
 from tests.fakes.sensors import Now, files, rapl_zone, read
 
 NOBODY = 65534

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.telemetry.base import Quantity, Source
 from agents.telemetry.sampler import Sampler, find, serve
+from agents.telemetry.sources.base import Quantity, Source
 from tests.fakes.telemetry import BrokenSource, FakeSource, S, ScriptedClock
 
 BUSY, TOTAL = Quantity.CPU_BUSY, Quantity.RAM_TOTAL

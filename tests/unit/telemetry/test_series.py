@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agents.contract.measure import Reading
-from agents.telemetry.base import Quantity
 from agents.telemetry.series import Series, Window, thinned
+from agents.telemetry.sources.base import Quantity
 from tests.fakes.telemetry import readings
 
 POWER = Quantity.GPU_POWER

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agents.telemetry import SOURCES
-from agents.telemetry.base import UNITS, FollowsEngine, Quantity, Source
 from agents.telemetry.sampler import find
+from agents.telemetry.sources.base import UNITS, FollowsEngine, Quantity, Source
 from tests.fakes.sensors import (
     ALWAYS_EIO,
     amd_apu,

@@ -8,9 +8,9 @@ import pytest
 
 from agents.contract.measure import Reading
 from agents.contract.usage import Usage
-from agents.telemetry.base import Quantity
 from agents.telemetry.memory_truth import MemoryTruth, baseline_of, memory_truth
 from agents.telemetry.series import Series, Window
+from agents.telemetry.sources.base import Quantity
 from agents.telemetry.summary import usage_of
 from tests.fakes.telemetry import readings
 from tests.unit.results.attempts_made_up import trial

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.telemetry.base import Missing, Quantity, Source
 from agents.telemetry.doctor import Readable, readable
+from agents.telemetry.sources.base import Missing, Quantity, Source
 from orchestrator.cli.top import in_units, show_top
 from tests.fakes.telemetry import BrokenSource, FakeSource
 

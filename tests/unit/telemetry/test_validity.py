@@ -8,8 +8,8 @@ import pytest
 
 from agents.contract.job import Conditions
 from agents.contract.measure import Flag, Reading
-from agents.telemetry.base import Quantity
 from agents.telemetry.series import Series, Window
+from agents.telemetry.sources.base import Quantity
 from agents.telemetry.validity import Clocks, Machine, coolest, flags_of, not_quiet, on_battery, too_warm
 from tests.fakes.telemetry import readings
 from tests.unit.results.attempts_made_up import trial as made_up

@@ -13,8 +13,8 @@ from agents.contract.job import Conditions
 from agents.contract.measure import Arrival, Flag
 from agents.contract.report import Cause, Failed, Loaded, Measured, Outcome, Refused
 from agents.telemetry import validity
-from agents.telemetry.base import Missing, Quantity
 from agents.telemetry.sampling import NoSampler
+from agents.telemetry.sources.base import Missing, Quantity
 from agents.telemetry.watch import PATIENCE_S, Seen, Watch
 from tests.fakes.telemetry import Machine, ScriptedClock, ScriptedSampler, WaitingEvent
 from tests.unit.results.attempts_made_up import job, trial

@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import Any
 
 from agents.clock import SystemClock
-from agents.telemetry.base import Quantity, Value
-from agents.telemetry.files import Rate, scaled
+from agents.telemetry.sources.base import Quantity, Value
+from agents.telemetry.sources.files import Rate, scaled
 
 SENT, RECEIVED = 197, 198  # nvml.h, NVML_FI_DEV_PCIE_COUNT_TX_BYTES and _RX_BYTES; by the GPU
 SENDS, RECEIVES = 0, 1  # nvml.h, NVML_PCIE_UTIL_TX_BYTES and _RX_BYTES

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agents.clock import SystemClock
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.files import HeldFile, Rate, number_in, scaled
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.files import HeldFile, Rate, number_in, scaled
 
 
 class Memory:

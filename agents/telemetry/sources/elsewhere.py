@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from agents.clock import SystemClock
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.files import Rate, scaled
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.files import Rate, scaled
 
 
 class PsutilSource:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from agents.telemetry.base import Quantity
+from agents.telemetry.sources.base import Quantity
 
 _HEADER = struct.Struct("<HBB")  # structure_size, format_revision, content_revision
 

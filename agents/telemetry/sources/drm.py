@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.telemetry.files import first_line
+from agents.telemetry.sources.files import first_line
 
 
 @dataclass(frozen=True, slots=True)

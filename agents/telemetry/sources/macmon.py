@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.child_lines import ChildLines
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.child_lines import ChildLines
 
 INTERVAL_MS = 200
 

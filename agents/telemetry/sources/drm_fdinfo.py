@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from agents.clock import SystemClock
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.drm import Card, cards
-from agents.telemetry.drm_clients import ENGINES, Client, Group, Key, latest, parse, shares
-from agents.telemetry.files import LEAST_SPAN_S, HeldFile
-from agents.telemetry.processes import RESCAN_S, EngineTree, pids_of
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.drm import Card, cards
+from agents.telemetry.sources.drm_clients import ENGINES, Client, Group, Key, latest, parse, shares
+from agents.telemetry.sources.files import LEAST_SPAN_S, HeldFile
+from agents.telemetry.sources.processes import RESCAN_S, EngineTree, pids_of
 
 RESCAN_ALL_S = 10.0  # a look at every descriptor of every process takes tens of milliseconds
 

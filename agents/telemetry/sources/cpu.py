@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agents.clock import SystemClock
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.drm import labelled
-from agents.telemetry.files import LEAST_SPAN_S, HeldFile, Rate, first_line, scaled, whole_in
-from agents.telemetry.processes import EngineTree, ProcessStat, parse_stat
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.drm import labelled
+from agents.telemetry.sources.files import LEAST_SPAN_S, HeldFile, Rate, first_line, scaled, whole_in
+from agents.telemetry.sources.processes import EngineTree, ProcessStat, parse_stat
 
 _SENSORS = ("k10temp", "zenpower", "coretemp", "cpu_thermal")  # AMD, AMD, Intel, Arm boards
 _LABELS = ("Tdie", "Package id 0", "Tctl")  # Tctl may carry an offset, Tdie none

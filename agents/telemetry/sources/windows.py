@@ -14,9 +14,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.child_lines import ChildLines
-from agents.telemetry.files import first_line
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.child_lines import ChildLines
+from agents.telemetry.sources.files import first_line
 
 _CLASS = "Win32_PerfFormattedData_GPUPerformanceCounters_"
 SCRIPT = (

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agents.clock import SystemClock
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.drm import Card, cards, hwmon_of, labelled
-from agents.telemetry.files import HeldFile, Rate, scaled
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.drm import Card, cards, hwmon_of, labelled
+from agents.telemetry.sources.files import HeldFile, Rate, scaled
 
 _POWER_REASONS = ("pl1", "pl2", "pl4", "iccmax", "psys_pl1", "psys_pl2", "psys_crit")
 _HEAT_REASONS = (

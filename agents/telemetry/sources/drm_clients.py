@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agents.telemetry.files import whole_in
+from agents.telemetry.sources.files import whole_in
 
 
 class Group(StrEnum):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.clock import SystemClock
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.nvml_pcie import NvidiaLink, field_values
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.nvml_pcie import NvidiaLink, field_values
 
 POWER_INSTANT = 186  # nvml.h, NVML_FI_DEV_POWER_INSTANT
 TEMPERATURE_OF_GPU, CLOCK_SM, CLOCK_MEMORY = 0, 1, 2

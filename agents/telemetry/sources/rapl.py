@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.clock import SystemClock
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.files import HeldFile, Rate, first_line, number_in, scaled
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.files import HeldFile, Rate, first_line, number_in, scaled
 
 _ZONE = re.compile(r"intel-rapl:\d+")
 ALLOW_TODO = "let the agent's group read energy_uj by a udev rule (docs/telemetry.md), or run the agent as root"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.files import HeldFile, first_line, scaled
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.files import HeldFile, first_line, scaled
 
 
 class Battery:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.telemetry.files import HeldFile, whole_in
+from agents.telemetry.sources.files import HeldFile, whole_in
 
 RESCAN_S = 2.0  # reading every process's parent takes about 10 us a process
 

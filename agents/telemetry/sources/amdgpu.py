@@ -10,10 +10,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.telemetry import amdgpu_metrics
-from agents.telemetry.base import Missing, Quantity, Source, Value
-from agents.telemetry.drm import Card, cards, hwmon_of, labelled
-from agents.telemetry.files import HeldFile, scaled
+from agents.telemetry.sources import amdgpu_metrics
+from agents.telemetry.sources.base import Missing, Quantity, Source, Value
+from agents.telemetry.sources.drm import Card, cards, hwmon_of, labelled
+from agents.telemetry.sources.files import HeldFile, scaled
 
 _FILES: tuple[tuple[Quantity, str], ...] = (
     (Quantity.GPU_BUSY, "gpu_busy_percent"),

@@ -1,0 +1,1 @@
+"""One sensor source a file, behind the Protocol in ``base``."""
