@@ -30,13 +30,13 @@ from agents.contract.job import Job
 from agents.contract.measure import Arrival, EngineTimings, StopReason, Trial
 from agents.contract.report import Attempt, Loaded, Measured, Report
 from orchestrator.dispatch.board import Board
-from orchestrator.dispatch.happens import CampaignAdded, Keep, Send
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.messages import CampaignAdded, Keep, Send
 from orchestrator.dispatch.on_ray.connect import Connection
 from orchestrator.dispatch.on_ray.fleet import RayFleet
 from orchestrator.dispatch.on_ray.nodes import NodeOf
-from orchestrator.dispatch.records import Records
+from orchestrator.dispatch.persist import Records
 from orchestrator.dispatch.runs import planned_run, waiting_of
 from orchestrator.matrix import expand, matrix_to_json, parse_matrix
 from orchestrator.plan.jobs import plan_jobs

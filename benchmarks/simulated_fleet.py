@@ -21,7 +21,7 @@ from pathlib import Path
 
 from agents.contract.device import Device, MemoryKind, StateSource
 from agents.contract.report import Cause, Failed, Loaded, Measured, Report
-from orchestrator.dispatch.happens import (
+from orchestrator.dispatch.messages import (
     Ask,
     AttemptEnded,
     CampaignAdded,

@@ -18,9 +18,9 @@ from orchestrator.cli.fleet_grids import devices_grid, runs_grid
 from orchestrator.cli.home import ledger_path, nobody_works, run_among
 from orchestrator.cli.joined import joined
 from orchestrator.cli.words import counted
-from orchestrator.dispatch.coordination import Coordination
-from orchestrator.dispatch.happens import Doing
+from orchestrator.dispatch.api import Coordination
 from orchestrator.dispatch.ledger import CampaignRow, Ledger
+from orchestrator.dispatch.messages import Doing
 from orchestrator.dispatch.pages import DeviceView, RunView, StatusPage
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.report.terminal import print_grid

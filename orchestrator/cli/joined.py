@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agents.device.inventory import boot_id
 from agents.places import data_root
-from orchestrator.dispatch.coordination import Coordination
+from orchestrator.dispatch.api import Coordination
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def joined(address: str | None, *, join_only: bool = False) -> Iterator[Joined]:
         connection = Connection(address, join_only=join_only)
         try:
             if connection.started:
+                from orchestrator.dispatch.coordinator import Service
                 from orchestrator.dispatch.on_ray.fleet import RayFleet
-                from orchestrator.dispatch.service import Service
 
                 service = Service(data_root(), lambda: RayFleet(detached=False), own_cluster=True)
                 try:

@@ -19,8 +19,8 @@ from typing import Any
 from agents.contract.device import Device
 from agents.contract.report import Attempt
 from agents.contract.wire_json import from_json, to_json
-from orchestrator.dispatch.happens import Doing
 from orchestrator.dispatch.ledger_schema import MIGRATIONS
+from orchestrator.dispatch.messages import Doing
 from orchestrator.errors import OrchestrateError
 
 BUSY_S = 30.0  # how long a write waits for another process

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from agents.contract.device import Device
 from agents.contract.job import MachineState
 from orchestrator.dispatch.board import Board
-from orchestrator.dispatch.deeds import Deeds, Tools
+from orchestrator.dispatch.effects import Deeds, Tools
 from orchestrator.dispatch.fleet import Fleet, Heard, Joined, News, NodeTrouble, Silent
 from orchestrator.dispatch.happenings import (
     DeviceSilent,
@@ -26,7 +26,9 @@ from orchestrator.dispatch.happenings import (
     JobProgress,
     Troubled,
 )
-from orchestrator.dispatch.happens import (
+from orchestrator.dispatch.known import Known
+from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.messages import (
     AttemptEnded,
     CampaignSet,
     Command,
@@ -38,11 +40,9 @@ from orchestrator.dispatch.happens import (
     SetSplit,
     StateRefused,
 )
-from orchestrator.dispatch.known import Known
-from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.model_peers import ModelPeers
 from orchestrator.dispatch.notify import Notifier
-from orchestrator.dispatch.records import Records
+from orchestrator.dispatch.persist import Records
 from orchestrator.dispatch.runs import added_again, run_of_ledger
 from orchestrator.dispatch.schedule import Schedule
 from orchestrator.errors import OrchestrateError

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, HttpUrl, SecretStr, ValidationError, field_validator
 
 from agents.contract.device import Device
-from orchestrator.dispatch.happens import Ask
+from orchestrator.dispatch.messages import Ask
 from orchestrator.errors import UsageError
 
 TIMEOUT_S = 30.0

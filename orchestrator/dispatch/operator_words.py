@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agents.contract.device import Device, StateSource
 from agents.contract.job import MachineState
-from orchestrator.dispatch.happens import Ask
+from orchestrator.dispatch.messages import Ask
 from orchestrator.matrix.units import format_bytes
 from orchestrator.plan.changes import Change
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from agents.contract.device import Device
 from orchestrator.dispatch.board import News
 from orchestrator.dispatch.happenings import JobSent
-from orchestrator.dispatch.happens import Doing
 from orchestrator.dispatch.ledger import CampaignRow
+from orchestrator.dispatch.messages import Doing
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from functools import lru_cache
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause
 from orchestrator.dispatch.happenings import JobName
-from orchestrator.dispatch.happens import CampaignAdded, Waiting
 from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.messages import CampaignAdded, Waiting
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import Cell, Matrix, expand, matrix_from_json
 from orchestrator.matrix.canary import canary_cell

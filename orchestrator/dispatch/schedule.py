@@ -15,7 +15,7 @@ from dataclasses import replace
 from agents.contract.device import Device, same_split
 from agents.contract.job import MachineState
 from agents.contract.report import RETRIED, Attempt, Cause, Failed, Refused, Report
-from orchestrator.dispatch.happens import (
+from orchestrator.dispatch.messages import (
     Answered,
     Ask,
     AttemptEnded,
@@ -40,7 +40,7 @@ from orchestrator.dispatch.happens import (
     Unknown,
     Waiting,
 )
-from orchestrator.dispatch.queues import CampaignOf, DeviceOf, JobOf
+from orchestrator.dispatch.state import CampaignOf, DeviceOf, JobOf
 from orchestrator.plan.changes import Change
 
 MAX_FAILURES = 3

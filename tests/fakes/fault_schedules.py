@@ -12,9 +12,9 @@ from typing import Any
 
 from agents.contract.device import MemoryKind, StateSource
 from orchestrator.dispatch.board import Board
-from orchestrator.dispatch.happens import CampaignSet, Doing
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.messages import CampaignSet, Doing
 from orchestrator.dispatch.runs import planned_run
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import matrix_to_json

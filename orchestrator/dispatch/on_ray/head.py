@@ -15,10 +15,10 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agents.places import data_root
-from orchestrator.dispatch.coordination import Coordination
+from orchestrator.dispatch.api import Coordination
+from orchestrator.dispatch.coordinator import Service
 from orchestrator.dispatch.on_ray.connect import NAMESPACE, Connection, answers, first_line
 from orchestrator.dispatch.on_ray.fleet import RayFleet
-from orchestrator.dispatch.service import Service
 from orchestrator.errors import OrchestrateError
 
 NAME = "coordinator"

@@ -20,8 +20,8 @@ from orchestrator.cli.fleet import PASSED
 from orchestrator.cli.fleet_grids import devices_grid, runs_grid
 from orchestrator.cli.home import ledger_path
 from orchestrator.cli.joined import Joined
-from orchestrator.dispatch.happens import Doing
 from orchestrator.dispatch.ledger import CampaignRow, Ledger
+from orchestrator.dispatch.messages import Doing
 from orchestrator.dispatch.pages import DeviceView, RunView, StatusPage
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from tests.unit.cli.conftest import Orchestrate

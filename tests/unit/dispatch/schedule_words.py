@@ -8,7 +8,7 @@ from dataclasses import replace
 from agents.contract.device import Device, MemoryKind
 from agents.contract.job import MachineState
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
-from orchestrator.dispatch.happens import (
+from orchestrator.dispatch.messages import (
     Answered,
     Ask,
     AttemptEnded,

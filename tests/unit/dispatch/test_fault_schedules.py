@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.dispatch.happens import Retry
-from orchestrator.dispatch.records import Records
+from orchestrator.dispatch.messages import Retry
+from orchestrator.dispatch.persist import Records
 from orchestrator.results.rows import Kept
 from tests.fakes.fault_schedules import Schedule
 

@@ -12,9 +12,9 @@ import pytest
 
 from agents.contract.wire_json import to_json
 from orchestrator.dispatch import ledger as ledger_module
-from orchestrator.dispatch.happens import Doing
 from orchestrator.dispatch.ledger import JobRow, Ledger, SeenDevice
 from orchestrator.dispatch.ledger_schema import MIGRATIONS
+from orchestrator.dispatch.messages import Doing
 from orchestrator.errors import OrchestrateError
 from tests.unit.results.attempts_made_up import DEVICE
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from agents.contract.job import MachineState
 from orchestrator.dispatch import notify
-from orchestrator.dispatch.happens import Ask
+from orchestrator.dispatch.messages import Ask
 from orchestrator.dispatch.notify import CoordinatorFile, Notifier, NotifyFile, read_coordinator_file
 from orchestrator.errors import UsageError
 from orchestrator.plan.changes import Change

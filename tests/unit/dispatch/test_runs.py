@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agents.contract.report import Cause, Failed, Outcome, Refused, Report
-from orchestrator.dispatch.happens import CampaignAdded, Doing, Waiting
+from orchestrator.dispatch.messages import CampaignAdded, Doing, Waiting
 from orchestrator.dispatch.runs import added_again, planned_run, run_of_ledger, waiting_of
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import matrix_to_json

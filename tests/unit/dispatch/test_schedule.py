@@ -9,7 +9,7 @@ import pytest
 
 from agents.contract.device import MemoryKind
 from agents.contract.report import RETRIED, Cause, Failed, Refused
-from orchestrator.dispatch.happens import AttemptEnded, Event, GiveUp, Retry, Waiting
+from orchestrator.dispatch.messages import AttemptEnded, Event, GiveUp, Retry, Waiting
 from orchestrator.dispatch.schedule import MAX_FAILURES, Schedule
 from tests.unit.dispatch.schedule_words import (
     CANCELLED,

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from agents.contract.device import Device, MemoryKind
 from agents.contract.job import MachineState
 from agents.contract.report import RETRIED, Attempt, Cause, Failed, Measured, Outcome, Refused, Report
-from orchestrator.dispatch.happens import (
+from orchestrator.dispatch.messages import (
     Answered,
     Ask,
     AttemptEnded,

@@ -11,8 +11,8 @@ import pytest
 from agents.contract.device import StateSource
 from orchestrator.dispatch.admit import Submission, admitted
 from orchestrator.dispatch.board import Board
-from orchestrator.dispatch.happens import CampaignSet, Doing
 from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.messages import CampaignSet, Doing
 from orchestrator.dispatch.notify import Notifier, NotifyFile
 from orchestrator.dispatch.views import Views
 from orchestrator.matrix import matrix_to_json

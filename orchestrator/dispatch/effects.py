@@ -15,7 +15,9 @@ from agents.contract.report import Report
 from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.fleet import DeviceGone, Fleet
 from orchestrator.dispatch.happenings import AskAnswered, Asked, DeviceThere, Ended, JobSent, ended
-from orchestrator.dispatch.happens import (
+from orchestrator.dispatch.known import Known
+from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.messages import (
     Answered,
     Ask,
     Cancel,
@@ -33,12 +35,10 @@ from orchestrator.dispatch.happens import (
     StateRefused,
     Unknown,
 )
-from orchestrator.dispatch.known import Known
-from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.model_peers import ModelPeers
 from orchestrator.dispatch.notify import Notifier
 from orchestrator.dispatch.operator_words import ask_words
-from orchestrator.dispatch.records import report_to_keep
+from orchestrator.dispatch.persist import report_to_keep
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.store import Store
 

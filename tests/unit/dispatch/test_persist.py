@@ -12,7 +12,7 @@ import pytest
 
 from agents.contract.device import Device
 from agents.contract.report import Cause, Failed, Outcome, Refused, Report
-from orchestrator.dispatch.happens import (
+from orchestrator.dispatch.messages import (
     Cancel,
     Command,
     Completed,
@@ -25,7 +25,7 @@ from orchestrator.dispatch.happens import (
     Send,
     Unknown,
 )
-from orchestrator.dispatch.records import Records, cause_of, report_to_keep
+from orchestrator.dispatch.persist import Records, cause_of, report_to_keep
 from orchestrator.errors import OrchestrateError
 from orchestrator.plan.jobs import job_of
 from orchestrator.results.durable import StoreFull

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from agents.contract.device import Device
 from agents.contract.report import Cause, Failed, Outcome, Refused, Report
-from orchestrator.dispatch.happens import Command, GiveUp, Keep, PutBack, Retry, Send
 from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.messages import Command, GiveUp, Keep, PutBack, Retry, Send
 from orchestrator.dispatch.runs import Run
 from orchestrator.results.rows import Kept
 from orchestrator.results.store import Store

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from agents.contract.job import MachineState
 from agents.device_file import Stated
 from orchestrator.dispatch.admit import Submission, Submitted
-from orchestrator.dispatch.happens import Doing
+from orchestrator.dispatch.messages import Doing
 from orchestrator.dispatch.pages import DeviceView, Opening, StatusPage, WatchNews
 from orchestrator.report.model_needs import DeviceNeeds
 

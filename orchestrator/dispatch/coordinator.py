@@ -25,9 +25,9 @@ from orchestrator.dispatch.admit import Submission, Submitted, admitted
 from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.happenings import Ended, Stopping
-from orchestrator.dispatch.happens import CampaignAdded, CampaignSet, Doing, StateRefused
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.messages import CampaignAdded, CampaignSet, Doing, StateRefused
 from orchestrator.dispatch.model_peers import ModelPeers, models_token
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
 from orchestrator.dispatch.pages import DeviceView, Opening, StatusPage, WatchNews

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from agents.contract.device import Device
 from agents.contract.job import MachineState
 from agents.contract.report import Attempt
-from orchestrator.dispatch.happens import Ask, Doing
+from orchestrator.dispatch.messages import Ask, Doing
 from orchestrator.plan.changes import Change, change_for
 
 
