@@ -22,7 +22,7 @@ from orchestrator.dispatch.admit import Submission
 from orchestrator.dispatch.pages import Opening
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import check_size, expand, matrix_to_json, read_matrix
-from orchestrator.report.model_needs import needs_lines
+from orchestrator.plan.model_needs import needs_lines
 
 INTERRUPTED = 130
 WAIT_S = 1.0

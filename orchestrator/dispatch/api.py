@@ -9,7 +9,7 @@ from agents.device_file import Stated
 from orchestrator.dispatch.admit import Submission, Submitted
 from orchestrator.dispatch.messages import Doing
 from orchestrator.dispatch.pages import DeviceView, Opening, StatusPage, WatchNews
-from orchestrator.report.model_needs import DeviceNeeds
+from orchestrator.plan.model_needs import DeviceNeeds
 
 
 class Coordination(Protocol):

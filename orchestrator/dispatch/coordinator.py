@@ -34,7 +34,7 @@ from orchestrator.dispatch.pages import DeviceView, Opening, StatusPage, WatchNe
 from orchestrator.dispatch.runs import Run, waiting_of
 from orchestrator.dispatch.views import Views
 from orchestrator.errors import OrchestrateError, UsageError
-from orchestrator.report.model_needs import DeviceNeeds
+from orchestrator.plan.model_needs import DeviceNeeds
 from orchestrator.results.store import Store
 
 CALL_S = 60.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.models.needs import ModelNeed
-from orchestrator.report.model_needs import DeviceNeeds, needs_lines
+from orchestrator.plan.model_needs import DeviceNeeds, needs_lines
 
 GIB = 1 << 30
 HERE = ModelNeed("tiny:llama", "Q4_0", True, 0, 0)
