@@ -15,9 +15,9 @@ from agents.contract.report import Measured
 from agents.job.host import Host
 from agents.telemetry.validity import Machine
 from agents.telemetry.watch import Watch
-from tests.unit.agents.test_contract import a_device
-from tests.unit.agents.test_host_state import ScriptedEngine
-from tests.unit.agents.test_measure import WORK
+from tests.unit.contract.test_contract import a_device
+from tests.unit.job.test_host_state import ScriptedEngine
+from tests.unit.job.test_measure import WORK
 
 JOB = Job("j", 1, "c", "cell", "id", 0, LoadSettings("embedded", "m"), WORK, warmups=1)
 

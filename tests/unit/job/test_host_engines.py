@@ -16,9 +16,9 @@ from agents.engines.base import LoadPlace, Support
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 from agents.job.host import Host
 from tests.fakes.telemetry import ScriptedClock
-from tests.unit.agents.test_contract import a_device
-from tests.unit.agents.test_host_state import ScriptedEngine
-from tests.unit.agents.test_measure import WORK, Scripted
+from tests.unit.contract.test_contract import a_device
+from tests.unit.job.test_host_state import ScriptedEngine
+from tests.unit.job.test_measure import WORK, Scripted
 
 JOB = Job("j", 1, "c", "cell", "id", 0, LoadSettings("embedded", "m"), WORK, warmups=0)
 FOUND = EngineFound("embedded", "1", (), "here")

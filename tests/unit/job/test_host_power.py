@@ -15,8 +15,8 @@ from agents.contract.report import Cause, Failed, Measured
 from agents.engines.base import LoadPlace
 from agents.power.base import Levels
 from tests.fakes.power_method import FakePower, FakeProfiles, found_of, kind_of
-from tests.unit.agents.test_host_state import APU, ScriptedEngine, a_host, refused, run
-from tests.unit.agents.test_measure import Scripted
+from tests.unit.job.test_host_state import APU, ScriptedEngine, a_host, refused, run
+from tests.unit.job.test_measure import Scripted
 
 SEEN, HELD = StateSource.SEEN, StateSource.HELD
 

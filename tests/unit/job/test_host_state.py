@@ -21,8 +21,8 @@ from agents.power.base import LimitNotHeld
 from agents.power.found import PowerFound
 from agents.power.state import PowerState
 from tests.fakes.power_method import FakePower, found_of, kind_of
-from tests.unit.agents.test_contract import a_device
-from tests.unit.agents.test_measure import WORK, Scripted, stream_of
+from tests.unit.contract.test_contract import a_device
+from tests.unit.job.test_measure import WORK, Scripted, stream_of
 
 GIB = 2**30
 LEFT = json.dumps({"method": "fake", "levels": {"sustained": 80.0, "burst": 95.0}})

@@ -16,9 +16,9 @@ from agents.telemetry.sampling import Batch
 from agents.telemetry.sources.base import UNITS, Quantity
 from agents.telemetry.watch import Watch
 from tests.fakes.telemetry import S, ScriptedClock
-from tests.unit.agents.test_contract import a_device
-from tests.unit.agents.test_host_state import ScriptedEngine
-from tests.unit.agents.test_measure import SENT_NS, WORK
+from tests.unit.contract.test_contract import a_device
+from tests.unit.job.test_host_state import ScriptedEngine
+from tests.unit.job.test_measure import SENT_NS, WORK
 
 
 class Noting:
