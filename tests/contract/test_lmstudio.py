@@ -17,7 +17,7 @@ from agents.contract.job import Chat, Image, LoadSettings, Runtime, Synthetic
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace
-from agents.engines.lmstudio import adapter as adapter
+from agents.engines.lmstudio import adapter
 from agents.engines.lmstudio.adapter import JOURNAL, LMStudio
 from agents.engines.lmstudio.runtime import Lms, find_lms
 from agents.errors import LoadFailed, Unsupported
