@@ -32,7 +32,7 @@ from agents.contract.report import Attempt, Loaded, Measured, Report
 from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import Coordinator
-from orchestrator.dispatch.messages import CampaignAdded, Keep, Send
+from orchestrator.dispatch.messages import Keep, RunAdded, Send
 from orchestrator.dispatch.on_ray.connect import Connection
 from orchestrator.dispatch.on_ray.fleet import RayFleet
 from orchestrator.dispatch.on_ray.nodes import NodeOf
@@ -88,7 +88,7 @@ class NoopAgent:
 def report_of(job: Job, device: Device) -> Report:
     outcome = Measured(Loaded(1.0, True, "b1"), (TRIAL,))
     device_id = device.device_id
-    return Report(job.job_id, job.attempt, job.campaign_id, device_id, "f", "boot", 1.7e9, 1.7e9 + 1, outcome)
+    return Report(job.job_id, job.attempt, job.run_id, device_id, "f", "boot", 1.7e9, 1.7e9 + 1, outcome)
 
 
 class NoopFleet(RayFleet):
@@ -125,14 +125,14 @@ def through_ray(folder: Path, jobs: int, devices: int) -> float:
         loop.round()
     began = time.perf_counter()
     loop.known.runs[RUN] = run
-    loop.handle([CampaignAdded(RUN, 0, 0.0, waiting_of(run))])
+    loop.handle([RunAdded(RUN, 0, 0.0, waiting_of(run))])
     loop.run(until=lambda: RUN not in loop.known.runs)
     seconds = time.perf_counter() - began
     for thread in threading.enumerate():
         if thread.name == "compact":  # the files are merged behind the run's end
             thread.join()
     rows = store.load(RUN).num_rows
-    assert rows == len(run.jobs) == ledger.campaign(RUN).done, (rows, len(run.jobs))
+    assert rows == len(run.jobs) == ledger.run(RUN).done, (rows, len(run.jobs))
     fleet.close()
     ledger.close()
     return len(run.jobs) / seconds

@@ -24,12 +24,12 @@ from agents.contract.report import Cause, Failed, Loaded, Measured, Report
 from orchestrator.dispatch.messages import (
     Ask,
     AttemptEnded,
-    CampaignAdded,
     Command,
     DeviceJoined,
     DeviceLost,
     Event,
     Keep,
+    RunAdded,
     Send,
     SetSplit,
 )
@@ -112,7 +112,7 @@ class Simulation:
         heapq.heappush(self.events, (self.now_s + seconds, self.count, event))
 
     def go(self) -> None:
-        self.handle(CampaignAdded("run", 0, 0.0, waiting_of(self.run)))
+        self.handle(RunAdded("run", 0, 0.0, waiting_of(self.run)))
         for machine in self.machines.values():
             self.later(self.rng.uniform(0.0, 5.0), DeviceJoined(machine.facts))
         while self.events:

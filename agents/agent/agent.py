@@ -346,7 +346,7 @@ class Agent:
         return Report(
             job_id=job.job_id,
             attempt=job.attempt,
-            campaign_id=job.campaign_id,
+            run_id=job.run_id,
             device_id=job.device_id,
             fingerprint=device.fingerprint if device else "",
             boot_id=device.boot_id if device else "",

@@ -202,12 +202,12 @@ class Conditions:
 class Job:
     """One cell on one device, once. ``attempt`` counts the times it was sent, from 1.
 
-    ``job_id`` is a hash of campaign, cell, device and repeat, so that it is the same after a restart.
+    ``job_id`` is a hash of run, cell, device and repeat, so that it is the same after a restart.
     """
 
     job_id: str
     attempt: int
-    campaign_id: str
+    run_id: str
     cell_id: str
     device_id: str
     repeat: int

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from agents.contract.columns import column
 from agents.contract.device import StateSource
@@ -168,7 +168,9 @@ class Report:
 
     job_id: str
     attempt: int
-    campaign_id: str
+    run_id: Annotated[
+        str, Field(validation_alias=AliasChoices("run_id", "campaign_id"))
+    ]  # spools before 0.2 say campaign
     device_id: str
     fingerprint: str
     boot_id: str

@@ -95,7 +95,7 @@ class Host:
         return Report(
             job_id=job.job_id,
             attempt=job.attempt,
-            campaign_id=job.campaign_id,
+            run_id=job.run_id,
             device_id=self.device.device_id,
             fingerprint=self.device.fingerprint,
             boot_id=self.device.boot_id,
@@ -192,7 +192,7 @@ class Host:
         self._support = engine.capabilities()
         refuse_settings(engine.name, self._support, job.load)
         refuse_workload(engine.name, self._support, job.workload)
-        self._log = self.folder / "logs" / job.campaign_id / f"{job.job_id}-{job.attempt}.log"
+        self._log = self.folder / "logs" / job.run_id / f"{job.job_id}-{job.attempt}.log"
         self._log.unlink(missing_ok=True)  # of the same attempt before a crash: not this engine's words
 
         def tell(phase: str) -> None:

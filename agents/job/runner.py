@@ -87,7 +87,7 @@ class Runner:
             return Report(
                 job.job_id,
                 job.attempt,
-                job.campaign_id,
+                job.run_id,
                 device.device_id,
                 device.fingerprint,
                 device.boot_id,

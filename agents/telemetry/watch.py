@@ -41,7 +41,7 @@ QUIET_VARIABLE = "ORCHESTRATE_QUIET"
 
 PATIENCE_S = 30.0
 """Longest wait for a quiet machine on mains. Halved after a wait in vain, so that a machine that is never quiet costs a
-campaign a minute, not hours; whole again when it was quiet."""
+run a minute, not hours; whole again when it was quiet."""
 LOOK_AGAIN_S = 0.5
 LOOK_BACK_S = 2.0  # how long it must have been quiet
 LEAST_LOOK_S = 0.5  # jobs come one after the other: a shorter pause says nothing, and nobody waits for a longer one

@@ -19,8 +19,8 @@ from orchestrator.cli.home import ledger_path, nobody_works, run_among
 from orchestrator.cli.joined import joined
 from orchestrator.cli.words import counted
 from orchestrator.dispatch.api import Coordination
-from orchestrator.dispatch.ledger import CampaignRow, Ledger
-from orchestrator.dispatch.messages import Doing
+from orchestrator.dispatch.ledger import Ledger, RunRow
+from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.pages import DeviceView, RunView, StatusPage
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.report.terminal import print_grid
@@ -68,7 +68,7 @@ def show_status(address: str | None, *, as_json: bool) -> None:
 
 def _status_without_cluster() -> StatusPage:
     with _own_ledger() as ledger:
-        views = tuple(RunView(row, (), ()) for row in (ledger.campaigns() if ledger else ()))
+        views = tuple(RunView(row, (), ()) for row in (ledger.runs() if ledger else ()))
     with nobody_works() as free:
         words = "no cluster runs on this machine: nothing goes on by itself"
         at_work = "a submit with a cluster of its own is at work on this machine: it shows there what it does"
@@ -85,8 +85,15 @@ def _own_ledger() -> Iterator[Ledger | None]:
 
 
 def _status_data(page: StatusPage) -> dict[str, Any]:
-    runs = [asdict(view.row) | {"left": view.row.left, "busy": view.busy, "operator": view.asks} for view in page.runs]
+    runs = [
+        _run_data(view.row) | {"left": view.row.left, "busy": view.busy, "operator": view.asks} for view in page.runs
+    ]
     return {"runs": runs, "troubles": page.troubles, "devices": page.devices}
+
+
+def _run_data(row: RunRow) -> dict[str, Any]:
+    """The keys are an interface: scripts read them."""
+    return {"doing" if key == "status" else key: value for key, value in asdict(row).items()}
 
 
 def show_devices(address: str | None, *, as_json: bool) -> None:
@@ -112,8 +119,8 @@ def _device_data(view: DeviceView) -> dict[str, Any]:
     return {"device": facts, "doing": view.doing, "address": view.address, "seen_unix_s": view.seen_unix_s}
 
 
-def set_run(name: str, doing: str, *, address: str | None) -> None:
-    what = Doing(doing)
+def set_run(name: str, command: str, *, address: str | None) -> None:
+    what = RunStatus(command)
     try:
         with coordinator(address) as cluster:
             run = run_among(name, cluster.runs())
@@ -129,12 +136,12 @@ def set_run(name: str, doing: str, *, address: str | None) -> None:
                     words = "a submit with a cluster of its own is at work; Ctrl-C there stops its run"
                     raise OrchestrateError(words) from None
                 if ledger is not None:
-                    ledger.set_campaign(run, what)
-    print(f"run {run}: {doing}; go on with: orchestrate resume {run}")
+                    ledger.set_run(run, what)
+    print(f"run {run}: {command}; go on with: orchestrate resume {run}")
 
 
-def _row_named(name: str, ledger: Ledger | None) -> CampaignRow:
-    rows = ledger.campaigns() if ledger else []
+def _row_named(name: str, ledger: Ledger | None) -> RunRow:
+    rows = ledger.runs() if ledger else []
     run = run_among(name, [row.id for row in rows])
     return next(row for row in rows if row.id == run)
 
@@ -143,7 +150,7 @@ def set_priority(name: str, number: int, *, address: str | None) -> None:
     with coordinator(address) as cluster:
         run = run_among(name, cluster.runs())
         row = next(view.row for view in cluster.status().runs if view.row.id == run)
-        cluster.set_run(run, row.doing, number)
+        cluster.set_run(run, row.status, number)
     print(f"run {run}: priority {number}")
 
 

@@ -16,7 +16,7 @@ def runs_grid(page: StatusPage) -> Grid:
     rows = []
     for view in page.runs:
         row = view.row
-        doing = "done" if row.left == 0 else row.doing.value
+        doing = "done" if row.left == 0 else row.status.value
         if row.left and view.asks and not view.busy:
             doing = "waits for operator"
         texts = (row.id, doing, *(str(each) for each in (row.priority, row.jobs, row.done, row.failed, row.left)))

@@ -43,7 +43,7 @@ def runs_of_ledger() -> list[str]:
         return []
     ledger = Ledger(ledger_path())
     try:
-        return [row.id for row in ledger.campaigns()]
+        return [row.id for row in ledger.runs()]
     finally:
         ledger.close()
 

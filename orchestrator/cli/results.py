@@ -73,7 +73,7 @@ def axes_to_come(run: str) -> tuple[str, ...]:
 
 def jobs_left(ledger: Ledger | None, run: str) -> tuple[int, int]:
     """Jobs of ``run`` that are not done, and all of them; (0, 0) where the ledger does not know it."""
-    rows = ledger.campaigns() if ledger else []
+    rows = ledger.runs() if ledger else []
     return next(((row.jobs - row.done, row.jobs) for row in rows if row.id == run), (0, 0))
 
 
@@ -104,13 +104,13 @@ def _cell_words(row: dict[str, Any]) -> str:
 def list_runs(*, as_json: bool) -> None:
     store = Store(data_root())
     with open_ledger() as ledger:
-        campaigns = {row.id: row for row in (ledger.campaigns() if ledger else ())}
+        runs = {row.id: row for row in (ledger.runs() if ledger else ())}
     summaries = []
     with damage_told():
-        for run in dict.fromkeys((*campaigns, *reversed(store.runs()))):  # the newest first, as the ledger has them
+        for run in dict.fromkeys((*runs, *reversed(store.runs()))):  # the newest first, as the ledger has them
             table = store.read(run, columns=SUMMARY_COLUMNS).table if run in store.runs() else None
             found = run_summary(run, table) if table else RunSummary(run, None, None, (), (), ())
-            row = campaigns.get(run)
+            row = runs.get(run)
             summaries.append(replace(found, left=row.jobs - row.done) if row else found)
     if not as_json:
         print_grid(runs_table(summaries), sys.stdout)

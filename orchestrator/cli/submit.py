@@ -101,7 +101,7 @@ def _is_done(run: str) -> bool:
     from orchestrator.dispatch.ledger import Ledger
 
     with closing(Ledger(ledger_path())) as ledger:
-        return ledger.campaign(run).left == 0
+        return ledger.run(run).left == 0
 
 
 def _watch(to: Joined, opening: Opening, view: View) -> None:

@@ -55,9 +55,9 @@ def admitted(
     rows = ((job_id, job.cell.cell_id, job.device_id, job.repeat) for job_id, job in run.jobs.items())
     try:
         keep_unplaced(run, plan, store)  # before the run exists: a resume would not make them again
-        ledger.add(run.campaign_id, matrix.name, submission.matrix_json, rows, priority=submission.priority)
+        ledger.add(run.run_id, matrix.name, submission.matrix_json, rows, priority=submission.priority)
     except OrchestrateError:
-        shutil.rmtree(store.run_folder(run.campaign_id), ignore_errors=True)
+        shutil.rmtree(store.run_folder(run.run_id), ignore_errors=True)
         raise
     return run, tuple(why for _, why in plan.unplaced)
 
@@ -85,9 +85,9 @@ def keep_unplaced(run: Run, plan: Plan, store: Store) -> None:
     rows = []
     for cell, why in plan.unplaced:
         asked_for = cell.device or ""  # equal cells that name two devices are two rows
-        job_id = job_id_of(run.campaign_id, cell.cell_id, asked_for, 0)
-        report = Report(job_id, 1, run.campaign_id, asked_for, "", "", now, now, Refused(Cause.NO_DEVICE, why))
-        job = job_of(run.matrix, run.campaign_id, PlannedJob(cell, asked_for, 0), 1)
+        job_id = job_id_of(run.run_id, cell.cell_id, asked_for, 0)
+        report = Report(job_id, 1, run.run_id, asked_for, "", "", now, now, Refused(Cause.NO_DEVICE, why))
+        job = job_of(run.matrix, run.run_id, PlannedJob(cell, asked_for, 0), 1)
         rows.append(Kept(job, report, None))
     store.append_many(rows)
 

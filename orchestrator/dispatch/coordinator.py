@@ -27,7 +27,7 @@ from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.happenings import Ended, Stopping
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import Coordinator
-from orchestrator.dispatch.messages import CampaignAdded, CampaignSet, Doing, StateRefused
+from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus, StateRefused
 from orchestrator.dispatch.model_peers import ModelPeers, models_token
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
 from orchestrator.dispatch.pages import DeviceView, Opening, StatusPage, WatchNews
@@ -172,49 +172,47 @@ class Service:
             here = {device.device_id for device in devices}
             devices += [device for device in self._ledger.devices() if device.device_id not in here]
         run, unplaced = admitted(submission, devices, self._ledger, self._store, self._root)
-        row = self._ledger.campaign(run.campaign_id)
-        added = CampaignAdded(run.campaign_id, row.priority, row.created_unix_s, waiting_of(run))
+        row = self._ledger.run(run.run_id)
+        added = RunAdded(run.run_id, row.priority, row.created_unix_s, waiting_of(run))
         try:
             self._ask(lambda: self._begin(run, added))
         except OrchestrateError as error:  # a second submit would measure it twice
-            raise OrchestrateError(
-                f"run {run.campaign_id} is kept, and begins when the coordinator can: {error}"
-            ) from error
-        return Submitted(run.campaign_id, unplaced)
+            raise OrchestrateError(f"run {run.run_id} is kept, and begins when the coordinator can: {error}") from error
+        return Submitted(run.run_id, unplaced)
 
-    def _begin(self, run: Run, added: CampaignAdded) -> None:
-        self._loop.known.runs[run.campaign_id] = run
+    def _begin(self, run: Run, added: RunAdded) -> None:
+        self._loop.known.runs[run.run_id] = run
         self._loop.handle([added])
 
-    def opening(self, campaign_id: str) -> Opening:
+    def opening(self, run_id: str) -> Opening:
         """How a run stands, and from which number on its happenings are to be watched."""
-        return self._ask(lambda: self._views.opening(campaign_id))
+        return self._ask(lambda: self._views.opening(run_id))
 
-    def watch(self, campaign_id: str, after: int, wait_s: float) -> WatchNews:
+    def watch(self, run_id: str, after: int, wait_s: float) -> WatchNews:
         """What happened to the run after number ``after``; waits up to ``wait_s`` for something."""
         self._raise_error()
-        run = self._loop.known.runs.get(campaign_id)
+        run = self._loop.known.runs.get(run_id)
         devices = run.device_ids if run else ()
-        news = self._board.news(campaign_id, after, wait_s, devices)
+        news = self._board.news(run_id, after, wait_s, devices)
         self._raise_error()
         over = any(isinstance(each, Ended) for each in news.happenings)
         quiet = self._own and not over and news.next == after
-        stuck = quiet and self._ask(lambda: self._is_stuck(campaign_id))
+        stuck = quiet and self._ask(lambda: self._is_stuck(run_id))
         return WatchNews(news, over, stuck)
 
-    def _is_stuck(self, campaign_id: str) -> bool:
+    def _is_stuck(self, run_id: str) -> bool:
         """In a cluster of its own nobody can come and help: all that can be done without an operator is done."""
         loop = self._loop
         nothing = not loop.schedule.busy and not loop.schedule.absent and bool(loop.known.addresses)
-        return nothing and campaign_id in loop.known.runs
+        return nothing and run_id in loop.known.runs
 
-    def table(self, campaign_id: str, table: str = "trials") -> Any:
+    def table(self, run_id: str, table: str = "trials") -> Any:
         """One of the result tables of a run as ``pyarrow.Table``, for a host that does not have the files."""
-        return self._store.load(campaign_id, table)
+        return self._store.load(run_id, table)
 
     def runs(self) -> list[str]:
         """Names, the newest first."""
-        return [row.id for row in self._ledger.campaigns()]
+        return [row.id for row in self._ledger.runs()]
 
     def status(self) -> StatusPage:
         return self._ask(self._views.status)
@@ -222,70 +220,70 @@ class Service:
     def devices(self) -> list[DeviceView]:
         return self._ask(self._views.devices)
 
-    def set_run(self, campaign_id: str, doing: Doing, priority: int | None = None) -> None:
+    def set_run(self, run_id: str, status: RunStatus, priority: int | None = None) -> None:
         """Pause, cancel, go on, or another priority. A run that is complete stays as it is."""
-        if doing is Doing.RUNNING:
+        if status is RunStatus.RUNNING:
             self._rouse()
-        self._ask(lambda: self._set_run(campaign_id, doing, priority))
+        self._ask(lambda: self._set_run(run_id, status, priority))
 
-    def _set_run(self, campaign_id: str, doing: Doing, priority: int | None) -> None:
-        row = self._ledger.campaign(campaign_id)
+    def _set_run(self, run_id: str, status: RunStatus, priority: int | None) -> None:
+        row = self._ledger.run(run_id)
         if row.left == 0:
-            raise OrchestrateError(f"run {campaign_id}: all its jobs are done")
-        self._ledger.set_campaign(campaign_id, doing, priority)
-        if campaign_id not in self._loop.known.runs:
-            self._loop.load(campaign_id)
+            raise OrchestrateError(f"run {run_id}: all its jobs are done")
+        self._ledger.set_run(run_id, status, priority)
+        if run_id not in self._loop.known.runs:
+            self._loop.load(run_id)
             return
-        if doing is not Doing.RUNNING:
-            self._board.tell(campaign_id, Ended(complete=False, words=doing.value))
-        self._loop.handle([CampaignSet(campaign_id, doing, priority)])
+        if status is not RunStatus.RUNNING:
+            self._board.tell(run_id, Ended(complete=False, words=status.value))
+        self._loop.handle([RunChanged(run_id, status, priority)])
 
-    def resume(self, campaign_id: str) -> None:
+    def resume(self, run_id: str) -> None:
         """The run goes on, if it does not already. Raises UsageError, in a cluster of its own, where it cannot."""
         self.wait_for_devices()
-        row = self._ledger.campaign(campaign_id)
+        row = self._ledger.run(run_id)
         if self._own:
-            waits = {job.device_id for job in self._ledger.jobs(campaign_id) if job.state != "done"}
+            waits = {job.device_id for job in self._ledger.jobs(run_id) if job.state != "done"}
             if not waits & set(self._loop.known.addresses):
                 names = {each.device_id: each.name for each in self._ledger.devices()}
                 who = ", ".join(names.get(each, each) for each in sorted(waits))
-                raise OrchestrateError(f"run {campaign_id}: what is left waits for devices that are not here: {who}")
+                raise OrchestrateError(f"run {run_id}: what is left waits for devices that are not here: {who}")
         if row.left:
-            self.set_run(campaign_id, Doing.RUNNING)
+            self.set_run(run_id, RunStatus.RUNNING)
 
-    def stop(self, campaign_id: str) -> None:
+    def stop(self, run_id: str) -> None:
         """For the command that owns the cluster: what runs is cancelled, and the run is paused."""
-        self._board.tell(campaign_id, Stopping())
-        self._ask(lambda: self._stop(campaign_id))
+        self._board.tell(run_id, Stopping())
+        self._ask(lambda: self._stop(run_id))
 
-    def _stop(self, campaign_id: str) -> None:
-        self._ledger.set_campaign(campaign_id, Doing.PAUSED)
-        self._loop.stop_run(campaign_id)
+    def _stop(self, run_id: str) -> None:
+        self._ledger.set_run(run_id, RunStatus.PAUSED)
+        self._loop.stop_run(run_id)
 
     def idle(self) -> bool:
         return self._ask(lambda: not self._loop.schedule.busy)
 
-    def retry(self, campaign_id: str, causes: list[str]) -> int:
+    def retry(self, run_id: str, causes: list[str]) -> int:
         """Jobs that failed with one of ``causes`` run again; how many."""
         self._rouse()
-        return self._ask(lambda: self._retry(campaign_id, causes))
+        return self._ask(lambda: self._retry(run_id, causes))
 
-    def _retry(self, campaign_id: str, causes: list[str]) -> int:
-        again = self._ledger.wait_again(campaign_id, causes)
+    def _retry(self, run_id: str, causes: list[str]) -> int:
+        again = self._ledger.wait_again(run_id, causes)
         if again:
-            self._ledger.set_campaign(campaign_id, Doing.RUNNING)
-            row, run = self._ledger.campaign(campaign_id), self._loop.known.runs.get(campaign_id)
+            self._ledger.set_run(run_id, RunStatus.RUNNING)
+            row, run = self._ledger.run(run_id), self._loop.known.runs.get(run_id)
             if run is None:
-                self._loop.load(campaign_id)
+                self._loop.load(run_id)
             else:
                 jobs = [replace(each, attempt=again[each.job_id]) for each in waiting_of(run) if each.job_id in again]
-                added = CampaignAdded(campaign_id, row.priority, row.created_unix_s, jobs)
-                self._loop.handle([added, CampaignSet(campaign_id, Doing.RUNNING)])
+                added = RunAdded(run_id, row.priority, row.created_unix_s, jobs)
+                self._loop.handle([added, RunChanged(run_id, RunStatus.RUNNING)])
         return len(again)
 
-    def needs(self, campaign_id: str) -> dict[str, DeviceNeeds]:
+    def needs(self, run_id: str) -> dict[str, DeviceNeeds]:
         """Model files that devices lack for a run; a device that does not answer in time is left out."""
-        run = self._loop.known.runs.get(campaign_id)
+        run = self._loop.known.runs.get(run_id)
         if run is None:
             return {}
         loads: dict[str, dict[Any, None]] = {}
@@ -330,7 +328,7 @@ class Service:
         return before - self._left()
 
     def _left(self) -> int:
-        return sum(row.left for row in self._ledger.campaigns())
+        return sum(row.left for row in self._ledger.runs())
 
     def _device_named(self, name: str, *, live: bool) -> str:
         devices = {each.device_id: each for each in self._ledger.devices()} | self._loop.known.devices

@@ -89,10 +89,10 @@ class Deeds:
             case Unknown(report):
                 self._of_another(report)
             case Answered(device_id):
-                for campaign_id in self._known.runs:
-                    self._tools.board.tell(campaign_id, AskAnswered(self._known.name_of(device_id)))
-            case Completed(campaign_id):
-                self._complete(campaign_id)
+                for run_id in self._known.runs:
+                    self._tools.board.tell(run_id, AskAnswered(self._known.name_of(device_id)))
+            case Completed(run_id):
+                self._complete(run_id)
 
     def _do_on_device(self, command: Send | Cancel | Rest | SetSplit | Ask) -> None:
         match command:
@@ -108,21 +108,21 @@ class Deeds:
                 self._ask(command)
 
     def _send(self, command: Send) -> None:
-        run, device_id = self._known.runs[command.campaign_id], command.device_id
+        run, device_id = self._known.runs[command.run_id], command.device_id
         job = run.job(command.job_id, command.attempt)
         peers = self._tools.peers.for_job(device_id, job) if self._tools.peers is not None else None
         self._tools.fleet.send(device_id, job, Grant(self._term, self._tools.lease_s, peers))
         self._tools.board.tell(
-            command.campaign_id, JobSent(run.name_of(command.job_id), self._known.name_of(device_id), command.attempt)
+            command.run_id, JobSent(run.name_of(command.job_id), self._known.name_of(device_id), command.attempt)
         )
 
     def _collected(self, report: Report) -> None:
         self._tools.fleet.collected(report.device_id, (report.job_id, report.attempt))
 
     def _tell_ended(self, report: Report, *, final: bool) -> None:
-        run = self._known.runs[report.campaign_id]
+        run = self._known.runs[report.run_id]
         happening = ended(report, run.name_of(report.job_id), self._known.name_of(report.device_id), final=final)
-        self._tools.board.tell(report.campaign_id, happening)
+        self._tools.board.tell(report.run_id, happening)
 
     def _retry(self, command: Retry) -> None:
         report = command.report
@@ -148,7 +148,7 @@ class Deeds:
         name = self._known.name_of(command.device_id)
         size = f"{command.dedicated_vram_bytes / 2**20:.0f} MiB"
         happening = DeviceThere(name, f"is set to {size} of dedicated VRAM and reboots")
-        self._tools.board.tell(command.campaign_id, happening)
+        self._tools.board.tell(command.run_id, happening)
         answer = self._tools.fleet.call(command.device_id, "set_split", command.dedicated_vram_bytes)
 
         def failed(future: Future[Any]) -> None:
@@ -165,20 +165,20 @@ class Deeds:
     def _ask(self, command: Ask) -> None:
         device = self._known.devices[command.device_id]
         words = ask_words(command, device)
-        self._tools.board.tell(command.campaign_id, Asked(self._known.name_of(command.device_id), words))
+        self._tools.board.tell(command.run_id, Asked(self._known.name_of(command.device_id), words))
         if self._tools.notifier is not None:
             self._tools.notifier.tell(command, device, words)
 
-    def _complete(self, campaign_id: str) -> None:
-        run = self._known.runs.pop(campaign_id)
+    def _complete(self, run_id: str) -> None:
+        run = self._known.runs.pop(run_id)
         if self._tools.patient and len(run.jobs) >= COMPACT_FROM:
-            threading.Thread(target=self._compact_and_end, args=(campaign_id,), name="compact", daemon=True).start()
+            threading.Thread(target=self._compact_and_end, args=(run_id,), name="compact", daemon=True).start()
             return
         if len(run.jobs) >= COMPACT_FROM:
-            self._tools.store.compact(campaign_id)
-        self._tools.board.tell(campaign_id, Ended(complete=True))
+            self._tools.store.compact(run_id)
+        self._tools.board.tell(run_id, Ended(complete=True))
 
-    def _compact_and_end(self, campaign_id: str) -> None:
+    def _compact_and_end(self, run_id: str) -> None:
         with suppress(OrchestrateError):  # the results are there; only reading them is slower
-            self._tools.store.compact(campaign_id)
-        self._tools.board.tell(campaign_id, Ended(complete=True))
+            self._tools.store.compact(run_id)
+        self._tools.board.tell(run_id, Ended(complete=True))

@@ -1,4 +1,4 @@
-"""The durable record of campaigns, jobs, attempts and leases: SQLite (WAL) beside the results.
+"""The durable record of runs, jobs, attempts and leases: SQLite (WAL) beside the results.
 
 Written before a job is sent and after its result is on disk. What the ledger says is done, is in the store.
 """
@@ -20,19 +20,19 @@ from agents.contract.device import Device
 from agents.contract.report import Attempt
 from agents.contract.wire_json import from_json, to_json
 from orchestrator.dispatch.ledger_schema import MIGRATIONS
-from orchestrator.dispatch.messages import Doing
+from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
 
 BUSY_S = 30.0  # how long a write waits for another process
 
 
 @dataclass(frozen=True, slots=True)
-class CampaignRow:
+class RunRow:
     id: str
     name: str
     created_unix_s: float
     priority: int
-    doing: Doing
+    status: RunStatus
     jobs: int
     done: int
     failed: int
@@ -155,7 +155,7 @@ class Ledger:
 
     def add(
         self,
-        campaign_id: str,
+        run_id: str,
         name: str,
         matrix: str,
         jobs: Iterable[tuple[str, str, str, int]],
@@ -164,24 +164,23 @@ class Ledger:
         created_unix_s: float | None = None,
     ) -> None:
         """``jobs``: (job_id, cell_id, device_id, repeat) in their order. All or nothing."""
-        rows = ((job, campaign_id, place, cell, device, rep) for place, (job, cell, device, rep) in enumerate(jobs))
+        rows = ((job, run_id, place, cell, device, rep) for place, (job, cell, device, rep) in enumerate(jobs))
         created = self._now() if created_unix_s is None else created_unix_s
         with self.batch() as db:
             db.execute(
-                "INSERT INTO campaigns (id, name, created_unix_s, matrix, priority) VALUES (?, ?, ?, ?, ?)",
-                (campaign_id, name, created, matrix, priority),
+                "INSERT INTO runs (id, name, created_unix_s, matrix, priority) VALUES (?, ?, ?, ?, ?)",
+                (run_id, name, created, matrix, priority),
             )
             db.executemany(
-                "INSERT INTO jobs (job_id, campaign_id, position, cell_id, device_id, repeat)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (job_id, run_id, position, cell_id, device_id, repeat) VALUES (?, ?, ?, ?, ?, ?)",
                 rows,
             )
 
-    def set_campaign(self, campaign_id: str, doing: Doing, priority: int | None = None) -> None:
+    def set_run(self, run_id: str, status: RunStatus, priority: int | None = None) -> None:
         with self.batch() as db:
             db.execute(
-                "UPDATE campaigns SET doing = ?, priority = COALESCE(?, priority) WHERE id = ?",
-                (doing, priority, campaign_id),
+                "UPDATE runs SET status = ?, priority = COALESCE(?, priority) WHERE id = ?",
+                (status, priority, run_id),
             )
 
     def sent(self, job_id: str, attempt: int, device_id: str = "", term: int = 0) -> None:
@@ -214,26 +213,26 @@ class Ledger:
             attempt = db.execute("SELECT attempt FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
             self._attempt_ended(db, job_id, attempt[0] if attempt else 0, cause, detail)
 
-    def _attempt_ended(self, db: sqlite3.Connection, job_id: str, attempt: int, how: str, detail: str) -> None:
+    def _attempt_ended(self, db: sqlite3.Connection, job_id: str, attempt: int, ending: str, detail: str) -> None:
         db.execute(
-            "UPDATE attempts SET ended_unix_s = ?, how = ?, detail = ? WHERE job_id = ? AND attempt = ?",
-            (self._now(), how, detail, job_id, attempt),
+            "UPDATE attempts SET ended_unix_s = ?, ending = ?, detail = ? WHERE job_id = ? AND attempt = ?",
+            (self._now(), ending, detail, job_id, attempt),
         )
         db.execute("DELETE FROM leases WHERE job_id = ?", (job_id,))
 
-    def wait_again(self, campaign_id: str, causes: Iterable[str]) -> dict[str, int]:
+    def wait_again(self, run_id: str, causes: Iterable[str]) -> dict[str, int]:
         """Jobs that ended with one of ``causes`` wait again, with a clean slate; their attempt numbers.
 
         The numbers go up by one: the rows that they have in the store are of an attempt that counts no more.
         """
         wanted = list(causes)
-        where = f"campaign_id = ? AND state = 'done' AND cause IN ({', '.join('?' * len(wanted))})"
+        where = f"run_id = ? AND state = 'done' AND cause IN ({', '.join('?' * len(wanted))})"
         with self.batch() as db:
-            again = db.execute(f"SELECT job_id, attempt + 1 FROM jobs WHERE {where}", (campaign_id, *wanted)).fetchall()
+            again = db.execute(f"SELECT job_id, attempt + 1 FROM jobs WHERE {where}", (run_id, *wanted)).fetchall()
             db.execute(
                 "UPDATE jobs SET state = 'waiting', cause = NULL, seconds = NULL, failures = 0, attempt = attempt + 1"
                 f" WHERE {where}",
-                (campaign_id, *wanted),
+                (run_id, *wanted),
             )
         return dict(again)
 
@@ -267,38 +266,38 @@ class Ledger:
     def devices(self) -> list[Device]:
         return [each.device for each in self.seen_devices()]
 
-    def campaigns(self) -> list[CampaignRow]:
+    def runs(self) -> list[RunRow]:
         """The newest first."""
         query = (
-            "SELECT c.id, c.name, c.created_unix_s, c.priority, c.doing, COUNT(j.job_id),"
+            "SELECT c.id, c.name, c.created_unix_s, c.priority, c.status, COUNT(j.job_id),"
             " COALESCE(SUM(j.state = 'done'), 0), COALESCE(SUM(j.state = 'done' AND j.cause IS NOT NULL), 0)"
-            " FROM campaigns c LEFT JOIN jobs j ON j.campaign_id = c.id"
+            " FROM runs c LEFT JOIN jobs j ON j.run_id = c.id"
             " GROUP BY c.id ORDER BY c.created_unix_s DESC, c.id DESC"
         )
         return [
-            CampaignRow(key, name, created, priority, Doing(doing), jobs, done, failed)
-            for key, name, created, priority, doing, jobs, done, failed in self._read(query)
+            RunRow(key, name, created, priority, RunStatus(status), jobs, done, failed)
+            for key, name, created, priority, status, jobs, done, failed in self._read(query)
         ]
 
-    def campaign(self, campaign_id: str) -> CampaignRow:
+    def run(self, run_id: str) -> RunRow:
         """Raises OrchestrateError for one that is not there."""
-        for row in self.campaigns():
-            if row.id == campaign_id:
+        for row in self.runs():
+            if row.id == run_id:
                 return row
-        raise OrchestrateError(f"no run {campaign_id} in {self._path}")
+        raise OrchestrateError(f"no run {run_id} in {self._path}")
 
-    def matrix(self, campaign_id: str) -> str:
-        rows = self._read("SELECT matrix FROM campaigns WHERE id = ?", campaign_id)
+    def matrix(self, run_id: str) -> str:
+        rows = self._read("SELECT matrix FROM runs WHERE id = ?", run_id)
         if not rows:
-            raise OrchestrateError(f"no run {campaign_id} in {self._path}")
+            raise OrchestrateError(f"no run {run_id} in {self._path}")
         return str(rows[0][0])
 
-    def jobs(self, campaign_id: str) -> list[JobRow]:
+    def jobs(self, run_id: str) -> list[JobRow]:
         query = (
             "SELECT job_id, position, cell_id, device_id, repeat, state, attempt, cause, seconds, failures"
-            " FROM jobs WHERE campaign_id = ? ORDER BY position"
+            " FROM jobs WHERE run_id = ? ORDER BY position"
         )
-        return [JobRow(*row) for row in self._read(query, campaign_id)]
+        return [JobRow(*row) for row in self._read(query, run_id)]
 
     def job_state(self, job_id: str) -> tuple[str, int] | None:
         """State and latest attempt; None for a job that is not here."""

@@ -35,5 +35,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             term INTEGER PRIMARY KEY AUTOINCREMENT, began_unix_s REAL NOT NULL, host TEXT NOT NULL,
             pid INTEGER NOT NULL)""",
     ),
+    (  # the names that code and documents use
+        "ALTER TABLE campaigns RENAME TO runs",
+        "ALTER TABLE runs RENAME COLUMN doing TO status",
+        "ALTER TABLE jobs RENAME COLUMN campaign_id TO run_id",
+        "ALTER TABLE attempts RENAME COLUMN how TO ending",
+        "DROP INDEX jobs_of_campaign",
+        "CREATE INDEX jobs_of_run ON jobs (run_id, position)",
+    ),
 )
 """Step k leads from version k to k + 1. A step that has been released is never edited."""

@@ -30,12 +30,12 @@ from orchestrator.dispatch.known import Known
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.messages import (
     AttemptEnded,
-    CampaignSet,
     Command,
     DeviceJoined,
     DeviceLost,
-    Doing,
     Event,
+    RunChanged,
+    RunStatus,
     Send,
     SetSplit,
     StateRefused,
@@ -110,18 +110,18 @@ class Coordinator:
 
     def go_on(self) -> None:
         """Before the loop runs: takes up all that the ledger holds and that is not done."""
-        for row in self._ledger.campaigns():
+        for row in self._ledger.runs():
             if row.left:
                 try:
                     self.load(row.id)
                 except OrchestrateError as error:  # of another version, say: the others go on
                     self.known.troubles[row.id] = str(error)
 
-    def load(self, campaign_id: str) -> None:
+    def load(self, run_id: str) -> None:
         """On the loop's thread: takes up what is left of a run. Raises OrchestrateError."""
-        run = run_of_ledger(self._ledger, campaign_id)
+        run = run_of_ledger(self._ledger, run_id)
         event = added_again(self._ledger, self._store, run)
-        self.known.runs[campaign_id] = run
+        self.known.runs[run_id] = run
         held = [key for key in self.known.left if key[0] in run.jobs]
         self.handle([replace(event, reports=tuple(self.known.left.pop(key) for key in held))])
 
@@ -176,12 +176,12 @@ class Coordinator:
         if self._pending:
             self._write()
 
-    def stop_run(self, campaign_id: str) -> None:
+    def stop_run(self, run_id: str) -> None:
         """On the loop's thread: what runs is cancelled, nothing more is sent."""
-        run = self.known.runs.get(campaign_id)
+        run = self.known.runs.get(run_id)
         if run is not None:
             run.stopped = True
-        self.handle([CampaignSet(campaign_id, Doing.CANCELLED)])
+        self.handle([RunChanged(run_id, RunStatus.CANCELLED)])
 
     def _do_what_is_asked(self) -> None:
         while not self._pending:  # else what is asked could not be written down
@@ -216,8 +216,8 @@ class Coordinator:
     def _in_trouble(self, words: str) -> None:
         if words != self.trouble:
             self.trouble = words
-            for campaign_id in self.known.runs:
-                self._board.tell(campaign_id, Troubled(words))
+            for run_id in self.known.runs:
+                self._board.tell(run_id, Troubled(words))
 
     def _events(self, news: News) -> Sequence[Event]:
         match news:
@@ -241,8 +241,8 @@ class Coordinator:
         """``detail`` empty: over."""
         if detail and self.known.troubles.get(node) != detail:
             self.known.troubles[node] = detail
-            for campaign_id in self.known.runs:
-                self._board.tell(campaign_id, Troubled(detail))
+            for run_id in self.known.runs:
+                self._board.tell(run_id, Troubled(detail))
         elif not detail:
             self.known.troubles.pop(node, None)
 
@@ -269,13 +269,13 @@ class Coordinator:
         self.handle([DeviceJoined(device, self.schedule.running().get(device.device_id))])
 
     def _tell_runs_on(self, device_id: str, happening: DeviceThere | DeviceSilent) -> None:
-        for campaign_id, run in self.known.runs.items():
+        for run_id, run in self.known.runs.items():
             if device_id in run.device_ids:
-                self._board.tell(campaign_id, happening)
+                self._board.tell(run_id, happening)
 
     def _still_holds(self, command: Send) -> bool:
         """Not where the device was lost between the decision and now: its new agent would get two jobs."""
-        if self.schedule.runs(command.device_id) != (command.job_id, command.attempt):
+        if self.schedule.current_attempt(command.device_id) != (command.job_id, command.attempt):
             return False
         return not any(isinstance(each, Silent) and each.device_id == command.device_id for each in self._late)
 

@@ -12,8 +12,8 @@ from agents.contract.report import Attempt, Cause, Report
 from orchestrator.plan.changes import Change
 
 
-class Doing(StrEnum):
-    """What a campaign is meant to do."""
+class RunStatus(StrEnum):
+    """What a run is meant to do."""
 
     RUNNING = "running"
     PAUSED = "paused"  # nothing more is sent; what runs ends
@@ -36,24 +36,24 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class CampaignAdded:
-    """A campaign, new or from the ledger, with its jobs in the order of the plan; or more jobs of a known one.
+class RunAdded:
+    """A run, new or from the ledger, with its jobs in the order of the plan; or more jobs of a known one.
 
     ``reports`` of its jobs that devices hold already.
     """
 
-    campaign_id: str
+    run_id: str
     priority: int
     created_unix_s: float
     jobs: Sequence[Waiting]
-    doing: Doing = Doing.RUNNING
+    status: RunStatus = RunStatus.RUNNING
     reports: tuple[Report, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class CampaignSet:
-    campaign_id: str
-    doing: Doing
+class RunChanged:
+    run_id: str
+    status: RunStatus
     priority: int | None = None
 
 
@@ -87,12 +87,12 @@ class StateRefused:
     by_agent: bool = False
 
 
-Event = CampaignAdded | CampaignSet | DeviceJoined | DeviceLost | AttemptEnded | StateRefused
+Event = RunAdded | RunChanged | DeviceJoined | DeviceLost | AttemptEnded | StateRefused
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    campaign_id: str
+    run_id: str
     job_id: str
     attempt: int
     device_id: str
@@ -109,7 +109,7 @@ class Keep:
 class Retry:
     """The attempt brought nothing that counts: the job waits again."""
 
-    campaign_id: str
+    run_id: str
     job_id: str
     attempt: int
     failures: int
@@ -143,7 +143,7 @@ class Unknown:
 class GiveUp:
     """The job is done without a report: a row must say why."""
 
-    campaign_id: str
+    run_id: str
     job_id: str
     attempt: int
     device_id: str
@@ -169,7 +169,7 @@ class SetSplit:
 
     device_id: str
     dedicated_vram_bytes: int
-    campaign_id: str
+    run_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Ask:
     """Ask the operator to bring the device into ``state``; ``note`` says what came of it so far."""
 
     device_id: str
-    campaign_id: str
+    run_id: str
     state: MachineState
     change: Change
     note: str = ""
@@ -192,7 +192,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    campaign_id: str
+    run_id: str
 
 
 Command = (

@@ -71,7 +71,7 @@ class Notifier:
             "event": "operator_asked",
             "device": device.name,
             "device_id": device.device_id,
-            "run": ask.campaign_id,
+            "run": ask.run_id,
             "dedicated_vram_bytes": ask.state.dedicated_vram_bytes,
             "power_limit_w": ask.state.power_limit_w,
             "text": words,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from agents.contract.device import Device
 from orchestrator.dispatch.board import News
 from orchestrator.dispatch.happenings import JobSent
-from orchestrator.dispatch.ledger import CampaignRow
-from orchestrator.dispatch.messages import Doing
+from orchestrator.dispatch.ledger import RunRow
+from orchestrator.dispatch.messages import RunStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Opening:
     waiting: Mapping[str, int]
     running: tuple[JobSent, ...] = ()
     asks: tuple[str, ...] = ()
-    doing: Doing = Doing.RUNNING
+    status: RunStatus = RunStatus.RUNNING
     trouble: str = ""
     after: int = 0
     unplaced: tuple[str, ...] = ()  # why, for each cell that fits no device
@@ -49,7 +49,7 @@ class WatchNews:
 class RunView:
     """``busy``: names of the devices that work on it now; ``asks``: what operators must do for it."""
 
-    row: CampaignRow
+    row: RunRow
     busy: tuple[str, ...]
     asks: tuple[str, ...]
 

@@ -35,7 +35,7 @@ class Records:
                 self._note(command)
 
     def _kept(self, report: Report) -> Kept:
-        job = self._runs[report.campaign_id].job(report.job_id, report.attempt)
+        job = self._runs[report.run_id].job(report.job_id, report.attempt)
         return Kept(job, report, self._devices.get(report.device_id))
 
     def _note(self, command: Command) -> None:
@@ -68,7 +68,7 @@ def report_to_keep(command: Command, devices: Mapping[str, Device]) -> Report | 
     return Report(
         job_id=command.job_id,
         attempt=command.attempt,
-        campaign_id=command.campaign_id,
+        run_id=command.run_id,
         device_id=command.device_id,
         fingerprint=device.fingerprint if device else "",
         boot_id=device.boot_id if device else "",

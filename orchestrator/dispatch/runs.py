@@ -10,7 +10,7 @@ from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause
 from orchestrator.dispatch.happenings import JobName
 from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.messages import CampaignAdded, Waiting
+from orchestrator.dispatch.messages import RunAdded, Waiting
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import Cell, Matrix, expand, matrix_from_json
 from orchestrator.matrix.canary import canary_cell
@@ -27,7 +27,7 @@ CELLS_KEPT = 4096
 class Run:
     """``jobs`` by their ids, in the order of the plan."""
 
-    campaign_id: str
+    run_id: str
     matrix: Matrix
     jobs: Mapping[str, PlannedJob]
     stopped: bool = False
@@ -52,16 +52,16 @@ class Run:
         return JobName(job_id, job.cell_id, label, planned.repeat)
 
     def _made(self, cell: Cell) -> tuple[Job, str]:
-        return job_of(self.matrix, self.campaign_id, PlannedJob(cell, "", 0), 0), cell.label()
+        return job_of(self.matrix, self.run_id, PlannedJob(cell, "", 0), 0), cell.label()
 
 
-def planned_run(campaign_id: str, matrix: Matrix, plan: Plan) -> Run:
+def planned_run(run_id: str, matrix: Matrix, plan: Plan) -> Run:
     jobs = {
-        job_id_of(campaign_id, job.cell.cell_id, job.device_id, job.repeat): job
+        job_id_of(run_id, job.cell.cell_id, job.device_id, job.repeat): job
         for queue in plan.queues.values()
         for job in queue
     }
-    return Run(campaign_id, matrix, jobs)
+    return Run(run_id, matrix, jobs)
 
 
 def waiting_of(run: Run) -> Sequence[Waiting]:
@@ -69,50 +69,49 @@ def waiting_of(run: Run) -> Sequence[Waiting]:
     return [Waiting(job_id, job.device_id, job.wanted) for job_id, job in run.jobs.items()]
 
 
-def run_of_ledger(ledger: Ledger, campaign_id: str) -> Run:
+def run_of_ledger(ledger: Ledger, run_id: str) -> Run:
     """Raises OrchestrateError for a run that is not there, or whose cells this version would make otherwise."""
-    matrix = matrix_from_json(ledger.matrix(campaign_id))
+    matrix = matrix_from_json(ledger.matrix(run_id))
     cells = {cell.cell_id: cell for cell in (*expand(matrix), *filter(None, [canary_cell(matrix)]))}
-    rows = ledger.jobs(campaign_id)
+    rows = ledger.jobs(run_id)
     try:
         queues: dict[str, list[PlannedJob]] = {}
         for row in rows:
             queues.setdefault(row.device_id, []).append(PlannedJob(cells[row.cell_id], row.device_id, row.repeat))
     except KeyError as error:
         raise OrchestrateError(
-            f"run {campaign_id}: made by another version of orchestrate, whose cells have other ids;"
-            " submit the matrix anew"
+            f"run {run_id}: made by another version of orchestrate, whose cells have other ids; submit the matrix anew"
         ) from error
     stated = {device_id: iter(in_their_states(queue)) for device_id, queue in queues.items()}
-    return Run(campaign_id, matrix, {row.job_id: next(stated[row.device_id]) for row in rows})
+    return Run(run_id, matrix, {row.job_id: next(stated[row.device_id]) for row in rows})
 
 
-def added_again(ledger: Ledger, store: Store, run: Run) -> CampaignAdded:
+def added_again(ledger: Ledger, store: Store, run: Run) -> RunAdded:
     """What is left of a run. A result that reached the disk, and whose word that it did was lost, is done."""
-    row = ledger.campaign(run.campaign_id)
+    row = ledger.run(run.run_id)
     kept = None
     left = []
-    for job in ledger.jobs(run.campaign_id):
+    for job in ledger.jobs(run.run_id):
         if job.state == "done":
             continue
         if job.attempt:
-            kept = _stored(run.campaign_id, store) if kept is None else kept
+            kept = _stored(run.run_id, store) if kept is None else kept
             if (job.job_id, job.attempt) in kept:
                 ledger.done(job.job_id, job.attempt, *kept[job.job_id, job.attempt])
                 continue
         state = run.jobs[job.job_id].wanted
         counted = job.state == "waiting"  # else the attempt's end was never told
         left.append(Waiting(job.job_id, job.device_id, state, job.attempt, job.failures, counted))
-    return CampaignAdded(run.campaign_id, row.priority, row.created_unix_s, left, row.doing)
+    return RunAdded(run.run_id, row.priority, row.created_unix_s, left, row.status)
 
 
-def _stored(campaign_id: str, store: Store) -> dict[Attempt, tuple[Cause | None, float]]:
+def _stored(run_id: str, store: Store) -> dict[Attempt, tuple[Cause | None, float]]:
     """Cause and seconds of each attempt in the store."""
-    if campaign_id not in store.runs():
+    if run_id not in store.runs():
         return {}
     columns = ("job_id", "attempt", "cause", "started_at", "ended_at")
     found: dict[Attempt, tuple[Cause | None, float]] = {}
-    for row in store.read(campaign_id, columns=columns).table.select(columns).to_pylist():
+    for row in store.read(run_id, columns=columns).table.select(columns).to_pylist():
         key = (row["job_id"], row["attempt"])
         seconds = (row["ended_at"] - row["started_at"]).total_seconds()
         before, _ = found.get(key, (None, 0.0))

@@ -1,9 +1,9 @@
-"""What happens next on a fleet that works on several campaigns: events in, commands out. PURE; no clock, no I/O.
+"""What happens next on a fleet that works on several runs: events in, commands out. PURE; no clock, no I/O.
 
 A job belongs to one device. It waits, is sent (with an attempt number), and is done. One attempt is current: the
-latest; the report of any other is discarded. A device runs one job at a time, from the campaigns by priority, then
+latest; the report of any other is discarded. A device runs one job at a time, from the runs by priority, then
 age; what fits the state that the machine is in comes first, and only when nothing of that priority does, another
-state is asked for. So a campaign costs each device the fewest reboots, and a device that waits for its operator
+state is asked for. So a run costs each device the fewest reboots, and a device that waits for its operator
 keeps no other waiting.
 """
 
@@ -19,28 +19,28 @@ from orchestrator.dispatch.messages import (
     Answered,
     Ask,
     AttemptEnded,
-    CampaignAdded,
-    CampaignSet,
     Cancel,
     Command,
     Completed,
     DeviceJoined,
     DeviceLost,
     Discard,
-    Doing,
     Event,
     GiveUp,
     Keep,
     PutBack,
     Rest,
     Retry,
+    RunAdded,
+    RunChanged,
+    RunStatus,
     Send,
     SetSplit,
     StateRefused,
     Unknown,
     Waiting,
 )
-from orchestrator.dispatch.state import CampaignOf, DeviceOf, JobOf
+from orchestrator.dispatch.state import DeviceState, JobState, RunState
 from orchestrator.plan.changes import Change
 
 MAX_FAILURES = 3
@@ -51,9 +51,9 @@ IN_VAIN = "the agent chose the split, and the machine came back without it"
 
 class Schedule:
     def __init__(self) -> None:
-        self._campaigns: dict[str, CampaignOf] = {}
-        self._devices: dict[str, DeviceOf] = {}
-        self._jobs: dict[str, JobOf] = {}
+        self._runs: dict[str, RunState] = {}
+        self._devices: dict[str, DeviceState] = {}
+        self._jobs: dict[str, JobState] = {}
 
     @property
     def busy(self) -> bool:
@@ -63,7 +63,7 @@ class Schedule:
     @property
     def at_work(self) -> bool:
         """A run goes on, or something of it still does."""
-        return self.busy or any(each.left and each.doing is Doing.RUNNING for each in self._campaigns.values())
+        return self.busy or any(each.left and each.status is RunStatus.RUNNING for each in self._runs.values())
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class Schedule:
             if device.running
         }
 
-    def runs(self, device_id: str) -> Attempt | None:
+    def current_attempt(self, device_id: str) -> Attempt | None:
         """What one device runs."""
         device = self._devices.get(device_id)
         return device.running.key if device is not None and device.running is not None else None
@@ -89,10 +89,10 @@ class Schedule:
 
     def handle(self, event: Event) -> list[Command]:
         match event:
-            case CampaignAdded():
+            case RunAdded():
                 return list(self._added(event))
-            case CampaignSet(campaign_id, doing, priority):
-                return list(self._set(campaign_id, doing, priority))
+            case RunChanged(run_id, status, priority):
+                return list(self._set(run_id, status, priority))
             case DeviceJoined():
                 return list(self._joined(event))
             case DeviceLost(device_id, detail):
@@ -102,44 +102,44 @@ class Schedule:
             case StateRefused():
                 return list(self._refused(event))
 
-    def _added(self, event: CampaignAdded) -> Iterator[Command]:
-        """A campaign, or more jobs of one that is known."""
-        campaign = self._campaigns.get(event.campaign_id)
-        if campaign is None:
-            campaign = CampaignOf(event.campaign_id, event.priority, event.created_unix_s, event.doing)
-            self._campaigns[event.campaign_id] = campaign
-        touched = dict.fromkeys(self._queue(campaign, waiting) for waiting in event.jobs)
-        if campaign.left == 0:
-            yield from self._completed(campaign)
+    def _added(self, event: RunAdded) -> Iterator[Command]:
+        """A run, or more jobs of one that is known."""
+        run = self._runs.get(event.run_id)
+        if run is None:
+            run = RunState(event.run_id, event.priority, event.created_unix_s, event.status)
+            self._runs[event.run_id] = run
+        touched = dict.fromkeys(self._queue(run, waiting) for waiting in event.jobs)
+        if run.left == 0:
+            yield from self._completed(run)
         for report in event.reports:
             yield from self._ended(report)
         for device in touched:
             yield from self._next(device)
 
-    def _queue(self, campaign: CampaignOf, waiting: Waiting) -> DeviceOf:
-        device = self._devices.setdefault(waiting.device_id, DeviceOf(waiting.device_id))
-        job = JobOf(waiting.job_id, campaign, waiting.device_id, waiting.state, waiting.attempt, waiting.failures)
+    def _queue(self, run: RunState, waiting: Waiting) -> DeviceState:
+        device = self._devices.setdefault(waiting.device_id, DeviceState(waiting.device_id))
+        job = JobState(waiting.job_id, run, waiting.device_id, waiting.state, waiting.attempt, waiting.failures)
         job.counted = waiting.counted
         self._jobs[job.job_id] = job
         device.push(job)
-        campaign.left += 1
+        run.left += 1
         return device
 
-    def _set(self, campaign_id: str, doing: Doing, priority: int | None) -> Iterator[Command]:
-        campaign = self._campaigns.get(campaign_id)
-        if campaign is None:
+    def _set(self, run_id: str, status: RunStatus, priority: int | None) -> Iterator[Command]:
+        run = self._runs.get(run_id)
+        if run is None:
             return
-        campaign.doing = doing
-        campaign.priority = campaign.priority if priority is None else priority
+        run.status = status
+        run.priority = run.priority if priority is None else priority
         for device in self._devices.values():
-            if device.running is not None and device.running.campaign is campaign and doing is Doing.CANCELLED:
+            if device.running is not None and device.running.run is run and status is RunStatus.CANCELLED:
                 yield Cancel(device.device_id)
-            elif campaign_id in device.queues:
+            elif run_id in device.queues:
                 yield from self._next(device)
 
     def _joined(self, event: DeviceJoined) -> Iterator[Command]:
         facts, running = event.device, event.running
-        device = self._devices.setdefault(facts.device_id, DeviceOf(facts.device_id))
+        device = self._devices.setdefault(facts.device_id, DeviceState(facts.device_id))
         for report in event.reports:
             yield from self._ended(report)
         before, device.facts = device.facts, facts
@@ -159,7 +159,7 @@ class Schedule:
             return
         yield from self._next(device, note=IN_VAIN if in_vain else "")
 
-    def _runs_there(self, device: DeviceOf, running: Attempt | None) -> Iterator[Command]:
+    def _runs_there(self, device: DeviceState, running: Attempt | None) -> Iterator[Command]:
         """What the device says that it runs, against what it was sent."""
         device.occupied = None
         if device.running is not None and device.running.key != running:  # its end was never told
@@ -173,7 +173,7 @@ class Schedule:
             else:  # nobody counts on it
                 device.occupied = running
                 yield Cancel(device.device_id)
-        if device.running is not None and device.running.campaign.doing is Doing.CANCELLED:
+        if device.running is not None and device.running.run.status is RunStatus.CANCELLED:
             yield Cancel(device.device_id)  # it was away, or did not hear
 
     def _lost(self, device_id: str, detail: str) -> Iterator[Command]:
@@ -183,7 +183,7 @@ class Schedule:
         device.present, device.occupied = False, None
         yield from self._put_back_lost(device, detail)
 
-    def _put_back_lost(self, device: DeviceOf, detail: str) -> Iterator[Command]:
+    def _put_back_lost(self, device: DeviceState, detail: str) -> Iterator[Command]:
         """Its job waits again: it may have ended well there, and then that report will count."""
         job, device.running = device.running, None
         if job is None:
@@ -194,11 +194,11 @@ class Schedule:
             yield from self._give_up(job, Cause.DEVICE_LOST, f"{detail} ({MAX_FAILURES} times while it ran this job)")
         else:
             device.push_front(job)
-            yield Retry(job.campaign.campaign_id, job.job_id, job.attempt, job.failures, Cause.DEVICE_LOST, detail)
+            yield Retry(job.run.run_id, job.job_id, job.attempt, job.failures, Cause.DEVICE_LOST, detail)
 
     def _ended(self, report: Report) -> Iterator[Command]:
         job = self._jobs.get(report.job_id)
-        device = self._devices.setdefault(report.device_id, DeviceOf(report.device_id))
+        device = self._devices.setdefault(report.device_id, DeviceState(report.device_id))
         if device.occupied == (report.job_id, report.attempt):
             device.occupied = None
         if job is None:
@@ -210,7 +210,7 @@ class Schedule:
                 device.running = None
             yield from self._current_ended(job, device, report)
 
-    def _current_ended(self, job: JobOf, device: DeviceOf, report: Report) -> Iterator[Command]:
+    def _current_ended(self, job: JobState, device: DeviceState, report: Report) -> Iterator[Command]:
         outcome = report.outcome
         cause = outcome.cause if isinstance(outcome, Failed | Refused) else None
         if cause is Cause.CANCELLED:
@@ -225,29 +225,29 @@ class Schedule:
             job.failures, job.counted = failures, True
             device.push_front(job)
             detail = outcome.detail if isinstance(outcome, Failed | Refused) else ""
-            campaign_id = job.campaign.campaign_id
-            yield Retry(campaign_id, job.job_id, job.attempt, job.failures, cause, detail, report)
+            run_id = job.run.run_id
+            yield Retry(run_id, job.job_id, job.attempt, job.failures, cause, detail, report)
             return
         yield Keep(report)
         yield from self._done(job)
 
-    def _give_up(self, job: JobOf, cause: Cause, detail: str) -> Iterator[Command]:
+    def _give_up(self, job: JobState, cause: Cause, detail: str) -> Iterator[Command]:
         """A row without a report of the device."""
-        yield GiveUp(job.campaign.campaign_id, job.job_id, max(job.attempt, 1), job.device_id, cause, detail)
+        yield GiveUp(job.run.run_id, job.job_id, max(job.attempt, 1), job.device_id, cause, detail)
         yield from self._done(job)
 
-    def _done(self, job: JobOf) -> Iterator[Command]:
+    def _done(self, job: JobState) -> Iterator[Command]:
         job.done, job.waits = True, False
-        job.campaign.left -= 1
-        if job.campaign.left == 0:
-            yield from self._completed(job.campaign)
+        job.run.left -= 1
+        if job.run.left == 0:
+            yield from self._completed(job.run)
 
-    def _completed(self, campaign: CampaignOf) -> Iterator[Command]:
-        del self._campaigns[campaign.campaign_id]
+    def _completed(self, run: RunState) -> Iterator[Command]:
+        del self._runs[run.run_id]
         for device in self._devices.values():
-            device.queues.pop(campaign.campaign_id, None)
-        self._jobs = {key: job for key, job in self._jobs.items() if job.campaign is not campaign}
-        yield Completed(campaign.campaign_id)
+            device.queues.pop(run.run_id, None)
+        self._jobs = {key: job for key, job in self._jobs.items() if job.run is not run}
+        yield Completed(run.run_id)
 
     def _refused(self, event: StateRefused) -> Iterator[Command]:
         device = self._devices.get(event.device_id)
@@ -265,7 +265,7 @@ class Schedule:
             yield Answered(device.device_id)
         yield from self._next(device)
 
-    def _next(self, device: DeviceOf, note: str = "", anew: bool = False) -> Iterator[Command]:
+    def _next(self, device: DeviceState, note: str = "", anew: bool = False) -> Iterator[Command]:
         """The next job, or what must happen before it. ``note`` is an ask's; ``anew``: even one that stands."""
         if not device.present or device.running or device.occupied or device.rebooting:
             return
@@ -277,51 +277,51 @@ class Schedule:
             job.attempt += 1
             job.waits = job.counted = False
             device.running, device.used = job, True
-            yield Send(job.campaign.campaign_id, job.job_id, job.attempt, device.device_id)
+            yield Send(job.run.run_id, job.job_id, job.attempt, device.device_id)
             return
         if device.used:
             device.used = False
             yield Rest(device.device_id)
         yield from self._ask(device, wanted, note, anew)
 
-    def _choose(self, device: DeviceOf) -> tuple[JobOf | None, tuple[CampaignOf, MachineState, Change] | None]:
-        """The job to send now; else the state to ask for, with the campaign that wants it."""
-        wanted: tuple[CampaignOf, MachineState, Change] | None = None
-        for campaign in sorted(self._candidates(device), key=CampaignOf.rank):
-            if wanted is not None and campaign.priority < wanted[0].priority:
+    def _choose(self, device: DeviceState) -> tuple[JobState | None, tuple[RunState, MachineState, Change] | None]:
+        """The job to send now; else the state to ask for, with the run that wants it."""
+        wanted: tuple[RunState, MachineState, Change] | None = None
+        for run in sorted(self._candidates(device), key=RunState.rank):
+            if wanted is not None and run.priority < wanted[0].priority:
                 break  # what is more urgent waits for another state: the device is kept free for it
-            for state in device.states(campaign):
+            for state in device.states(run):
                 change = device.change(state)
                 if change in (Change.NONE, Change.NEVER):
-                    return device.pop(campaign, state), None
-                if wanted is None or (wanted[0] is campaign and _dearness(change) < _dearness(wanted[2])):
-                    wanted = (campaign, state, change)
+                    return device.pop(run, state), None
+                if wanted is None or (wanted[0] is run and _dearness(change) < _dearness(wanted[2])):
+                    wanted = (run, state, change)
         return None, wanted
 
-    def _candidates(self, device: DeviceOf) -> Iterable[CampaignOf]:
-        for campaign_id in list(device.queues):
-            campaign = self._campaigns.get(campaign_id)
-            if campaign is not None and campaign.doing is Doing.RUNNING:
-                yield campaign
+    def _candidates(self, device: DeviceState) -> Iterable[RunState]:
+        for run_id in list(device.queues):
+            run = self._runs.get(run_id)
+            if run is not None and run.status is RunStatus.RUNNING:
+                yield run
 
     def _ask(
-        self, device: DeviceOf, wanted: tuple[CampaignOf, MachineState, Change] | None, note: str, anew: bool
+        self, device: DeviceState, wanted: tuple[RunState, MachineState, Change] | None, note: str, anew: bool
     ) -> Iterator[Command]:
-        campaign, state, change = wanted or (None, MachineState(), Change.NONE)
+        run, state, change = wanted or (None, MachineState(), Change.NONE)
         split = state.dedicated_vram_bytes if change is Change.AGENT_REBOOT else None
-        if device.ask is not None and (campaign is None or split is not None):
+        if device.ask is not None and (run is None or split is not None):
             device.ask = None
             yield Answered(device.device_id)
-        if campaign is None:
+        if run is None:
             return
         if split is not None:
             device.rebooting, device.chosen_bytes = True, split
-            yield SetSplit(device.device_id, split, campaign.campaign_id)
+            yield SetSplit(device.device_id, split, run.run_id)
             return
         if device.ask is not None and (device.ask.state, device.ask.change) == (state, change) and not anew:
-            device.ask = replace(device.ask, campaign_id=campaign.campaign_id)
+            device.ask = replace(device.ask, run_id=run.run_id)
             return
-        device.ask = Ask(device.device_id, campaign.campaign_id, state, change, note)
+        device.ask = Ask(device.device_id, run.run_id, state, change, note)
         yield device.ask
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.happenings import JobSent
-from orchestrator.dispatch.ledger import CampaignRow, Ledger
+from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.loop import Coordinator
 from orchestrator.dispatch.notify import Notifier
 from orchestrator.dispatch.operator_words import ask_words, cannot_words
@@ -24,15 +24,15 @@ class Views:
         self._board = board
         self._notifier = notifier
 
-    def opening(self, campaign_id: str) -> Opening:
-        loop, row = self._loop, self._ledger.campaign(campaign_id)
-        run = loop.known.runs.get(campaign_id)
-        waiting = Counter(job.device_id for job in self._ledger.jobs(campaign_id) if job.state != "done")
+    def opening(self, run_id: str) -> Opening:
+        loop, row = self._loop, self._ledger.run(run_id)
+        run = loop.known.runs.get(run_id)
+        waiting = Counter(job.device_id for job in self._ledger.jobs(run_id) if job.state != "done")
         names = {each.device_id: each.name for each in self._ledger.devices()}
         names |= {key: device.name for key, device in loop.known.devices.items()}
-        matrix = run.matrix if run else run_of_ledger(self._ledger, campaign_id).matrix
+        matrix = run.matrix if run else run_of_ledger(self._ledger, run_id).matrix
         return Opening(
-            run=campaign_id,
+            run=run_id,
             name=matrix.name,
             question=matrix.question,
             devices=tuple(sorted(((key, names.get(key, key)) for key in waiting), key=lambda each: each[1])),
@@ -41,37 +41,37 @@ class Views:
             done=row.done,
             failed=row.failed,
             waiting=dict(waiting),
-            running=self._running(campaign_id),
-            asks=self._asks(campaign_id),
-            doing=row.doing,
+            running=self._running(run_id),
+            asks=self._asks(run_id),
+            status=row.status,
             trouble=loop.trouble,
             after=self._board.count,
         )
 
-    def _running(self, campaign_id: str) -> tuple[JobSent, ...]:
-        run = self._loop.known.runs.get(campaign_id)
+    def _running(self, run_id: str) -> tuple[JobSent, ...]:
+        run = self._loop.known.runs.get(run_id)
         return tuple(
             JobSent(run.name_of(job_id), self._loop.known.name_of(device_id), attempt)
             for device_id, (job_id, attempt) in self._loop.schedule.running().items()
             if run is not None and job_id in run.jobs
         )
 
-    def _asks(self, campaign_id: str) -> tuple[str, ...]:
+    def _asks(self, run_id: str) -> tuple[str, ...]:
         return tuple(
             ask_words(ask, self._loop.known.devices[key])
             for key, ask in self._loop.schedule.asks().items()
-            if ask.campaign_id == campaign_id
+            if ask.run_id == run_id
         )
 
     def status(self) -> StatusPage:
         loop = self._loop
-        views = tuple(self._run_view(row) for row in self._ledger.campaigns())
-        asks = [ask for view in views for ask in loop.schedule.asks().values() if ask.campaign_id == view.row.id]
+        views = tuple(self._run_view(row) for row in self._ledger.runs())
+        asks = [ask for view in views for ask in loop.schedule.asks().values() if ask.run_id == view.row.id]
         cannot = tuple(cannot_words(ask, loop.known.devices[ask.device_id]) for ask in asks)  # as the views have them
         troubles = tuple(filter(None, (loop.trouble, self._notifier.problem, *loop.known.troubles.values())))
         return StatusPage(views, troubles, cannot, len(loop.known.addresses))
 
-    def _run_view(self, row: CampaignRow) -> RunView:
+    def _run_view(self, row: RunRow) -> RunView:
         busy = tuple(each.device.name for each in self._running(row.id))
         return RunView(row, busy, self._asks(row.id))
 

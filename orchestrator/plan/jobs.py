@@ -160,19 +160,19 @@ def _grouped(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> dict[Key, lis
     return groups
 
 
-def job_id_of(campaign_id: str, cell_id: str, device_id: str, repeat: int) -> str:
+def job_id_of(run_id: str, cell_id: str, device_id: str, repeat: int) -> str:
     """The same after a restart: a hash of what the job is."""
-    content = "\0".join((campaign_id, cell_id, device_id, str(repeat)))
+    content = "\0".join((run_id, cell_id, device_id, str(repeat)))
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
-def job_of(matrix: Matrix, campaign_id: str, planned: PlannedJob, attempt: int) -> Job:
+def job_of(matrix: Matrix, run_id: str, planned: PlannedJob, attempt: int) -> Job:
     """The complete job, as it travels."""
     cell = planned.cell
     return Job(
-        job_id=job_id_of(campaign_id, cell.cell_id, planned.device_id, planned.repeat),
+        job_id=job_id_of(run_id, cell.cell_id, planned.device_id, planned.repeat),
         attempt=attempt,
-        campaign_id=campaign_id,
+        run_id=run_id,
         cell_id=cell.cell_id,
         device_id=planned.device_id,
         repeat=planned.repeat,

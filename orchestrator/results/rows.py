@@ -99,7 +99,7 @@ def _attempt(job: Job, report: Report, device: Device | None) -> Row:
     outcome = report.outcome
     loaded = None if isinstance(outcome, Refused) else outcome.loaded
     return {
-        "run": job.campaign_id,
+        "run": job.run_id,
         "job_id": job.job_id,
         "attempt": report.attempt,
         "warmup": False,

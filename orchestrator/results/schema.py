@@ -72,7 +72,7 @@ def contract_columns(kind: type, prefix: str = "") -> tuple[Column, ...]:
 
 
 KEYS = (
-    Column("run", pa.string(), "Run (campaign) that the job belongs to"),
+    Column("run", pa.string(), "Run that the job belongs to"),
     Column("job_id", pa.string(), "One cell on one device, once; the same after a restart"),
     Column("attempt", pa.int64(), "Which sending of the job, from 1; the highest counts"),
     Column("trial", pa.int64(), "Index of the request in the attempt, from 0; null where the row is a failure"),

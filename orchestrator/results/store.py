@@ -92,7 +92,7 @@ class Store:
         """
         name = self._name(report)
         rows = rows_of_many([self._beside(Kept(job, report, device))], _version())
-        path = self.run_folder(job.campaign_id) / "trials" / f"{name}.parquet"
+        path = self.run_folder(job.run_id) / "trials" / f"{name}.parquet"
         _write(path, rows)
         return path
 
@@ -100,7 +100,7 @@ class Store:
         """As ``append`` for each; those of one run that come together go into one file, so that it costs one flush."""
         runs: dict[str, dict[Key, Kept]] = {}
         for each in attempts:  # one that is there twice is kept once
-            runs.setdefault(each.job.campaign_id, {})[each.report.job_id, each.report.attempt] = each
+            runs.setdefault(each.job.run_id, {})[each.report.job_id, each.report.attempt] = each
         for run, several in runs.items():
             if len(several) == 1:
                 (one,) = several.values()
@@ -124,7 +124,7 @@ class Store:
 
     def _beside(self, attempt: Kept) -> Kept:
         """Keeps what lies beside the rows, the log and the device; the attempt as its rows then say it."""
-        run, report = attempt.job.campaign_id, attempt.report
+        run, report = attempt.job.run_id, attempt.report
         self._name(report)  # checked before anything is written
         self._clean_once(run)
         if attempt.device is not None:
@@ -136,7 +136,7 @@ class Store:
     def keep_log(self, report: Report) -> str:
         """The engine's log of one attempt; its path, relative to the run's folder."""
         path = f"logs/{self._name(report)}.log"
-        with written_aside(self.run_folder(report.campaign_id) / path, flush=False) as file:
+        with written_aside(self.run_folder(report.run_id) / path, flush=False) as file:
             file.write(report.log.encode("utf-8", "replace"))
         return path
 

@@ -29,8 +29,8 @@ from tests.contract.an_agent import (
 from tests.contract.waiting import ended, until
 
 
-def made_up(job_id: str, attempt: int = 1, campaign: str = "c") -> Report:
-    return Report(job_id, attempt, campaign, "d", "f", "b", 1.0, 2.0, Failed(Cause.RAM, "no memory"))
+def made_up(job_id: str, attempt: int = 1, run: str = "c") -> Report:
+    return Report(job_id, attempt, run, "d", "f", "b", 1.0, 2.0, Failed(Cause.RAM, "no memory"))
 
 
 def spooled(folder: Path) -> list[str]:
@@ -42,14 +42,14 @@ def test_hello_tells_the_machine_what_runs_and_every_report_of_an_earlier_agent(
     earlier.start(a_job())
     report = report_of(earlier)
     earlier.close()
-    Spool(folder / "spool").put(made_up("k", 2, "another campaign"))
+    Spool(folder / "spool").put(made_up("k", 2, "another run"))
     agent = Agent(folder)
     try:
         assert agent.poll().reports == ()  # nobody has asked yet
         hello = agent.hello()
         assert hello.device.device_id == report.device_id
         assert hello.status.job is None
-        assert hello.status.reports == (report, made_up("k", 2, "another campaign"))
+        assert hello.status.reports == (report, made_up("k", 2, "another run"))
         assert agent.hello().status.reports == hello.status.reports == agent.poll().reports
     finally:
         agent.close()

@@ -79,7 +79,7 @@ def test_a_coordinator_that_is_not_heard_in_time_loses_the_job(agent: Agent, clo
     assert isinstance(report.outcome, Failed)
     assert (report.outcome.cause, report.outcome.cause in RETRIED) == (Cause.DEVICE_LOST, True)
     assert report.outcome.detail == "the coordinator was not heard for 90 s: the job was ended"
-    assert (report.job_id, report.attempt, report.campaign_id) == ("j", 1, "c")
+    assert (report.job_id, report.attempt, report.run_id) == ("j", 1, "c")
     assert report.fingerprint and report.boot_id
     until(lambda: ended(process) and ended(engine), "their end")
     assert agent.poll().job is None

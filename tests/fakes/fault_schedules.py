@@ -1,4 +1,4 @@
-"""A campaign under a random schedule of faults, with the real ledger, store and loop: is each job there once?"""
+"""A run under a random schedule of faults, with the real ledger, store and loop: is each job there once?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agents.contract.device import MemoryKind, StateSource
 from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import Coordinator
-from orchestrator.dispatch.messages import CampaignSet, Doing
+from orchestrator.dispatch.messages import RunChanged, RunStatus
 from orchestrator.dispatch.runs import planned_run
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import matrix_to_json
@@ -32,7 +32,7 @@ axes: {model: tiny:llama, workload: [pp8, tg8], context: [1K, 2K], dedicated_vra
 measure: {repeats: 2}
 """
 LONGEST_S = 500_000.0
-FAULTS_END_S = 3_000.0  # after that the world is left alone, so that the campaign can end
+FAULTS_END_S = 3_000.0  # after that the world is left alone, so that the run can end
 
 
 class Crash(BaseException):
@@ -41,7 +41,7 @@ class Crash(BaseException):
 
 @dataclass
 class Outcome:
-    """``jobs`` of the campaign; ``lost`` have no row, ``doubled`` more than one row set; ``wrong`` says what else."""
+    """``jobs`` of the run; ``lost`` have no row, ``doubled`` more than one row set; ``wrong`` says what else."""
 
     seed: int
     jobs: int
@@ -129,7 +129,7 @@ class Schedule:
         ledger.close()
 
     def _left(self, ledger: Ledger) -> int:
-        return ledger.campaign(RUN).left
+        return ledger.run(RUN).left
 
     def _settle(self, loop: Coordinator) -> None:
         """Late reports are still on their way: they must change nothing."""
@@ -183,17 +183,17 @@ class Schedule:
     def _switch(self, loop: Coordinator, ledger: Ledger) -> None:
         """Somebody pauses or cancels the run, and thinks better of it."""
         if self.quiet or self.full or self.rng.random() > 0.01 or RUN not in loop.known.runs or loop._pending:
-            doing = ledger.campaign(RUN).doing
-            if doing is not Doing.RUNNING and (self.quiet or self.rng.random() < 0.2) and not loop._pending:
+            status = ledger.run(RUN).status
+            if status is not RunStatus.RUNNING and (self.quiet or self.rng.random() < 0.2) and not loop._pending:
                 with suppress(OrchestrateError):
-                    ledger.set_campaign(RUN, Doing.RUNNING)
-                    loop.handle([CampaignSet(RUN, Doing.RUNNING)])
+                    ledger.set_run(RUN, RunStatus.RUNNING)
+                    loop.handle([RunChanged(RUN, RunStatus.RUNNING)])
             return
-        doing = self.rng.choice([Doing.PAUSED, Doing.CANCELLED])
-        self.faults[str(doing)] += 1
+        status = self.rng.choice([RunStatus.PAUSED, RunStatus.CANCELLED])
+        self.faults[str(status)] += 1
         with suppress(OrchestrateError):
-            ledger.set_campaign(RUN, doing)
-            loop.handle([CampaignSet(RUN, doing)])
+            ledger.set_run(RUN, status)
+            loop.handle([RunChanged(RUN, status)])
 
     def _may_crash(self, fleet: SimulatedFleet) -> None:
         """Before or after each call that leaves the coordinator."""

@@ -12,7 +12,7 @@ def report_of(job: Job, outcome: Outcome, device: Device) -> Report:
     return Report(
         job_id=job.job_id,
         attempt=job.attempt,
-        campaign_id=job.campaign_id,
+        run_id=job.run_id,
         device_id=device.device_id,
         fingerprint=device.fingerprint,
         boot_id=device.boot_id,

@@ -17,7 +17,7 @@ from agents.models.progress import Say
 from agents.models.store.disk import written_aside
 
 LISTING_HOLDS_S = 3600.0
-"""So long a listing is believed without asking again, where all that is picked from it is there: a campaign of
+"""So long a listing is believed without asking again, where all that is picked from it is there: a run of
 hundreds of jobs asks the hub once, and goes on with one and the same file."""
 
 ASK_TIMEOUT_S = 20.0

@@ -10,8 +10,8 @@ from agents.agent.spool import Spool
 from agents.contract.report import Cause, Failed, Report
 
 
-def report(job_id: str = "j1", attempt: int = 1, campaign: str = "c1", log: str = "") -> Report:
-    return Report(job_id, attempt, campaign, "d", "f", "b", 1.0, 2.0, Failed(Cause.RAM, "no memory"), log)
+def report(job_id: str = "j1", attempt: int = 1, run: str = "c1", log: str = "") -> Report:
+    return Report(job_id, attempt, run, "d", "f", "b", 1.0, 2.0, Failed(Cause.RAM, "no memory"), log)
 
 
 def test_what_is_put_comes_back_until_it_is_dropped(tmp_path: Path) -> None:
@@ -35,11 +35,11 @@ def test_one_report_by_its_job_and_attempt(tmp_path: Path) -> None:
     assert spool.get("j1", 3) is None
 
 
-def test_reports_of_all_campaigns_are_told(tmp_path: Path) -> None:
+def test_reports_of_all_runs_are_told(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    spool.put(report("j1", campaign="c1"))
-    spool.put(report("j2", campaign="c2"))
-    assert [(each.job_id, each.campaign_id) for each in spool.reports()] == [("j1", "c1"), ("j2", "c2")]
+    spool.put(report("j1", run="c1"))
+    spool.put(report("j2", run="c2"))
+    assert [(each.job_id, each.run_id) for each in spool.reports()] == [("j1", "c1"), ("j2", "c2")]
 
 
 def test_a_report_of_an_older_version_that_knew_nothing_of_the_machines_state_is_read(tmp_path: Path) -> None:

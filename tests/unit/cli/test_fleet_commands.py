@@ -20,8 +20,8 @@ from orchestrator.cli.fleet import PASSED
 from orchestrator.cli.fleet_grids import devices_grid, runs_grid
 from orchestrator.cli.home import ledger_path
 from orchestrator.cli.joined import Joined
-from orchestrator.dispatch.ledger import CampaignRow, Ledger
-from orchestrator.dispatch.messages import Doing
+from orchestrator.dispatch.ledger import Ledger, RunRow
+from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.pages import DeviceView, RunView, StatusPage
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from tests.unit.cli.conftest import Orchestrate
@@ -31,15 +31,15 @@ GIB = 2**30
 ALPHA = replace(DEVICE, device_id="id-a", name="alpha")
 
 
-def row(run: str = "run-1", doing: Doing = Doing.RUNNING, *, done: int = 1, priority: int = 0) -> CampaignRow:
-    return CampaignRow(run, run, 100.0, priority, doing, 3, done, 1)
+def row(run: str = "run-1", status: RunStatus = RunStatus.RUNNING, *, done: int = 1, priority: int = 0) -> RunRow:
+    return RunRow(run, run, 100.0, priority, status, 3, done, 1)
 
 
 @dataclass
 class Cluster:
     """A coordinator as the commands call it; writes down what it is asked to do."""
 
-    rows: tuple[CampaignRow, ...] = (row("run-2"), row("run-1", Doing.PAUSED))
+    rows: tuple[RunRow, ...] = (row("run-2"), row("run-1", RunStatus.PAUSED))
     page: StatusPage | None = None
     views: list[DeviceView] = field(default_factory=list)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
@@ -58,11 +58,11 @@ class Cluster:
     def version(self) -> str:
         return "9.9"
 
-    def set_run(self, campaign_id: str, doing: Doing, priority: int | None = None) -> None:
-        self._do("set_run", campaign_id, doing, priority)
+    def set_run(self, run_id: str, status: RunStatus, priority: int | None = None) -> None:
+        self._do("set_run", run_id, status, priority)
 
-    def retry(self, campaign_id: str, causes: list[str]) -> int:
-        self._do("retry", campaign_id, causes)
+    def retry(self, run_id: str, causes: list[str]) -> int:
+        self._do("retry", run_id, causes)
         return self.again
 
     def state(self, name: str, stated: Stated) -> None:
@@ -150,20 +150,20 @@ class TestWithoutACluster:
         assert "there is no run yet under" in ended.err
         assert not ledger_path(tmp_path / "home").exists(), "reading makes no ledger"
 
-    @pytest.mark.parametrize(("command", "doing"), [("pause", Doing.PAUSED), ("cancel", Doing.CANCELLED)])
+    @pytest.mark.parametrize(("command", "status"), [("pause", RunStatus.PAUSED), ("cancel", RunStatus.CANCELLED)])
     @pytest.mark.parametrize("name", ["latest", "new", "new-1"])
     def test_a_run_is_paused_or_cancelled(
-        self, orchestrate: Orchestrate, ledger: Ledger, command: str, doing: Doing, name: str
+        self, orchestrate: Orchestrate, ledger: Ledger, command: str, status: RunStatus, name: str
     ) -> None:
         """The next coordinator of this ledger finds it so."""
         ended = orchestrate(command, name)
         assert (ended.code, ended.err) == (0, "")
-        assert ended.out == f"run new-1: {doing}; go on with: orchestrate resume new-1\n"
-        assert [each.doing for each in ledger.campaigns()] == [doing, Doing.RUNNING]
+        assert ended.out == f"run new-1: {status}; go on with: orchestrate resume new-1\n"
+        assert [each.status for each in ledger.runs()] == [status, RunStatus.RUNNING]
 
     def test_a_run_that_is_done_stays_so(self, orchestrate: Orchestrate, ledger: Ledger) -> None:
         orchestrate("pause", "old-1")
-        assert ledger.campaign("old-1").doing is Doing.RUNNING
+        assert ledger.run("old-1").status is RunStatus.RUNNING
 
     def test_an_unknown_run(self, orchestrate: Orchestrate, ledger: Ledger) -> None:
         ended = orchestrate("cancel", "nev-1")
@@ -187,21 +187,21 @@ class TestWithoutACluster:
 
 
 class TestWithACluster:
-    @pytest.mark.parametrize(("command", "doing"), [("pause", Doing.PAUSED), ("cancel", Doing.CANCELLED)])
+    @pytest.mark.parametrize(("command", "status"), [("pause", RunStatus.PAUSED), ("cancel", RunStatus.CANCELLED)])
     def test_a_run_is_paused_or_cancelled(
-        self, orchestrate: Orchestrate, cluster: Cluster, command: str, doing: Doing
+        self, orchestrate: Orchestrate, cluster: Cluster, command: str, status: RunStatus
     ) -> None:
         ended = orchestrate(command)
-        assert ended.out == f"run run-2: {doing}; go on with: orchestrate resume run-2\n"
-        assert cluster.asked == [("set_run", "run-2", doing, None)]
+        assert ended.out == f"run run-2: {status}; go on with: orchestrate resume run-2\n"
+        assert cluster.asked == [("set_run", "run-2", status, None)]
 
     def test_another_priority_leaves_the_rest_as_it_is(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
         assert orchestrate("priority", "run-1", "7").out == "run run-1: priority 7\n"
-        assert cluster.asked == [("set_run", "run-1", Doing.PAUSED, 7)]
+        assert cluster.asked == [("set_run", "run-1", RunStatus.PAUSED, 7)]
 
     def test_a_run_may_come_after_all_others(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
         assert orchestrate("priority", "run-1", "-3").out == "run run-1: priority -3\n"
-        assert cluster.asked == [("set_run", "run-1", Doing.PAUSED, -3)]
+        assert cluster.asked == [("set_run", "run-1", RunStatus.PAUSED, -3)]
         assert orchestrate("priority", "run-1", "7", "--adress", "x").code == 2, "what is no number is no option either"
 
     def test_the_cluster_that_is_named(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
@@ -334,8 +334,8 @@ class TestGrids:
             ),
             (RunView(row(), (), ("set it",)), ("run-1", "waits for operator", "0", "3", "1", "1", "2", "-")),
             (RunView(row(), ("a",), ("set it",)), ("run-1", "running", "0", "3", "1", "1", "2", "a")),
-            (RunView(row(doing=Doing.PAUSED), (), ()), ("run-1", "paused", "0", "3", "1", "1", "2", "-")),
-            (RunView(row(doing=Doing.CANCELLED, done=3), (), ()), ("run-1", "done", "0", "3", "3", "1", "0", "-")),
+            (RunView(row(status=RunStatus.PAUSED), (), ()), ("run-1", "paused", "0", "3", "1", "1", "2", "-")),
+            (RunView(row(status=RunStatus.CANCELLED, done=3), (), ()), ("run-1", "done", "0", "3", "3", "1", "0", "-")),
         ],
     )
     def test_a_run(self, view: RunView, texts: tuple[str, ...]) -> None:

@@ -74,7 +74,7 @@ class ARun:
         assert self.left() == 0, self.states()
 
     def left(self) -> int:
-        return self.ledger.campaign(RUN).left
+        return self.ledger.run(RUN).left
 
     def states(self) -> list[tuple[str, int, str | None]]:
         """(state, attempt, cause) of each job in its order."""

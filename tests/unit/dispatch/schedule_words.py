@@ -12,20 +12,20 @@ from orchestrator.dispatch.messages import (
     Answered,
     Ask,
     AttemptEnded,
-    CampaignAdded,
-    CampaignSet,
     Cancel,
     Command,
     Completed,
     DeviceJoined,
     DeviceLost,
     Discard,
-    Doing,
     GiveUp,
     Keep,
     PutBack,
     Rest,
     Retry,
+    RunAdded,
+    RunChanged,
+    RunStatus,
     Send,
     SetSplit,
     StateRefused,
@@ -79,10 +79,10 @@ def jobs(device_id: str, *job_ids: str, gib: float | None = None, watts: float |
 
 
 def added(
-    campaign_id: str, *groups: Sequence[Waiting], priority: int = 0, age: float = 0.0, doing: Doing = Doing.RUNNING
-) -> CampaignAdded:
+    run_id: str, *groups: Sequence[Waiting], priority: int = 0, age: float = 0.0, status: RunStatus = RunStatus.RUNNING
+) -> RunAdded:
     """``age``: how long ago it was created."""
-    return CampaignAdded(campaign_id, priority, 1000.0 - age, [each for group in groups for each in group], doing)
+    return RunAdded(run_id, priority, 1000.0 - age, [each for group in groups for each in group], status)
 
 
 def joined(device: Device, running: Attempt | None = None, reports: tuple[Report, ...] = ()) -> DeviceJoined:
@@ -101,16 +101,16 @@ def ended(job_id: str, attempt: int = 1, device_id: str = "a", outcome: Outcome 
     return AttemptEnded(report(job_id, attempt, device_id, outcome))
 
 
-def paused(campaign_id: str) -> CampaignSet:
-    return CampaignSet(campaign_id, Doing.PAUSED)
+def paused(run_id: str) -> RunChanged:
+    return RunChanged(run_id, RunStatus.PAUSED)
 
 
-def cancelled(campaign_id: str) -> CampaignSet:
-    return CampaignSet(campaign_id, Doing.CANCELLED)
+def cancelled(run_id: str) -> RunChanged:
+    return RunChanged(run_id, RunStatus.CANCELLED)
 
 
-def goes_on(campaign_id: str, priority: int | None = None) -> CampaignSet:
-    return CampaignSet(campaign_id, Doing.RUNNING, priority)
+def goes_on(run_id: str, priority: int | None = None) -> RunChanged:
+    return RunChanged(run_id, RunStatus.RUNNING, priority)
 
 
 def skipped(device_id: str = "a", gib: float | None = None, watts: float | None = None) -> StateRefused:
@@ -155,11 +155,11 @@ def _word(command: Command) -> str:  # noqa: PLR0911, PLR0912  one branch a comm
             return f"cancel {device_id}"
         case Rest(device_id):
             return f"rest {device_id}"
-        case SetSplit(device_id, size, campaign_id):
-            return f"set {device_id} to {size / GIB:g} GiB for {campaign_id}"
-        case Ask(device_id, campaign_id, wanted, change, note):
-            return f"ask {device_id}: {_state(wanted)} for {campaign_id} ({change}{', ' if note else ''}{note})"
+        case SetSplit(device_id, size, run_id):
+            return f"set {device_id} to {size / GIB:g} GiB for {run_id}"
+        case Ask(device_id, run_id, wanted, change, note):
+            return f"ask {device_id}: {_state(wanted)} for {run_id} ({change}{', ' if note else ''}{note})"
         case Answered(device_id):
             return f"answered {device_id}"
-        case Completed(campaign_id):
-            return f"completed {campaign_id}"
+        case Completed(run_id):
+            return f"completed {run_id}"

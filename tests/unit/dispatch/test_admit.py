@@ -43,11 +43,11 @@ def folders(root: Path) -> list[str]:
 
 def test_what_a_submit_leaves(tmp_path: Path, ledger: Ledger) -> None:
     run, unplaced = admitted(submission(MATRIX, priority=3), [A, B], ledger, Store(tmp_path), tmp_path)
-    assert run.campaign_id.startswith("two-2")
-    assert folders(tmp_path) == [run.campaign_id]
-    row = ledger.campaign(run.campaign_id)
+    assert run.run_id.startswith("two-2")
+    assert folders(tmp_path) == [run.run_id]
+    row = ledger.run(run.run_id)
     assert (row.name, row.priority, row.jobs, row.done) == ("two", 3, 8, 0)
-    rows = ledger.jobs(run.campaign_id)
+    rows = ledger.jobs(run.run_id)
     assert [each.job_id for each in rows] == list(run.jobs)
     assert [(each.cell_id, each.device_id, each.repeat) for each in rows] == [
         (job.cell.cell_id, job.device_id, job.repeat) for job in run.jobs.values()
@@ -57,7 +57,7 @@ def test_what_a_submit_leaves(tmp_path: Path, ledger: Ledger) -> None:
 
 def test_it_is_the_same_run_after_a_restart(tmp_path: Path, ledger: Ledger) -> None:
     run, _ = admitted(submission(MATRIX), [A, B], ledger, Store(tmp_path), tmp_path)
-    assert list(run_of_ledger(ledger, run.campaign_id).jobs) == list(run.jobs)
+    assert list(run_of_ledger(ledger, run.run_id).jobs) == list(run.jobs)
 
 
 def test_cells_that_fit_no_device_are_rows(tmp_path: Path, ledger: Ledger) -> None:
@@ -65,12 +65,12 @@ def test_cells_that_fit_no_device_are_rows(tmp_path: Path, ledger: Ledger) -> No
     run, unplaced = admitted(submission(SOME_FIT), [A], ledger, store, tmp_path)
     told = ["no device delta; known: alpha", "no device gamma; known: alpha"]
     assert sorted(unplaced) == told
-    rows = store.load(run.campaign_id).to_pylist()
+    rows = store.load(run.run_id).to_pylist()
     assert sorted((row["status"], row["cause"], row["detail"]) for row in rows) == [
         ("refused", "no_device", why) for why in told
     ]
-    assert ledger.campaign(run.campaign_id).jobs == 2, "they are no jobs"
-    added = added_again(ledger, store, run_of_ledger(ledger, run.campaign_id))
+    assert ledger.run(run.run_id).jobs == 2, "they are no jobs"
+    added = added_again(ledger, store, run_of_ledger(ledger, run.run_id))
     assert len(added.jobs) == 2, "and none is taken for done"
 
 
@@ -86,7 +86,7 @@ def test_what_no_device_can_run_leaves_nothing(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         admitted(submission(text), devices, ledger, Store(tmp_path), tmp_path)  # type: ignore[arg-type]
-    assert ledger.campaigns() == []
+    assert ledger.runs() == []
     assert folders(tmp_path) == []
 
 
@@ -97,7 +97,7 @@ def test_too_many_jobs_must_be_meant(tmp_path: Path, ledger: Ledger, monkeypatch
         admitted(submission(MATRIX), [A, B], ledger, Store(tmp_path), tmp_path)
     assert folders(tmp_path) == []
     run, _ = admitted(submission(MATRIX, confirmed=True), [A, B], ledger, Store(tmp_path), tmp_path)
-    assert ledger.campaign(run.campaign_id).jobs == 8
+    assert ledger.run(run.run_id).jobs == 8
 
 
 def test_a_ledger_that_takes_no_more_leaves_no_run_in_it(
@@ -109,7 +109,7 @@ def test_a_ledger_that_takes_no_more_leaves_no_run_in_it(
     monkeypatch.setattr(ledger, "add", full)
     with pytest.raises(OrchestrateError, match="full"):
         admitted(submission(MATRIX), [A], ledger, Store(tmp_path), tmp_path)
-    assert ledger.campaigns() == []
+    assert ledger.runs() == []
     assert Store(tmp_path).runs() == ()
 
 
@@ -161,7 +161,7 @@ def test_the_matrix_travels_with_the_files_that_it_names(tmp_path: Path, ledger:
     (job,) = run.jobs.values()
     workload = job.cell.workload
     assert isinstance(workload, Chat) and isinstance(workload.image, Image)
-    again = matrix_from_json(ledger.matrix(run.campaign_id))
+    again = matrix_from_json(ledger.matrix(run.run_id))
     assert [cell.workload for cell in expand(again)] == [workload]
     assert replace(again, path=matrix.path) == matrix
 

@@ -25,7 +25,7 @@ def test_the_judge_sees_a_job_that_is_there_twice(tmp_path: Path, monkeypatch: p
     def keeps_too_much(self: Records, commands: list[object]) -> None:
         for command in commands:
             if isinstance(command, Retry) and command.report is not None:
-                job = self._runs[command.campaign_id].job(command.job_id, command.report.attempt)
+                job = self._runs[command.run_id].job(command.job_id, command.report.attempt)
                 self._store.append_many([Kept(job, command.report, None)])
         write(self, commands)  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ import pytest
 from agents.contract.report import Cause
 from orchestrator.dispatch.ledger import JobRow, Ledger, SeenDevice
 from orchestrator.dispatch.ledger_schema import MIGRATIONS
-from orchestrator.dispatch.messages import Doing
+from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
 from tests.unit.results.attempts_made_up import DEVICE
 
@@ -51,8 +51,8 @@ def ledger(path: Path, clock: Clock) -> Iterator[Ledger]:
 
 
 def attempts(path: Path) -> list[tuple[object, ...]]:
-    """(job, attempt, device, term, sent, ended, how, detail), as a person would read them with sqlite3."""
-    columns = "job_id, attempt, device_id, term, sent_unix_s, ended_unix_s, how, detail"
+    """(job, attempt, device, term, sent, ended, ending, detail), as a person would read them with sqlite3."""
+    columns = "job_id, attempt, device_id, term, sent_unix_s, ended_unix_s, ending, detail"
     with closing(sqlite3.connect(path)) as db:
         return db.execute(f"SELECT {columns} FROM attempts ORDER BY job_id, attempt").fetchall()
 
@@ -71,9 +71,9 @@ def test_a_job_from_waiting_to_done(ledger: Ledger) -> None:
     ledger.done("j1", 2, None, 2.5)
     ledger.done("j2", 1, Cause.RAM, 0.5)
     assert states(ledger) == [("j1", "done", 2, None), ("j2", "done", 1, "ram"), ("j3", "waiting", 0, None)]
-    (row,) = ledger.campaigns()
+    (row,) = ledger.runs()
     assert (row.id, row.name, row.jobs, row.done, row.failed, row.left) == ("run-1", "name", 3, 2, 1, 1)
-    assert ledger.campaign("run-1") == row
+    assert ledger.run("run-1") == row
 
 
 def test_failures_are_counted_where_they_are_told(ledger: Ledger) -> None:
@@ -144,13 +144,13 @@ def test_what_failed_waits_again_with_a_clean_slate_and_a_new_number(ledger: Led
 
 def test_what_a_run_is_meant_to_do(ledger: Ledger) -> None:
     ledger.add("run-2", "name", "{}", [], priority=5, created_unix_s=7.0)
-    row = ledger.campaign("run-2")
-    assert (row.priority, row.doing, row.created_unix_s) == (5, Doing.RUNNING, 7.0)
-    ledger.set_campaign("run-2", Doing.PAUSED)
-    assert (ledger.campaign("run-2").priority, ledger.campaign("run-2").doing) == (5, Doing.PAUSED)
-    ledger.set_campaign("run-2", Doing.CANCELLED, 0)
-    assert (ledger.campaign("run-2").priority, ledger.campaign("run-2").doing) == (0, Doing.CANCELLED)
-    assert ledger.campaign("run-1").doing is Doing.RUNNING
+    row = ledger.run("run-2")
+    assert (row.priority, row.status, row.created_unix_s) == (5, RunStatus.RUNNING, 7.0)
+    ledger.set_run("run-2", RunStatus.PAUSED)
+    assert (ledger.run("run-2").priority, ledger.run("run-2").status) == (5, RunStatus.PAUSED)
+    ledger.set_run("run-2", RunStatus.CANCELLED, 0)
+    assert (ledger.run("run-2").priority, ledger.run("run-2").status) == (0, RunStatus.CANCELLED)
+    assert ledger.run("run-1").status is RunStatus.RUNNING
 
 
 def test_terms_count_up_for_all_who_open_it(path: Path, ledger: Ledger) -> None:
@@ -223,7 +223,7 @@ def test_threads_of_one_process_share_it(ledger: Ledger) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    assert ledger.campaign("run-t").done == 120
+    assert ledger.run("run-t").done == 120
     assert ledger.leases() == {}
 
 
@@ -280,15 +280,15 @@ def test_a_run_is_added_whole_or_not_at_all(ledger: Ledger) -> None:
 
     with pytest.raises(ValueError, match="elsewhere"):
         ledger.add("run-3", "name", "{}", broken())
-    assert [row.id for row in ledger.campaigns()] == ["run-1"]
+    assert [row.id for row in ledger.runs()] == ["run-1"]
     ledger.add("run-2", "name", "{}", [("new", "c", "d", 0)])
 
 
 def test_runs_are_listed_the_newest_first(ledger: Ledger) -> None:
     for run, created in (("run-3", 300.0), ("run-2", 200.0)):
         ledger.add(run, "name", "{}", [], created_unix_s=created)
-    assert [row.id for row in ledger.campaigns()] == ["run-3", "run-2", "run-1"]
-    assert ledger.campaigns()[0].jobs == 0
+    assert [row.id for row in ledger.runs()] == ["run-3", "run-2", "run-1"]
+    assert ledger.runs()[0].jobs == 0
 
 
 def test_an_unknown_run(ledger: Ledger) -> None:
@@ -296,7 +296,7 @@ def test_an_unknown_run(ledger: Ledger) -> None:
     with pytest.raises(OrchestrateError, match=r"no run nothing in .*ledger\.sqlite"):
         ledger.matrix("nothing")
     with pytest.raises(OrchestrateError, match=r"no run nothing in .*ledger\.sqlite"):
-        ledger.campaign("nothing")
+        ledger.run("nothing")
 
 
 def test_devices_the_latest_first_and_unreadable_ones_left_out(ledger: Ledger, clock: Clock) -> None:
@@ -366,14 +366,14 @@ def test_a_full_disk_is_an_error_in_words_and_the_ledger_goes_on_after_it(path: 
         ledger.add("big", "name", "{}" * 50_000, [])
     assert states(ledger)[0] == ("j1", "waiting", 0, None)
     reader = Ledger(path)
-    assert [row.id for row in reader.campaigns()] == ["run-1"]
+    assert [row.id for row in reader.runs()] == ["run-1"]
     reader.close()
     ledger._db.execute(f"PRAGMA max_page_count = {pages + 1000}")
     ledger.add("big", "name", "{}" * 50_000, [])
     ledger.sent("j1", 1)
 
 
-@pytest.mark.parametrize("read", ["campaigns", "devices", "seconds_of_cells"])
+@pytest.mark.parametrize("read", ["runs", "devices", "seconds_of_cells"])
 def test_a_ledger_that_breaks_while_it_is_open(ledger: Ledger, read: str) -> None:
     ledger._db.execute("DROP TABLE jobs")
     ledger._db.execute("DROP TABLE devices")

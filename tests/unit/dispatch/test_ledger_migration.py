@@ -14,7 +14,7 @@ from agents.contract.wire_json import to_json
 from orchestrator.dispatch import ledger as ledger_module
 from orchestrator.dispatch.ledger import JobRow, Ledger, SeenDevice
 from orchestrator.dispatch.ledger_schema import MIGRATIONS
-from orchestrator.dispatch.messages import Doing
+from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
 from tests.unit.results.attempts_made_up import DEVICE
 
@@ -74,10 +74,10 @@ def tables_of(path: Path) -> dict[str, list[tuple[str, ...]]]:
 def test_nothing_is_lost_and_no_run_goes_on_by_itself(path: Path) -> None:
     """Then, a run went on when somebody resumed it: a coordinator that wakes must not surprise its owner."""
     with closing(Ledger(path)) as ledger:
-        second, first = ledger.campaigns()
+        second, first = ledger.runs()
         assert (first.id, first.name, first.created_unix_s, first.jobs, first.done) == ("run-1", "first", 100.0, 1, 1)
         assert (second.jobs, second.done, second.failed, second.left) == (3, 1, 1, 2)
-        assert {row.doing for row in (first, second)} == {Doing.PAUSED}
+        assert {row.status for row in (first, second)} == {RunStatus.PAUSED}
         assert {row.priority for row in (first, second)} == {0}
         assert ledger.matrix("run-1") == '{"one": 1}'
         assert ledger.jobs("run-2") == [
@@ -93,13 +93,13 @@ def test_nothing_is_lost_and_no_run_goes_on_by_itself(path: Path) -> None:
 def test_it_can_be_worked_with(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         assert ledger.new_term() >= 1
-        ledger.set_campaign("run-2", Doing.RUNNING, 3)
+        ledger.set_run("run-2", RunStatus.RUNNING, 3)
         ledger.put_back("k2", "device_lost", "silent", failures=1)
         ledger.sent("k2", 2, "d1", 1)
         ledger.done("k2", 2, None, 1.0)
         ledger.add("run-3", "third", "{}", [("m1", "c", "d", 0)])
     with closing(Ledger(path)) as again:
-        assert [row.doing for row in again.campaigns()] == [Doing.RUNNING, Doing.RUNNING, Doing.PAUSED]
+        assert [row.status for row in again.runs()] == [RunStatus.RUNNING, RunStatus.RUNNING, RunStatus.PAUSED]
         assert again.jobs("run-2")[1].failures == 1
 
 
@@ -128,7 +128,7 @@ def test_a_step_that_fails_leaves_it_as_it_was(path: Path, monkeypatch: pytest.M
     assert (version_of(path), tables_of(path)) == (1, before)
     monkeypatch.undo()
     with closing(Ledger(path)) as ledger:
-        assert len(ledger.campaigns()) == 2
+        assert len(ledger.runs()) == 2
 
 
 OPENED = (
@@ -145,4 +145,4 @@ def test_two_processes_open_it_at_once(path: Path) -> None:
             each.kill()
     assert version_of(path) == len(MIGRATIONS)
     with closing(Ledger(path)) as ledger:
-        assert len(ledger.campaigns()) == 2
+        assert len(ledger.runs()) == 2

@@ -16,7 +16,7 @@ from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
 from orchestrator.dispatch.happenings import Asked, DeviceSilent, DeviceThere, Ended, JobEnded, Troubled
 from orchestrator.dispatch.loop import SLEEP_S, Coordinator
-from orchestrator.dispatch.messages import CampaignSet, Doing
+from orchestrator.dispatch.messages import RunChanged, RunStatus
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.durable import StoreFull
 from orchestrator.results.store import Store
@@ -162,18 +162,18 @@ def test_pause_and_cancel(tmp_path: Path) -> None:
     loop = run.coordinator(run.fleet())
     loop.run(until=lambda: run.devices[0].running is not None)
     running = run.devices[0].running
-    loop.handle([CampaignSet(RUN, Doing.PAUSED)])
+    loop.handle([RunChanged(RUN, RunStatus.PAUSED)])
     for _ in range(50):
         loop.round()
     assert [state for state, _, _ in run.states()].count("done") == 1, "what ran was measured to its end"
-    loop.handle([CampaignSet(RUN, Doing.RUNNING)])
+    loop.handle([RunChanged(RUN, RunStatus.RUNNING)])
     loop.run(until=lambda: run.devices[0].running not in (None, running))
-    loop.handle([CampaignSet(RUN, Doing.CANCELLED)])
+    loop.handle([RunChanged(RUN, RunStatus.CANCELLED)])
     for _ in range(50):
         loop.round()
     assert [state for state, _, _ in run.states()].count("done") == 1
     assert run.devices[0].spool == {}, "a cancelled attempt is no result, and need not be kept"
-    loop.handle([CampaignSet(RUN, Doing.RUNNING)])
+    loop.handle([RunChanged(RUN, RunStatus.RUNNING)])
     run.complete(loop)
     assert sorted(attempt for _, attempt, _ in run.states()) == [1, 1, 2]
 
@@ -379,7 +379,7 @@ def test_no_fleet_sleeps_while_a_run_has_work_even_if_nothing_runs(tmp_path: Pat
     loop = run.coordinator(fleet, patient=True)
     rounds(run, loop, 10 * SLEEP_S)
     assert fleet.slept_s == []
-    loop.handle([CampaignSet(RUN, Doing.PAUSED)])
+    loop.handle([RunChanged(RUN, RunStatus.PAUSED)])
     rounds(run, loop, 2 * SLEEP_S)
     assert len(fleet.slept_s) == 1
 

@@ -68,7 +68,7 @@ def ledger_of(folder: Path) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(folder / "ledger.sqlite")) as db:
         return [
             *db.execute("SELECT job_id, state, attempt, cause, seconds, failures FROM jobs ORDER BY position"),
-            *db.execute("SELECT job_id, attempt, device_id, term, how, detail FROM attempts ORDER BY 1, 2"),
+            *db.execute("SELECT job_id, attempt, device_id, term, ending, detail FROM attempts ORDER BY 1, 2"),
             *db.execute("SELECT device_id, job_id, attempt, term FROM leases ORDER BY 1"),
         ]
 

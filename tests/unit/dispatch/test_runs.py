@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agents.contract.report import Cause, Failed, Outcome, Refused, Report
-from orchestrator.dispatch.messages import CampaignAdded, Doing, Waiting
+from orchestrator.dispatch.messages import RunAdded, RunStatus, Waiting
 from orchestrator.dispatch.runs import added_again, planned_run, run_of_ledger, waiting_of
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import matrix_to_json
@@ -34,7 +34,7 @@ def stored(run: ARun, outcome: Outcome, attempt: int = 1, which: int = 0) -> Non
     run.store.append_many([Kept(run.run.job(report.job_id, attempt), report, A)])
 
 
-def again(run: ARun) -> CampaignAdded:
+def again(run: ARun) -> RunAdded:
     return added_again(run.ledger, run.store, run_of_ledger(run.ledger, RUN))
 
 
@@ -70,7 +70,7 @@ def test_a_run_whose_cells_have_other_ids_now(tmp_path: Path) -> None:
     run = ARun(tmp_path)
     other, _ = world_of("axes: {model: tiny:llama, workload: tg8}\n")
     with run.ledger.batch() as db:
-        db.execute("UPDATE campaigns SET matrix = ?", (matrix_to_json(other),))
+        db.execute("UPDATE runs SET matrix = ?", (matrix_to_json(other),))
     with pytest.raises(OrchestrateError, match="run run-1: made by another version of orchestrate"):
         run_of_ledger(run.ledger, RUN)
     with pytest.raises(OrchestrateError, match="no run nothing"):
@@ -137,13 +137,13 @@ def test_what_is_left_is_as_the_run_was(tmp_path: Path) -> None:
     run = ARun(
         tmp_path, (A, B), "axes: {model: tiny:llama, workload: [pp8, tg8], power_limit: 80W}\nmeasure: {repeats: 1}\n"
     )
-    run.ledger.set_campaign(RUN, Doing.PAUSED, 4)
+    run.ledger.set_run(RUN, RunStatus.PAUSED, 4)
     run.ledger.sent(run.ids[0], 1)
     run.ledger.put_back(run.ids[0], Cause.DEVICE_LOST, failures=1)
     run.ledger.done(run.ids[1], 1, None, 1.0)
     added = again(run)
-    assert (added.campaign_id, added.priority, added.doing) == (RUN, 4, Doing.PAUSED)
-    assert added.created_unix_s == run.ledger.campaign(RUN).created_unix_s
+    assert (added.run_id, added.priority, added.status) == (RUN, 4, RunStatus.PAUSED)
+    assert added.created_unix_s == run.ledger.run(RUN).created_unix_s
     first, third, fourth = added.jobs
     assert first == Waiting(run.ids[0], "id-a", run.run.jobs[run.ids[0]].cell.state, 1, 1, counted=True)
     assert [each.job_id for each in (third, fourth)] == run.ids[2:]

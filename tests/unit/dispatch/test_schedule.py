@@ -43,7 +43,7 @@ TO_THEIR_END: dict[str, Story] = {
         (ended("1"), ["keep 1.1", "send 2.1 to a"]),
         (ended("2"), ["keep 2.1", "completed c", "rest a"]),
     ],
-    "the campaign first": [
+    "the run first": [
         (added("c", jobs("a", "1")), []),
         (joined(A), ["send 1.1 to a"]),
         (ended("1"), ["keep 1.1", "completed c", "rest a"]),
@@ -58,27 +58,27 @@ TO_THEIR_END: dict[str, Story] = {
         (ended("3", device_id="b"), ["keep 3.1", "completed c", "rest b"]),
     ],
     "a device without jobs": [(added("c", jobs("a", "1")), []), (joined(B), [])],
-    "a campaign without jobs is complete": [(added("c"), ["completed c"])],
+    "a run without jobs is complete": [(added("c"), ["completed c"])],
     "refused is a result": [
         (joined(A), []),
         (added("c", jobs("a", "1")), ["send 1.1 to a"]),
         (ended("1", outcome=REFUSED), ["keep 1.1", "completed c", "rest a"]),
     ],
-    "more jobs for a campaign that is known": [
+    "more jobs for a run that is known": [
         (joined(A), []),
         (added("c", jobs("a", "1")), ["send 1.1 to a"]),
         (added("c", jobs("a", "2")), []),
         (ended("1"), ["keep 1.1", "send 2.1 to a"]),
         (ended("2"), ["keep 2.1", "completed c", "rest a"]),
     ],
-    "a campaign that comes again after it was complete": [
+    "a run that comes again after it was complete": [
         (joined(A), []),
         (added("c", jobs("a", "1")), ["send 1.1 to a"]),
         (ended("1"), ["keep 1.1", "completed c", "rest a"]),
         (added("c", [Waiting("1", "a", state(), attempt=2)]), ["send 1.3 to a"]),
         (ended("1", 3), ["keep 1.3", "completed c", "rest a"]),
     ],
-    "several campaigns on several devices": [
+    "several runs on several devices": [
         (joined(A), []),
         (joined(B), []),
         (added("c", jobs("a", "1"), jobs("b", "2"), age=2), ["send 1.1 to a", "send 2.1 to b"]),
@@ -91,7 +91,7 @@ TO_THEIR_END: dict[str, Story] = {
 }
 
 WHICH_FIRST: dict[str, Story] = {
-    "the more urgent campaign, whatever its age": [
+    "the more urgent run, whatever its age": [
         (added("old", jobs("a", "1"), age=9), []),
         (added("urgent", jobs("a", "2"), priority=1), []),
         (joined(A), ["send 2.1 to a"]),
@@ -125,20 +125,20 @@ WHICH_FIRST: dict[str, Story] = {
         (joined(machine(gib=32)), []),
         (added("c", jobs("a", "1", gib=1), jobs("a", "2")), ["send 2.1 to a"]),
     ],
-    "a younger campaign that fits, before an older one of equal priority that needs a reboot": [
+    "a younger run that fits, before an older one of equal priority that needs a reboot": [
         (joined(A), []),
         (added("old", jobs("a", "1", gib=32), age=9), ["ask a: 32 GiB for old (operator_reboot)"]),
         (added("young", jobs("a", "2")), ["answered a", "send 2.1 to a"]),
         (ended("2"), ["keep 2.1", "completed young", "rest a", "ask a: 32 GiB for old (operator_reboot)"]),
     ],
-    "a more urgent campaign that needs a reboot keeps the device free": [
+    "a more urgent run that needs a reboot keeps the device free": [
         (joined(A), []),
         (added("urgent", jobs("a", "1", gib=32), priority=1), ["ask a: 32 GiB for urgent (operator_reboot)"]),
         (added("c", jobs("a", "2", "3"), age=9), []),
         (joined(machine(gib=32, boot=2)), ["answered a", "send 1.1 to a"]),
         (ended("1"), ["keep 1.1", "completed urgent", "send 2.1 to a"]),
     ],
-    "a more urgent campaign that is paused keeps nobody waiting": [
+    "a more urgent run that is paused keeps nobody waiting": [
         (joined(A), []),
         (added("urgent", jobs("a", "1", gib=32), priority=1), ["ask a: 32 GiB for urgent (operator_reboot)"]),
         (added("c", jobs("a", "2")), []),
@@ -217,13 +217,13 @@ ASKED: dict[str, Story] = {
         ),
         (joined(machine(gib=32, boot=2, watts=55)), ["answered a", "send 1.1 to a"]),
     ],
-    "no more when the campaign is cancelled": [
+    "no more when the run is cancelled": [
         (joined(A), []),
         (added("c", jobs("a", "1", gib=32)), ["ask a: 32 GiB for c (operator_reboot)"]),
         (cancelled("c"), ["answered a"]),
         (goes_on("c"), ["ask a: 32 GiB for c (operator_reboot)"]),
     ],
-    "no more when the campaign was cancelled while the device was away": [
+    "no more when the run was cancelled while the device was away": [
         (joined(A), []),
         (added("c", jobs("a", "1", gib=32)), ["ask a: 32 GiB for c (operator_reboot)"]),
         (lost(), []),
@@ -243,13 +243,13 @@ ASKED: dict[str, Story] = {
             ["answered a", "send 1.1 to a"],
         ),
     ],
-    "for another campaign that wants the same, when the first is cancelled: not asked again": [
+    "for another run that wants the same, when the first is cancelled: not asked again": [
         (joined(A), []),
         (added("c", jobs("a", "1", gib=32), age=9), ["ask a: 32 GiB for c (operator_reboot)"]),
         (added("d", jobs("a", "2", gib=32)), []),
         (cancelled("c"), []),
     ],
-    "for another state, when a more urgent campaign wants one": [
+    "for another state, when a more urgent run wants one": [
         (joined(A), []),
         (added("c", jobs("a", "1", gib=32)), ["ask a: 32 GiB for c (operator_reboot)"]),
         (added("urgent", jobs("a", "2", gib=16), priority=1), ["ask a: 16 GiB for urgent (operator_reboot)"]),
@@ -301,7 +301,7 @@ SET_BY_THE_AGENT: dict[str, Story] = {
         (added("c", jobs("a", "1", gib=32), jobs("a", "2", gib=16)), ["send 1.1 to a"]),
         (ended("1", outcome=REFUSED), ["keep 1.1", "rest a", "set a to 16 GiB for c"]),
     ],
-    "the campaign is cancelled meanwhile, and another wants another split": [
+    "the run is cancelled meanwhile, and another wants another split": [
         (joined(machine(sets=True)), []),
         (added("c", jobs("a", "1", gib=32)), ["set a to 32 GiB for c"]),
         (cancelled("c"), []),
@@ -381,7 +381,7 @@ LOST: dict[str, Story] = {
         (ended("1", 3, outcome=CANCELLED), ["discard 1.3", "send 2.1 to a"]),
         (ended("2"), ["keep 2.1", "completed c", "rest a"]),
     ],
-    "its last job is given up, and the campaign is complete": [
+    "its last job is given up, and the run is complete": [
         (joined(A), []),
         (added("c", [Waiting("1", "a", state(), attempt=2, failures=2)]), ["send 1.3 to a"]),
         (lost(), ["give up 1.3: device_lost", "completed c"]),
@@ -532,7 +532,7 @@ RESTARTED: dict[str, Story] = {
         (ended("2"), ["keep 2.1", "send 1.2 to a"]),
         (ended("1", 2), ["keep 1.2", "completed c", "rest a"]),
     ],
-    "a campaign that was cancelled ends what still runs": [
+    "a run that was cancelled ends what still runs": [
         (added("c", [Waiting("1", "a", state(), attempt=1)]), []),
         (cancelled("c"), []),
         (joined(A, ("1", 1)), ["cancel a"]),
@@ -553,7 +553,7 @@ RESTARTED: dict[str, Story] = {
             ["keep 2.1", "unknown 9.1", "1.1 failed, 1: engine_lost", "send 1.2 to a"],
         ),
     ],
-    "a campaign that is taken up while its device is there: what that holds already counts": [
+    "a run that is taken up while its device is there: what that holds already counts": [
         (joined(A, reports=(report("1"), report("2", 2))), ["unknown 1.1", "unknown 2.2"]),
         (
             replace(
@@ -563,7 +563,7 @@ RESTARTED: dict[str, Story] = {
             ["keep 1.1", "discard 2.2", "send 2.4 to a"],
         ),
     ],
-    "all of a campaign that is taken up was done": [
+    "all of a run that is taken up was done": [
         (joined(A, reports=(report("1"),)), ["unknown 1.1"]),
         (replace(added("c", [Waiting("1", "a", state(), 1)]), reports=(report("1"),)), ["keep 1.1", "completed c"]),
     ],
@@ -577,7 +577,7 @@ RESTARTED: dict[str, Story] = {
         (added("c", jobs("a", "1", gib=1), jobs("a", "2", gib=32)), ["send 1.1 to a"]),
         (joined(machine(gib=32, boot=2), reports=(report("1"),)), ["keep 1.1", "send 2.1 to a"]),
     ],
-    "a campaign that is paused lets it end": [
+    "a run that is paused lets it end": [
         (added("c", [Waiting("1", "a", state(), attempt=1)]), []),
         (paused("c"), []),
         (joined(A, ("1", 1)), []),
@@ -611,7 +611,7 @@ SWITCHED: dict[str, Story] = {
         (goes_on("c"), ["send 1.2 to a"]),
         (lost(), ["1.2 failed, 1: device_lost"]),
     ],
-    "cancelled: other campaigns' jobs are left alone": [
+    "cancelled: other runs' jobs are left alone": [
         (joined(A), []),
         (joined(B), []),
         (added("c", jobs("a", "1"), jobs("b", "2"), age=9), ["send 1.1 to a", "send 2.1 to b"]),
@@ -638,7 +638,7 @@ SWITCHED: dict[str, Story] = {
         (added("c", jobs("a", "2")), []),
         (ended("1"), ["keep 1.1", "rest a"]),
     ],
-    "a campaign that nobody knows": [(paused("z"), []), (cancelled("z"), []), (goes_on("z"), [])],
+    "a run that nobody knows": [(paused("z"), []), (cancelled("z"), []), (goes_on("z"), [])],
 }
 
 SKIPPED: dict[str, Story] = {
@@ -658,12 +658,12 @@ SKIPPED: dict[str, Story] = {
             ],
         ),
     ],
-    "the last ones: the campaign is complete": [
+    "the last ones: the run is complete": [
         (joined(A), []),
         (added("c", jobs("a", "1", gib=32)), ["ask a: 32 GiB for c (operator_reboot)"]),
         (skipped(gib=32), ["give up 1.1: wrong_state", "completed c", "answered a"]),
     ],
-    "of all campaigns, on this device alone": [
+    "of all runs, on this device alone": [
         (joined(A), []),
         (joined(B), []),
         (added("c", jobs("a", "1", gib=32), age=9), ["ask a: 32 GiB for c (operator_reboot)"]),
@@ -801,14 +801,14 @@ def test_an_operators_no_is_told_with_its_words() -> None:
     assert schedule.handle(skipped(gib=32)) == [GiveUp("c", "1", 1, "a", Cause.WRONG_STATE, "the operator says so")]
 
 
-def test_an_ask_is_for_the_campaign_that_still_wants_it() -> None:
+def test_an_ask_is_for_the_run_that_still_wants_it() -> None:
     schedule = Schedule()
     schedule.handle(joined(A))
     schedule.handle(added("c", jobs("a", "1", gib=32), age=9))
     schedule.handle(added("d", jobs("a", "2", gib=32)))
-    assert schedule.asks()["a"].campaign_id == "c"
+    assert schedule.asks()["a"].run_id == "c"
     schedule.handle(cancelled("c"))
-    assert schedule.asks()["a"].campaign_id == "d"
+    assert schedule.asks()["a"].run_id == "d"
 
 
 class TestWhatItSaysOfItself:
@@ -818,7 +818,11 @@ class TestWhatItSaysOfItself:
         schedule.handle(joined(B))
         schedule.handle(added("c", jobs("a", "1"), jobs("b", "2", gib=32)))
         assert schedule.running() == {"a": ("1", 1)}
-        assert (schedule.runs("a"), schedule.runs("b"), schedule.runs("z")) == (("1", 1), None, None)
+        assert (schedule.current_attempt("a"), schedule.current_attempt("b"), schedule.current_attempt("z")) == (
+            ("1", 1),
+            None,
+            None,
+        )
         assert list(schedule.asks()) == ["b"]
         schedule.handle(ended("1"))
         assert schedule.running() == {}

@@ -1,4 +1,4 @@
-"""Whatever happens to devices, operators, campaigns and the coordinator, in any order: what must always hold."""
+"""Whatever happens to devices, operators, runs and the coordinator, in any order: what must always hold."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from orchestrator.dispatch.messages import (
     Answered,
     Ask,
     AttemptEnded,
-    CampaignAdded,
-    CampaignSet,
     Cancel,
     Command,
     Completed,
     DeviceJoined,
     DeviceLost,
     Discard,
-    Doing,
     Event,
     GiveUp,
     Keep,
     PutBack,
     Rest,
     Retry,
+    RunAdded,
+    RunChanged,
+    RunStatus,
     Send,
     SetSplit,
     StateRefused,
@@ -45,7 +45,7 @@ DEVICES = ("a", "b", "c")
 STATES = (state(), state(1), state(32), state(32, 55), state(16), state(None, 55))
 MEASURED = Measured(LOADED, ())
 OUTCOMES = (MEASURED, ENGINE_LOST, CRASHED, CANCELLED, LEASE_ENDED, Refused(Cause.RAM, "too big"))
-MOST_CAMPAIGNS = 5
+MOST_RUNS = 5
 STEPS_TO_THE_END = 2_000
 
 
@@ -54,7 +54,7 @@ class Line:
     """A job as the ledger has it. ``failed``: attempts that were told to have failed."""
 
     job_id: str
-    campaign_id: str
+    run_id: str
     device_id: str
     state: MachineState
     attempt: int = 0
@@ -68,11 +68,11 @@ class Line:
 
 
 @dataclass
-class Campaign:
-    campaign_id: str
+class Run:
+    run_id: str
     priority: int
     created_unix_s: float
-    doing: Doing = Doing.RUNNING
+    status: RunStatus = RunStatus.RUNNING
     completed: bool = False
 
 
@@ -97,7 +97,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.schedule = Schedule()
-        self.campaigns: dict[str, Campaign] = {}
+        self.runs: dict[str, Run] = {}
         self.lines: dict[str, Line] = {}
         self.old: list[Report] = []
         self.truths = {
@@ -151,24 +151,24 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
                 truth = self.truths[device_id]
                 assert truth.present and truth.running is None and truth.warm, "it rests once"
                 truth.warm = False
-            case SetSplit(device_id, size, campaign_id):
+            case SetSplit(device_id, size, run_id):
                 truth = self.truths[device_id]
                 assert truth.present and truth.running is None and truth.sets is None
-                assert truth.facts.sets_split and self.campaigns[campaign_id].doing is Doing.RUNNING
+                assert truth.facts.sets_split and self.runs[run_id].status is RunStatus.RUNNING
                 truth.sets = size
-            case Ask(device_id, campaign_id, wanted):
+            case Ask(device_id, run_id, wanted):
                 truth = self.truths[device_id]
                 assert truth.present and truth.running is None
-                assert self.campaigns[campaign_id].doing is Doing.RUNNING
+                assert self.runs[run_id].status is RunStatus.RUNNING
                 assert change_for(wanted, truth.facts) not in (Change.NONE, Change.NEVER)
                 truth.asked = command
             case Answered(device_id):
                 assert self.truths[device_id].asked is not None
                 self.truths[device_id].asked = None
-            case Completed(campaign_id):
-                campaign = self.campaigns[campaign_id]
-                assert not campaign.completed and not self.left(campaign_id)
-                campaign.completed = True
+            case Completed(run_id):
+                run = self.runs[run_id]
+                assert not run.completed and not self.left(run_id)
+                run.completed = True
 
     def check_send(self, send: Send) -> None:
         line, truth = self.lines[send.job_id], self.truths[send.device_id]
@@ -177,13 +177,13 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         assert truth.sets is None, "sent to a device that is about to reboot"
         assert line.device_id == send.device_id and line.done is None
         assert send.attempt == line.attempt + 1
-        assert self.campaigns[line.campaign_id].doing is Doing.RUNNING
+        assert self.runs[line.run_id].status is RunStatus.RUNNING
         assert change_for(line.state, truth.facts) in (Change.NONE, Change.NEVER), "sent in a wrong state"
         mine = self.rank(line)
         for other in self.waiting_on(send.device_id):
             if other is not line:
-                assert self.rank(other)[0] >= mine[0], "a more urgent campaign wants this device"
-                assert self.rank(other) >= mine or not self.fits(other), "an older campaign has work that fits"
+                assert self.rank(other)[0] >= mine[0], "a more urgent run wants this device"
+                assert self.rank(other) >= mine or not self.fits(other), "an older run has work that fits"
         line.attempt, line.sent = send.attempt, True
         truth.running, truth.warm = (send.job_id, send.attempt), True
 
@@ -199,14 +199,14 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     def check_device(self, device_id: str, truth: Truth) -> None:
         assert (truth.asked is not None) == (device_id in self.schedule.asks())
         if not truth.present:
-            assert self.schedule.runs(device_id) is None
+            assert self.schedule.current_attempt(device_id) is None
             return
         if truth.running is not None:
             line = self.lines[truth.running[0]]
             counts = line.done is None and (line.job_id, line.attempt) == truth.running
-            assert self.schedule.runs(device_id) == (truth.running if counts else None)
+            assert self.schedule.current_attempt(device_id) == (truth.running if counts else None)
             return
-        assert self.schedule.runs(device_id) is None
+        assert self.schedule.current_attempt(device_id) is None
         if truth.sets is not None:
             return
         assert not truth.warm, "an idle device keeps its engine"
@@ -226,25 +226,25 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         line.done, line.sent = how, False
         return line
 
-    def left(self, campaign_id: str) -> list[Line]:
-        return [each for each in self.lines.values() if each.campaign_id == campaign_id and each.done is None]
+    def left(self, run_id: str) -> list[Line]:
+        return [each for each in self.lines.values() if each.run_id == run_id and each.done is None]
 
     def rank(self, line: Line) -> tuple[int, float, str]:
-        campaign = self.campaigns[line.campaign_id]
-        return (-campaign.priority, campaign.created_unix_s, campaign.campaign_id)
+        run = self.runs[line.run_id]
+        return (-run.priority, run.created_unix_s, run.run_id)
 
     def fits(self, line: Line) -> bool:
         return change_for(line.state, self.truths[line.device_id].facts) in (Change.NONE, Change.NEVER)
 
     def waiting_on(self, device_id: str) -> list[Line]:
-        """Jobs of running campaigns that wait for the device."""
+        """Jobs of running runs that wait for the device."""
         return [
             line
             for line in self.lines.values()
             if line.device_id == device_id
             and line.done is None
             and (line.job_id, line.attempt) != self.truths[device_id].running
-            and self.campaigns[line.campaign_id].doing is Doing.RUNNING
+            and self.runs[line.run_id].status is RunStatus.RUNNING
         ]
 
     def collected(self, told: Report | None) -> None:
@@ -255,42 +255,40 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
     @rule(priority=st.integers(0, 1), wanted=job_lists)
     def is_submitted(self, priority: int, wanted: list[tuple[str, MachineState]]) -> None:
-        number = len(self.campaigns)
-        if number >= MOST_CAMPAIGNS:
+        number = len(self.runs)
+        if number >= MOST_RUNS:
             return
-        campaign = Campaign(f"c{number}", priority, float(number))
-        lines = [
-            Line(f"{campaign.campaign_id}j{place}", campaign.campaign_id, *each) for place, each in enumerate(wanted)
-        ]
-        self.campaigns[campaign.campaign_id] = campaign
+        run = Run(f"c{number}", priority, float(number))
+        lines = [Line(f"{run.run_id}j{place}", run.run_id, *each) for place, each in enumerate(wanted)]
+        self.runs[run.run_id] = run
         self.lines |= {line.job_id: line for line in lines}
-        self.handle(self.added(campaign, lines))
+        self.handle(self.added(run, lines))
 
-    def added(self, campaign: Campaign, lines: list[Line]) -> CampaignAdded:
+    def added(self, run: Run, lines: list[Line]) -> RunAdded:
         jobs = [line.waiting() for line in lines]
-        return CampaignAdded(campaign.campaign_id, campaign.priority, campaign.created_unix_s, jobs, campaign.doing)
+        return RunAdded(run.run_id, run.priority, run.created_unix_s, jobs, run.status)
 
-    @precondition(lambda self: any(not each.completed for each in self.campaigns.values()))
-    @rule(data=st.data(), doing=st.sampled_from(Doing), priority=st.none() | st.integers(0, 2))
-    def is_switched(self, data: st.DataObject, doing: Doing, priority: int | None) -> None:
-        open_ones = [each for each in self.campaigns.values() if not each.completed]
-        campaign = data.draw(st.sampled_from(open_ones))
-        campaign.doing = doing
-        campaign.priority = campaign.priority if priority is None else priority
-        self.handle(CampaignSet(campaign.campaign_id, doing, priority))
+    @precondition(lambda self: any(not each.completed for each in self.runs.values()))
+    @rule(data=st.data(), status=st.sampled_from(RunStatus), priority=st.none() | st.integers(0, 2))
+    def is_switched(self, data: st.DataObject, status: RunStatus, priority: int | None) -> None:
+        open_ones = [each for each in self.runs.values() if not each.completed]
+        run = data.draw(st.sampled_from(open_ones))
+        run.status = status
+        run.priority = run.priority if priority is None else priority
+        self.handle(RunChanged(run.run_id, status, priority))
 
     @precondition(lambda self: any(isinstance(each.done, Cause) for each in self.lines.values()))
     @rule(data=st.data())
     def failures_are_tried_again(self, data: st.DataObject) -> None:
         failed = [line for line in self.lines.values() if isinstance(line.done, Cause)]
-        campaign = self.campaigns[data.draw(st.sampled_from(failed)).campaign_id]
-        again = [line for line in failed if line.campaign_id == campaign.campaign_id]
+        run = self.runs[data.draw(st.sampled_from(failed)).run_id]
+        again = [line for line in failed if line.run_id == run.run_id]
         for line in again:
             line.done, line.failed, line.attempt = None, set(), line.attempt + 1
-        campaign.completed, campaign.doing = False, Doing.RUNNING
-        for command in self.schedule.handle(self.added(campaign, again)):
+        run.completed, run.status = False, RunStatus.RUNNING
+        for command in self.schedule.handle(self.added(run, again)):
             self.check(command)  # it may still be paused
-        self.handle(CampaignSet(campaign.campaign_id, Doing.RUNNING))
+        self.handle(RunChanged(run.run_id, RunStatus.RUNNING))
 
     @rule(device_id=st.sampled_from(DEVICES))
     def joins(self, device_id: str) -> None:
@@ -374,23 +372,23 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         for line in left:
             named = wanted.dedicated_vram_bytes or wanted.power_limit_w
             asks = (line.state.dedicated_vram_bytes, line.state.power_limit_w)
-            assert named not in asks or self.schedule.runs(device_id) == (line.job_id, line.attempt)
+            assert named not in asks or self.schedule.current_attempt(device_id) == (line.job_id, line.attempt)
 
     @rule()
     def the_coordinator_restarts(self) -> None:
         self.schedule = Schedule()
         for truth in self.truths.values():
             truth.present, truth.asked, truth.sets, truth.warm = False, None, None, False
-        for campaign in self.campaigns.values():
-            if not campaign.completed:
-                self.handle(self.added(campaign, self.left(campaign.campaign_id)))
+        for run in self.runs.values():
+            if not run.completed:
+                self.handle(self.added(run, self.left(run.run_id)))
 
     def teardown(self) -> None:
-        """Everybody comes back and all goes well: then each job is done, and each campaign says so."""
-        for campaign in self.campaigns.values():
-            if not campaign.completed:
-                campaign.doing = Doing.RUNNING
-                self.handle(CampaignSet(campaign.campaign_id, Doing.RUNNING))
+        """Everybody comes back and all goes well: then each job is done, and each run says so."""
+        for run in self.runs.values():
+            if not run.completed:
+                run.status = RunStatus.RUNNING
+                self.handle(RunChanged(run.run_id, RunStatus.RUNNING))
         for device_id in DEVICES:
             self.joins(device_id)
         for _ in range(STEPS_TO_THE_END):
@@ -401,7 +399,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
                 self.the_operator_does_it(device_id, right=True)
                 self.the_agent_reboots_as_told(right=True)
         assert all(line.done is not None for line in self.lines.values()), "something is lost"
-        assert all(campaign.completed for campaign in self.campaigns.values())
+        assert all(run.completed for run in self.runs.values())
         assert not self.schedule.absent
 
 

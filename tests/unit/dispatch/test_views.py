@@ -12,7 +12,7 @@ from agents.contract.device import StateSource
 from orchestrator.dispatch.admit import Submission, admitted
 from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.loop import Coordinator
-from orchestrator.dispatch.messages import CampaignSet, Doing
+from orchestrator.dispatch.messages import RunChanged, RunStatus
 from orchestrator.dispatch.notify import Notifier, NotifyFile
 from orchestrator.dispatch.views import Views
 from orchestrator.matrix import matrix_to_json
@@ -29,7 +29,7 @@ def world(tmp_path: Path) -> tuple[ARun, Coordinator, Views, str]:
     """An older run waits for the operator of alpha, a newer one for that of beta."""
     run = ARun(tmp_path, (OLDER, NEWER), SPLIT.format(name="old", device="alpha", axes="dedicated_vram: 32GiB"))
     with run.ledger.batch() as db:
-        db.execute("UPDATE campaigns SET created_unix_s = 1.0")
+        db.execute("UPDATE runs SET created_unix_s = 1.0")
     text = SPLIT.format(name="new", device="beta", axes="power_limit: 55W")
     newer, _ = admitted(Submission(matrix_to_json(matrix_of(text))), [OLDER, NEWER], run.ledger, run.store, tmp_path)
     loop = run.coordinator(run.fleet())
@@ -38,7 +38,7 @@ def world(tmp_path: Path) -> tuple[ARun, Coordinator, Views, str]:
             break
         loop.round()
     assert len(loop.schedule.asks()) == 2
-    return run, loop, Views(loop, run.ledger, Board(), Notifier(NotifyFile())), newer.campaign_id
+    return run, loop, Views(loop, run.ledger, Board(), Notifier(NotifyFile())), newer.run_id
 
 
 def test_each_ask_stands_beside_the_command_that_says_no_to_it(
@@ -60,7 +60,7 @@ def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[ARun, Coordina
     _, _, views, newer = world
     opening = views.opening(RUN)
     assert opening.asks == ("set dedicated VRAM of alpha to 32GiB and reboot",)
-    assert (opening.total, opening.done, opening.waiting, opening.doing) == (1, 0, {"id-a": 1}, Doing.RUNNING)
+    assert (opening.total, opening.done, opening.waiting, opening.status) == (1, 0, {"id-a": 1}, RunStatus.RUNNING)
     assert opening.devices == (("id-a", "alpha"),)
     assert opening.present == {"id-a", "id-b"}
     assert views.opening(newer).devices == (("id-b", "beta"),)
@@ -72,5 +72,5 @@ def test_devices_say_what_they_do(world: tuple[ARun, Coordinator, Views, str]) -
         ("alpha", "waits for its operator"),
         ("beta", "waits for its operator"),
     ]
-    loop.handle([CampaignSet(newer, Doing.PAUSED)])
+    loop.handle([RunChanged(newer, RunStatus.PAUSED)])
     assert [view.doing for view in views.devices()] == ["waits for its operator", "free"]

@@ -243,7 +243,7 @@ def test_a_job_travels_complete() -> None:
     )
     planned = plan_jobs(matrix, cells, [A]).queues["id-a"][1]
     job = job_of(matrix, "run-1", planned, 2)
-    assert (job.job_id, job.attempt, job.campaign_id) == (job_id_of("run-1", cells[0].cell_id, "id-a", 1), 2, "run-1")
+    assert (job.job_id, job.attempt, job.run_id) == (job_id_of("run-1", cells[0].cell_id, "id-a", 1), 2, "run-1")
     assert (job.cell_id, job.device_id, job.repeat) == (cells[0].cell_id, "id-a", 1)
     assert (job.load.model, job.load.context_tokens, job.state.power_limit_w) == ("tiny:llama", 2048, 80)
     assert (job.warmups, job.keep_output, job.timeouts.load_s, job.timeouts.trial_s) == (3, True, 7, 9)

@@ -26,7 +26,7 @@ TABLES = tuple(schema.TABLES)
 def kept(job_id: str, attempt: int = 1, run: str = "run-1", log: str = "") -> Kept:
     """Each job's attempts have outcomes and times of their own."""
     number = int(job_id.removeprefix("j"))
-    asked = job(job_id, attempt=attempt, campaign_id=run)
+    asked = job(job_id, attempt=attempt, run_id=run)
     outcome = (MEASURED, FAILED, REFUSED)[number % 3]
     return Kept(asked, report(asked, outcome, started_unix_s=1_700_000_000.0 + number, log=log), DEVICE)
 

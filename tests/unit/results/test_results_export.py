@@ -117,8 +117,8 @@ def test_load_takes_a_run_a_root_and_a_single_file(store: Store) -> None:
 
 
 def test_a_root_with_several_runs_wants_a_name(store: Store) -> None:
-    asked = job("x", campaign_id="run-2")
-    store.append(asked, report(asked, campaign_id="run-2"), None)
+    asked = job("x", run_id="run-2")
+    store.append(asked, report(asked, run_id="run-2"), None)
     with pytest.raises(UsageError, match="2 runs, say which: run-1, run-2"):
         orchestrator.load(store.root)
     assert set(orchestrator.load(store.root, run="run-2").column("run").to_pylist()) == {"run-2"}
