@@ -18,6 +18,7 @@ from agents.agent.lease import Lease
 from agents.agent.spool import Spool
 from agents.contract.device import Device
 from agents.contract.job import Job, LoadSettings
+from agents.contract.model_need import ModelNeed
 from agents.contract.report import Attempt, Cause, Failed, Report
 from agents.contract.wire_json import from_json, to_json
 from agents.device.carveout import choose, put_back
@@ -25,7 +26,7 @@ from agents.device.inventory import boot_id
 from agents.device_file import Allow, Stated, keep_stated, read_device_file
 from agents.errors import Unsupported
 from agents.models.lan.server import ModelServer
-from agents.models.needs import ModelNeed, free_bytes, needs
+from agents.models.needs import free_bytes, needs
 from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
 
 REBOOT_S = 60.0

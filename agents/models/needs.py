@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from agents.contract.job import LoadSettings
+from agents.contract.model_need import ModelNeed
 from agents.contract.report import Cause
 from agents.errors import AgentError, LoadFailed
 from agents.models.lan.path import kept_from_path
@@ -21,21 +21,6 @@ ASK_S = 5.0
 FROM_FILES = ("embedded", "llama-server")
 """Engines that are given files of this device's store; the others hold models of their own."""
 NOT_HERE = "not on this device"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelNeed:
-    """One model in one quantisation on one device. ``files`` and ``missing_bytes`` count what is not here yet.
-
-    ``missing_bytes`` None: it cannot be told, and ``detail`` says why. A file of two models counts at the first.
-    """
-
-    model: str
-    quantisation: str | None
-    here: bool
-    missing_bytes: int | None
-    files: int
-    detail: str = ""
 
 
 def needs(loads: Sequence[LoadSettings], store: Path, *, endpoint: str | None = None) -> tuple[ModelNeed, ...]:

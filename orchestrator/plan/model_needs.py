@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agents.models.needs import ModelNeed
-from agents.models.store.disk import MARGIN_BYTES
+from agents.contract.model_need import DISK_MARGIN_BYTES, ModelNeed
 from agents.units import in_words
 
 MOST_DEVICES = 8
@@ -35,7 +34,7 @@ class DeviceNeeds:
     @property
     def lacked_bytes(self) -> int:
         """What the disk is too small by; 0 where all fits."""
-        short = self.missing_bytes + MARGIN_BYTES - self.free_bytes
+        short = self.missing_bytes + DISK_MARGIN_BYTES - self.free_bytes
         return max(0, short) if self.missing_bytes else 0
 
 

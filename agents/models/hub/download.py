@@ -19,7 +19,7 @@ from agents.models.hub.errors import HubUnreachable, hub_errors_named
 from agents.models.hub.pick import RemoteFile
 from agents.models.progress import Say
 from agents.models.store.disk import keep_digest, settle
-from agents.models.store.ranged import Sender, Stopped, partial_of, receive, verified
+from agents.models.store.ranged import Sender, Stopped, library_folder_of, partial_of, receive, verified
 
 if TYPE_CHECKING:
     import httpx2
@@ -81,8 +81,3 @@ def _by_library(repo: RemoteRepo, file: RemoteFile, partial: Path) -> None:
     fetched = hf_hub_download(repo.name, file.path, revision=repo.commit, local_dir=folder, endpoint=repo.endpoint)
     Path(fetched).replace(partial)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def library_folder_of(partial: Path) -> Path:
-    """Where the library puts what it fetches, until it is all there."""
-    return partial.with_name(f"{partial.name}.d")

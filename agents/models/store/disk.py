@@ -13,13 +13,11 @@ from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
+from agents.contract.model_need import DISK_MARGIN_BYTES
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.progress import Progress, Say
 from agents.units import in_words
-
-MARGIN_BYTES = 64 << 20
-"""Left free on the disk: logs and results are written beside the models."""
 
 _ASIDE = ".aside"
 _READ_BYTES = 4 << 20
@@ -30,10 +28,10 @@ def need_room(directory: Path, need_bytes: int, what: str) -> None:
     with os_errors_named(f"cannot use the model store {directory}"):
         directory.mkdir(parents=True, exist_ok=True)
         free_bytes = shutil.disk_usage(directory).free
-    if need_bytes + MARGIN_BYTES > free_bytes:
+    if need_bytes + DISK_MARGIN_BYTES > free_bytes:
         raise LoadFailed(
             Cause.DISK_FULL,
-            f"{what} needs {in_words(need_bytes)} (and {in_words(MARGIN_BYTES)} to spare), "
+            f"{what} needs {in_words(need_bytes)} (and {in_words(DISK_MARGIN_BYTES)} to spare), "
             f"but the disk of {directory} has {in_words(free_bytes)} free",
         )
 

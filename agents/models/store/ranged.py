@@ -41,6 +41,11 @@ def partial_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.partial")
 
 
+def library_folder_of(partial: Path) -> Path:
+    """Where huggingface_hub keeps what it fetches for ``partial``, until it is all there."""
+    return partial.with_name(f"{partial.name}.d")
+
+
 def receive(sender: Sender, partial: Path, size_bytes: int | None, at: Callable[[int], None]) -> None:
     """Appends to ``partial`` until it has ``size_bytes``; None: until an answer ends by itself.
 

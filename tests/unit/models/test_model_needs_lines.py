@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.models.needs import ModelNeed
+from agents.contract.model_need import ModelNeed
 from orchestrator.plan.model_needs import DeviceNeeds, needs_lines
 
 GIB = 1 << 30

@@ -196,7 +196,7 @@ def test_a_full_disk_is_said_before_a_byte_is_fetched(
 ) -> None:
     first, second = pair
     first.from_hub(hub.endpoint, REQUEST)
-    monkeypatch.setattr(disk, "MARGIN_BYTES", 1 << 60)
+    monkeypatch.setattr(disk, "DISK_MARGIN_BYTES", 1 << 60)
     with pytest.raises(LoadFailed) as caught:
         second.from_hub(hub.endpoint, REQUEST)
     assert caught.value.cause is Cause.DISK_FULL

@@ -9,8 +9,9 @@ import pytest
 from huggingface_hub import constants
 
 from agents.contract.job import LoadSettings, ModelSource
+from agents.contract.model_need import ModelNeed
 from agents.models.hub.fetch import fetch
-from agents.models.needs import NOT_HERE, ModelNeed, free_bytes, needs
+from agents.models.needs import NOT_HERE, free_bytes, needs
 from agents.models.resolve import resolve
 from tests.unit.models.a_cluster import REQUEST
 from tests.unit.models.fake_hub import REPO, FakeHub

@@ -223,7 +223,7 @@ def test_a_name_that_leads_elsewhere_is_no_name(hub: FakeHub, tmp_path: Path, na
 def test_the_disk_is_asked_before_a_byte_is_fetched(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "MARGIN_BYTES", 1 << 60)
+    monkeypatch.setattr(disk, "DISK_MARGIN_BYTES", 1 << 60)
     error = failed(of(hub), tmp_path)
     assert error.cause is Cause.DISK_FULL and "needs 2.3 MiB" in error.detail
     assert gets(hub) == []
