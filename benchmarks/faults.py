@@ -20,8 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.fleet.a_fleet import DEVICES, LONG, Fleet, Run, lan_of, started_fleet
-from tests.fleet.hosts import until, why_no_clock, why_not
+from tests.fleet.fleet import DEVICES, LONG, Fleet, Run, lan_of, started_fleet
+from tests.fleet.hosts import why_no_clock, why_not
+from tests.waiting import until
 
 JOBS = 24
 AT_WORK_S = 60.0
@@ -103,14 +104,14 @@ def row(fleet: Fleet, fault: Fault) -> str:
     watched.completed(600.0)
     noticed = [event for event in run.events("device_lost", "trouble") if event["at"] >= struck]
     noticed += [event for event in run.events("job_ended") if event["at"] >= struck and not event["final"]]
-    told = min((event["at"] for event in noticed), default=None)
-    since = struck if told is None else told
+    noticed_at = min((event["at"] for event in noticed), default=None)
+    since = struck if noticed_at is None else noticed_at
     ends = [event["at"] for event in watched.events("job_ended") if event["device"] == "one" and event["final"]]
     on = min((at for at in ends if at >= since), default=None)
     fleet.assert_once(name, JOBS)
     fleet.assert_no_orphan()
     again = sum(each["attempt"] > 1 for each in fleet.rows(name))
-    texts = (fault.name, _seconds(told, struck), _seconds(on, struck), str(again), f"{JOBS} of {JOBS}")
+    texts = (fault.name, _seconds(noticed_at, struck), _seconds(on, struck), str(again), f"{JOBS} of {JOBS}")
     return f"| {' | '.join(texts)} |"
 
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from agents.agent.agent import Agent
-from tests.contract.waiting import until
+from tests.waiting import until
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from agents.contract.job import MachineState
 from agents.contract.report import Cause, Failed, Measured, Refused, Report
 from agents.device.inventory import boot_id
 from agents.device_file import Stated
-from tests.contract.an_agent import (
+from tests.contract.agent_jobs import (
     a_job,
     engine_of,
     key_of,
@@ -26,7 +26,7 @@ from tests.contract.an_agent import (
     runners,
     until_streaming,
 )
-from tests.contract.waiting import ended, until
+from tests.waiting import ended, until
 
 
 def made_up(job_id: str, attempt: int = 1, run: str = "c") -> Report:

@@ -14,7 +14,7 @@ from agents.agent.calls import Grant
 from agents.agent.lease import Fenced
 from agents.agent.spool import Spool
 from agents.contract.report import RETRIED, Cause, Failed, Measured, Refused, Report
-from tests.contract.an_agent import (
+from tests.contract.agent_jobs import (
     Clock,
     a_job,
     engine_of,
@@ -25,7 +25,7 @@ from tests.contract.an_agent import (
     runners,
     until_streaming,
 )
-from tests.contract.waiting import ended, until
+from tests.waiting import ended, until
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def goes_on(agent: Agent, clock: Clock) -> bool:
 
     def looked() -> bool:
         status = agent.poll(0.05)  # of no term: renews nothing
-        return status.job is None or clock.seen_aside()
+        return status.job is None or clock.seen_by_others()
 
     until(looked, "the watchdog to look at the clock")
     for _ in range(2):  # tokens that came after that look: one answer may have been under way

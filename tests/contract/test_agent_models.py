@@ -17,8 +17,8 @@ from agents.contract.report import Failed
 from agents.models.lan.peers import Peer, Peers
 from agents.models.tiny.make import make_tiny
 from agents.places import MODELS_PORT_VARIABLE
-from tests.contract.an_agent import a_job, key_of, long_job, report_of, runners
-from tests.contract.waiting import until
+from tests.contract.agent_jobs import a_job, key_of, long_job, report_of, runners
+from tests.waiting import until
 
 TOKEN = "s3cret-of-the-cluster"
 

@@ -13,8 +13,8 @@ from agents.agent.calls import Grant
 from agents.contract.device import StateSource
 from agents.contract.job import MachineState
 from agents.contract.report import Cause, Failed, Measured, Refused
-from tests.contract.an_agent import Clock, a_job, long_job, report_of, run, runner, shadow, until_streaming
-from tests.contract.waiting import ended, until
+from tests.contract.agent_jobs import Clock, a_job, long_job, report_of, run, runner, shadow_module, until_streaming
+from tests.waiting import ended, until
 
 METHOD = """
 from pathlib import Path
@@ -50,7 +50,7 @@ def limit(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """The machine's limit, 80 W by itself."""
     path = tmp_path / "limit"
     path.write_text("80.0")
-    shadow(tmp_path, monkeypatch, "sitecustomize", METHOD.format(path=str(path)))
+    shadow_module(tmp_path, monkeypatch, "sitecustomize", METHOD.format(path=str(path)))
     (folder / "device.yaml").write_text("allow: {power: [in-a-file]}\n")
     return path
 

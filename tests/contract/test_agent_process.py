@@ -15,8 +15,8 @@ import pytest
 from agents.agent.agent import Agent, JobProcessFailed
 from agents.contract.report import Cause, Failed, Measured, Refused, Report
 from agents.contract.wire_json import from_json, to_json
-from tests.contract.an_agent import a_job, engine_of, long_job, report_of, runner, shadow, until_streaming
-from tests.contract.waiting import ended, until
+from tests.contract.agent_jobs import a_job, engine_of, long_job, report_of, runner, shadow_module, until_streaming
+from tests.waiting import ended, until
 
 
 def test_a_job_from_start_to_collected(agent: Agent, folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_job_process_that_cannot_be_imported_is_told_in_its_last_words(
     agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "device/runner.log").write_text("words of an earlier time\n")
-    shadow(tmp_path, monkeypatch, "filelock", "raise ImportError('no lock here')")
+    shadow_module(tmp_path, monkeypatch, "filelock", "raise ImportError('no lock here')")
     for call in (agent.device, lambda: agent.start(a_job())):
         with pytest.raises(JobProcessFailed, match=r"exit code 1: ImportError: no lock here; see .*runner\.log"):
             call()
@@ -174,7 +174,7 @@ def test_a_job_process_that_cannot_be_imported_is_told_in_its_last_words(
 def test_a_job_process_that_hangs_at_its_start_is_given_up(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shadow(tmp_path, monkeypatch, "filelock", "import time\ntime.sleep(600)")
+    shadow_module(tmp_path, monkeypatch, "filelock", "import time\ntime.sleep(600)")
     agent = Agent(folder, start_s=0.2)
     with pytest.raises(JobProcessFailed, match=r"did not start within 0\.2 s"):
         agent.device()
@@ -191,7 +191,7 @@ def test_without_libgomp_the_engine_is_not_there_and_a_job_says_what_to_install(
     agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = "libgomp.so.1: cannot open shared object file: No such file or directory"
-    shadow(tmp_path, monkeypatch, "xllamacpp", f"raise ImportError({words!r})")
+    shadow_module(tmp_path, monkeypatch, "xllamacpp", f"raise ImportError({words!r})")
     assert agent.device().engines == ()
     agent.start(a_job())
     outcome = report_of(agent).outcome
@@ -216,7 +216,7 @@ def test_without_libgomp_the_engine_is_not_there_and_a_job_says_what_to_install(
 def test_an_engine_that_cannot_be_asked_is_not_there(
     agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
 ) -> None:
-    shadow(tmp_path, monkeypatch, "xllamacpp", text)
+    shadow_module(tmp_path, monkeypatch, "xllamacpp", text)
     assert agent.device().engines == ()
     agent.start(a_job())
     outcome = report_of(agent).outcome
@@ -239,7 +239,7 @@ def test_what_others_print_between_the_lines_does_not_stop_the_agent(
     agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prints = "import sys\nif 'agents.job.runner' in sys.orig_argv: print('words\\n7\\n[]\\nnull\\n{}', flush=True)"
-    shadow(tmp_path, monkeypatch, "sitecustomize", prints)
+    shadow_module(tmp_path, monkeypatch, "sitecustomize", prints)
     assert agent.device().device_id
     agent.start(a_job())
     assert isinstance(report_of(agent).outcome, Measured)
@@ -249,7 +249,7 @@ def test_a_line_cut_off_by_a_kill_does_not_stop_the_agent(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = 'import os\nos.write(1, b\'{"report": {"job\')\nos._exit(9)'
-    shadow(tmp_path, monkeypatch, "filelock", half)
+    shadow_module(tmp_path, monkeypatch, "filelock", half)
     with pytest.raises(JobProcessFailed, match="exit code 9"):
         Agent(folder).device()
 

@@ -9,9 +9,9 @@ import pytest
 
 from agents.agent.agent import Agent, JobProcessFailed
 from agents.device.carveout import choose
-from tests.contract.an_agent import long_job, runner, runners, until_streaming
-from tests.contract.waiting import ended
+from tests.contract.agent_jobs import long_job, runner, runners, until_streaming
 from tests.fakes.sys_tree import AMD_APU, AMD_CARD, firmware, machine
+from tests.waiting import ended
 
 GIB = 2**30
 

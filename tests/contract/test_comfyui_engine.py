@@ -24,7 +24,7 @@ from agents.engines.comfyui.session import ComfySession
 from agents.engines.server.session import HttpSession
 from agents.errors import AgentError, EngineLost, LoadFailed, RequestFailed, Unsupported
 from agents.job.measure import WARMUP_NONCE, measure
-from tests.fakes.comfy_server import ComfyServer, Deed, Raw, Script, recorded, run
+from tests.fakes.comfy_server import ComfyServer, Control, Raw, Script, recorded, run
 from tests.fakes.recorded_server import RecordedServer, json_answer, text_answer
 
 GRAPH = (Path(__file__).parents[2] / "matrices" / "workflows" / "text-to-image.json").read_text("utf-8")
@@ -220,8 +220,8 @@ TEXT_FRAME = b"\x81"
 @pytest.mark.parametrize(
     ("script", "cause", "words"),
     [
-        (CUT.then(Deed.DROP), Cause.STREAM_BROKEN, "websocket closed while the graph ran: .*history says success"),
-        (CUT.then(Deed.CLOSE), Cause.STREAM_BROKEN, "1001.*history says success"),
+        (CUT.then(Control.DROP), Cause.STREAM_BROKEN, "websocket closed while the graph ran: .*history says success"),
+        (CUT.then(Control.CLOSE), Cause.STREAM_BROKEN, "1001.*history says success"),
         (CUT.then(Raw(TEXT_FRAME + b"\x03\xff\xfe\xfd")), Cause.STREAM_BROKEN, "websocket closed"),
         (CUT.then(Raw(b"\xff\xff\xff\xff")), Cause.STREAM_BROKEN, "websocket closed"),
         (run("error"), Cause.RAM, r"node 4 \(EmptyLatentImage\): RuntimeError: .*can't allocate memory"),
@@ -250,7 +250,7 @@ def test_a_run_that_fails_keeps_the_engines_words(script: Script, cause: Cause, 
 
 
 def test_a_server_that_goes_is_lost(place: LoadPlace) -> None:
-    with ComfyServer([CUT.then(Deed.VANISH)]) as server:
+    with ComfyServer([CUT.then(Control.VANISH)]) as server:
         session = engine(server.url).load(SETTINGS, place)
         with pytest.raises(EngineLost):
             trials_of(session, job())
@@ -270,9 +270,13 @@ def test_a_graph_that_was_taken_without_an_answer_is_interrupted(place: LoadPlac
 @pytest.mark.parametrize(
     ("script", "timeouts", "cause"),
     [
-        (CUT.then(Deed.HOLD), Timeouts(1, 20, 0.3), Cause.TRIAL_TIMEOUT),
-        (SECOND.without("execution_success", "executing").then(Deed.HOLD), Timeouts(1, 20, 0.3), Cause.TRIAL_TIMEOUT),
-        (SECOND.until("status").then(Deed.HOLD), Timeouts(1, 0.3, 20), Cause.FIRST_TOKEN_TIMEOUT),
+        (CUT.then(Control.HOLD), Timeouts(1, 20, 0.3), Cause.TRIAL_TIMEOUT),
+        (
+            SECOND.without("execution_success", "executing").then(Control.HOLD),
+            Timeouts(1, 20, 0.3),
+            Cause.TRIAL_TIMEOUT,
+        ),
+        (SECOND.until("status").then(Control.HOLD), Timeouts(1, 0.3, 20), Cause.FIRST_TOKEN_TIMEOUT),
     ],
 )
 def test_a_run_without_an_end_is_given_up(script: Script, timeouts: Timeouts, cause: Cause, place: LoadPlace) -> None:
@@ -296,7 +300,7 @@ def test_a_cancel_interrupts_the_run(place: LoadPlace) -> None:
             threading.Event().wait(0.01)
         cancelled.set()
 
-    with ComfyServer([CUT.then(Deed.AWAIT_INTERRUPT)]) as server:
+    with ComfyServer([CUT.then(Control.AWAIT_INTERRUPT)]) as server:
         session = engine(server.url).load(SETTINGS, place)
         with pytest.raises(AgentError) as caught:
             list(measure(job(), session, 0, cancelled, progress))

@@ -39,7 +39,7 @@ from agents.models.gguf.check import check_gguf
 from agents.models.gguf.kv_cache import kv_bytes
 from agents.models.tiny.make import make_tiny
 from tests.contract.test_tiny_models_run import png_of
-from tests.contract.waiting import until
+from tests.waiting import until
 
 MIB = 1024 * 1024
 SHORT = Synthetic("pp16+tg8", prompt_tokens=16, generate_tokens=8)

@@ -25,9 +25,9 @@ from agents.engines.llama.server import LlamaServer
 from agents.engines.stream.exchange_http import Progress
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
-from tests.contract.waiting import until
 from tests.fakes.llama_server_program import program as fake_program
 from tests.slow.build_llama import built
+from tests.waiting import until
 
 PROMPT = Synthetic("pp16+tg8", prompt_tokens=16, generate_tokens=8)
 LONG = Synthetic("tg60000", generate_tokens=60_000)

@@ -69,7 +69,7 @@ class FakeLms:
 def lms(tmp_path: Path) -> FakeLms:
     one = FakeLms(tmp_path / "lms", tmp_path / "table.txt", tmp_path / "notes.txt")
     one.table.write_bytes(TABLE.read_bytes())
-    words = shlex.join([sys.executable, str(ROOT / "tests/fakes/lms.py"), str(one.table), str(one.notes)])
+    words = shlex.join([sys.executable, str(ROOT / "tests/fakes/lms_program.py"), str(one.table), str(one.notes)])
     one.program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     one.program.chmod(0o755)
     return one

@@ -34,8 +34,8 @@ from agents.errors import EngineLost, RequestFailed, Unsupported
 from agents.job.measure import measure
 from agents.models.tiny.make import make_tiny
 from tests.contract.test_tiny_models_run import served
-from tests.contract.waiting import until
 from tests.fakes.tiny_hf import make_tiny_hf
+from tests.waiting import until
 
 MLX_PYTHON = os.environ.get("MLX_LM_PYTHON") or (sys.executable if importlib.util.find_spec("mlx_lm") else None)
 LLAMA_CPP_PYTHON = os.environ.get("LLAMA_CPP_PYTHON")

@@ -12,8 +12,8 @@ import pytest
 from agents.agent.agent import Agent
 from agents.contract.report import Measured
 from agents.telemetry.sampling import SamplerProcess
-from tests.contract.an_agent import a_job, long_job, run, runner, until_streaming
-from tests.contract.waiting import until
+from tests.contract.agent_jobs import a_job, long_job, run, runner, until_streaming
+from tests.waiting import until
 
 
 def test_readings_are_stamped_on_the_clock_of_the_stream_and_come_when_asked() -> None:

@@ -24,7 +24,7 @@ RECORDED = Path(__file__).parents[1] / "recordings" / "comfyui" / "runs.json"
 WAIT_S = 30.0  # what a script waits for comes within that, or it ends: a test that hangs shall end
 
 
-class Deed(Enum):
+class Control(Enum):
     """What a script does beside sending."""
 
     CLOSE = auto()  # a good end of the websocket
@@ -41,7 +41,7 @@ class Raw:
     data: bytes
 
 
-Action = str | bytes | Raw | Deed
+Action = str | bytes | Raw | Control
 """A text frame, a binary one, ..."""
 
 
@@ -198,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.shared.posted.wait(WAIT_S)
         self.shared.posted.clear()
         for action in self.shared.played.actions if self.shared.played else ():
-            if isinstance(action, Deed):
+            if isinstance(action, Control):
                 self._do(action, protocol)
             elif isinstance(action, Raw):
                 self.wfile.write(action.data)
@@ -209,16 +209,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self._flush(protocol)
         self._linger(protocol)
 
-    def _do(self, deed: Deed, protocol: ServerProtocol) -> None:
-        if deed is Deed.AWAIT_INTERRUPT:
+    def _do(self, deed: Control, protocol: ServerProtocol) -> None:
+        if deed is Control.AWAIT_INTERRUPT:
             self.shared.interrupted.wait(WAIT_S)
-        elif deed is Deed.HOLD:
+        elif deed is Control.HOLD:
             self.shared.ended.wait(WAIT_S)
-        elif deed is Deed.CLOSE:
+        elif deed is Control.CLOSE:
             protocol.send_close(1001, "going away")
             self._flush(protocol)
         else:
-            if deed is Deed.VANISH:
+            if deed is Control.VANISH:
                 self.shared.vanish()
             raise ConnectionAbortedError
 

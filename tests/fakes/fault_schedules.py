@@ -20,9 +20,9 @@ from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import matrix_to_json
 from orchestrator.plan.jobs import plan_jobs
 from orchestrator.results.store import Store
-from tests.fakes.matrix_texts import world_of
+from tests.fakes.matrices import matrix_and_cells
 from tests.fakes.simulated_fleet import SimulatedDevice, SimulatedFleet, World, some_outcome
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.unit.results.made_attempts import DEVICE
 
 GIB = 2**30
 RUN = "run-1"
@@ -120,7 +120,7 @@ class Schedule:
             self._downtime()
 
     def _submit(self) -> None:
-        matrix, cells = world_of(MATRIX)
+        matrix, cells = matrix_and_cells(MATRIX)
         run = planned_run(RUN, matrix, plan_jobs(matrix, cells, [device.facts for device in self.devices]))
         self.jobs = list(run.jobs)
         ledger = Ledger(self.folder / "ledger.sqlite")

@@ -300,7 +300,7 @@ class SimulatedFleet:
 
 def some_outcome(rng: random.Random, troubled: float) -> Callable[[Job], tuple[Outcome, float]]:
     """Mostly figures; with probability ``troubled`` a failure, of the cell or in passing."""
-    from tests.unit.results.attempts_made_up import FAILED, MEASURED, REFUSED
+    from tests.unit.results.made_attempts import FAILED, MEASURED, REFUSED
 
     def outcome(_: Job) -> tuple[Outcome, float]:
         seconds = rng.uniform(5.0, 120.0)

@@ -22,15 +22,15 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar
 
 import psutil
 
-from tests.contract.waiting import DEADLINE_S, ended
 from tests.fleet.machines import AIMAX_64, CLOCK_C, MIB, Machine
+from tests.waiting import DEADLINE_S, ended, until
 
 DISK_BYTES = 300 * MIB
 MARK = "ORCHESTRATE_TEST_LAN"  # in the environment of all that runs in a host, and of what holds it: whose it is
@@ -54,15 +54,6 @@ mount -t tmpfs tmpfs /dev/shm
 mount --bind "$4" "$5"
 echo "$3" > /proc/sys/kernel/hostname
 """
-
-
-def until(true: Callable[[], bool], what: str | Callable[[], str], deadline_s: float = DEADLINE_S) -> None:
-    """As its namesake of the contract's tests; ``what`` may be told by what there is at the deadline."""
-    deadline = time.monotonic() + deadline_s
-    while not true():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {deadline_s:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.01)
 
 
 @functools.cache
@@ -161,11 +152,11 @@ class Host:
         try:
             command.communicate(input, timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"does not end within {timeout:g} s: {command.told()}") from None
+            raise AssertionError(f"does not end within {timeout:g} s: {command.describe()}") from None
         finally:
             command.signal(signal.SIGKILL, group=True)
             command.wait()
-        assert not check or command.returncode == 0, command.told()
+        assert not check or command.returncode == 0, command.describe()
         return subprocess.CompletedProcess(command.argv, command.returncode, command.out, command.err)
 
     def start(self, *argv: str | Path) -> Started:
@@ -370,7 +361,7 @@ class Started(subprocess.Popen[str]):
     def err(self) -> str:
         return self._files[1].read_text(errors="replace")
 
-    def told(self) -> str:
+    def describe(self) -> str:
         return f"{self.argv}: {self.returncode}\n{self.out}\n{self.err}"
 
     def inside(self) -> psutil.Process | None:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fleet.a_fleet import COMMAND, DEVICES, LONG, SHORT, SPLITS, Fleet, Run, lan_of, started_fleet
-from tests.fleet.hosts import Host, until, why_no_clock
+from tests.fleet.fleet import COMMAND, DEVICES, LONG, SHORT, SPLITS, Fleet, Run, lan_of, started_fleet
+from tests.fleet.hosts import Host, why_no_clock
 from tests.fleet.machines import GIB, MIB
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 LONG_JOBS, SPLIT_JOBS = 24, 24
@@ -184,7 +185,7 @@ def test_two_hosts_with_one_identity_are_both_refused(fleet: Fleet) -> None:
     def refused() -> bool:
         return sum("two nodes claim to be device" in words for words in fleet.devices().values()) == 2
 
-    until(refused, lambda: f"{fleet.devices()} {fleet.services['late'].told()}", 60)
+    until(refused, lambda: f"{fleet.devices()} {fleet.services['late'].describe()}", 60)
     words = next(words for words in fleet.devices().values() if "two nodes claim" in words)
     assert one.address in words and late.address in words
     late.run(*COMMAND, "leave")

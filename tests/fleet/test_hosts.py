@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.contract.waiting import ended
-from tests.fleet.hosts import MARK, SHORT, Host, Lan, Started, until, why_no_clock
+from tests.fleet.hosts import MARK, SHORT, Host, Lan, Started, why_no_clock
 from tests.fleet.machines import AIMAX_64, GIB, MIB, NO_GPU, OLD_FIRMWARE
+from tests.waiting import ended, until
 
 INVENTORY = """
 import dataclasses, json, os, pathlib, time
@@ -86,7 +86,7 @@ def answer(caller: Host, to: str) -> str:
 
 def serve(host: Host) -> Started:
     server = host.start("python", "-c", SERVER)
-    until(lambda: "ready" in server.out, lambda: f"the server: {server.told()}")
+    until(lambda: "ready" in server.out, lambda: f"the server: {server.describe()}")
     return server
 
 
@@ -122,11 +122,11 @@ class TestNetwork:
         for fail in (one.power_off, one.crash):
             serve(one)
             calls.append(head.start("python", "-c", CALLER, one.address, "stay"))
-            until(lambda: "one" in calls[-1].out, lambda: f"an answer: {calls[-1].told()}")
+            until(lambda: "one" in calls[-1].out, lambda: f"an answer: {calls[-1].describe()}")
             fail()
             if fail == one.power_off:
                 one.power_on()
-        until(lambda: "end" in calls[1].out or "Error" in calls[1].out, lambda: f"an end: {calls[1].told()}")
+        until(lambda: "end" in calls[1].out or "Error" in calls[1].out, lambda: f"an end: {calls[1].describe()}")
         assert calls[0].out == "one\n"
 
 
@@ -201,7 +201,7 @@ class TestClock:
         def shown() -> list[int]:
             return [int(line) for line in running.out.splitlines()]
 
-        until(lambda: len(shown()) > 1, lambda: f"its time: {running.told()}")
+        until(lambda: len(shown()) > 1, lambda: f"its time: {running.describe()}")
         one.jump_clock(-86400)
         until(lambda: abs(shown()[-1] - shown()[0] + 86400) <= 1, lambda: f"the jump: {shown()}")
         one.jump_clock(2 * 86400)
@@ -245,7 +245,7 @@ class TestProcesses:
     @pytest.mark.parametrize("group", [False, True])
     def test_a_signal_reaches_the_command(self, one: Host, group: bool) -> None:
         command = one.start("sh", "-c", "trap 'echo told; exit 3' INT; echo ready; while :; do sleep 0.1; done")
-        until(lambda: "ready" in command.out, lambda: f"its start: {command.told()}")
+        until(lambda: "ready" in command.out, lambda: f"its start: {command.describe()}")
         command.signal(signal.SIGINT, group=group)
         assert command.wait(30) == 3
         assert command.out == "ready\ntold\n"

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.ray_command import HEAD_PORT, MODELS_PORT, PINNED, WORKER_PORTS
-from tests.fleet.hosts import Host, Lan, until
+from tests.fleet.hosts import Host, Lan
 from tests.fleet.machines import NO_GPU
+from tests.waiting import until
 
 ORCHESTRATE = (sys.executable, "-m", "orchestrator")
 NOBODY = "10.77.0.99"
@@ -69,8 +70,8 @@ def join(host: Host, *words: str | Path, token: str | None = None) -> tuple[int,
 
 def roles(host: Host) -> list[str]:
     """Of the nodes that are alive, as a program on this host sees them."""
-    told = host.run(sys.executable, "-c", NODES, host.address).stdout
-    found: list[str] = json.loads(next(line for line in told.splitlines() if line.startswith("nodes "))[6:])
+    printed = host.run(sys.executable, "-c", NODES, host.address).stdout
+    found: list[str] = json.loads(next(line for line in printed.splitlines() if line.startswith("nodes "))[6:])
     return found
 
 
@@ -145,7 +146,7 @@ def test_a_head_that_is_not_there(head: Host, one: Host, there: str, why: str) -
 
 def test_a_port_that_is_taken_is_named(head: Host, one: Host) -> None:
     holder = one.start(sys.executable, "-u", "-m", "http.server", str(PINNED["object-manager-port"]))
-    until(lambda: "Serving" in holder.out, holder.told)
+    until(lambda: "Serving" in holder.out, holder.describe)
     code, said, _ = join(one, head.address, token=token_of(head).read_text())
     assert code == 1
     assert re.search(rf"port {PINNED['object-manager-port']} \(object-manager-port\) is taken by \S+ \(process", said)
@@ -155,9 +156,9 @@ def test_a_watched_node_comes_back_and_ends_with_its_watcher(head: Host, one: Ho
     token_of(one).parent.mkdir(exist_ok=True)
     token_of(one).write_text(token_of(head).read_text())
     watcher = one.start(*ORCHESTRATE, "join", head.address, "--block")
-    until(lambda: watcher.out.count("is up") == 1, watcher.told)
+    until(lambda: watcher.out.count("is up") == 1, watcher.describe)
     one.process("raylet/raylet").kill()
-    until(lambda: watcher.out.count("is up") == 2, watcher.told)
+    until(lambda: watcher.out.count("is up") == 2, watcher.describe)
     assert "its mode is 600 now" in watcher.err
     one.run(*ORCHESTRATE, "leave")
     assert watcher.wait(10) == 0

@@ -15,30 +15,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.place import Place
+from tests.ray.sandbox import Sandbox
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     """An empty home and no cluster."""
-    with _place(tmp_path) as made:
+    with _sandbox(tmp_path) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A cluster that was started by ``ray start``; commands of this place join it."""
-    with _place(tmp_path_factory.mktemp("cluster")) as made:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """A cluster that was started by ``ray start``; commands of this sandbox join it."""
+    with _sandbox(tmp_path_factory.mktemp("cluster")) as made:
         start_cluster(made)
         yield made
 
 
-def _place(folder: Path) -> Place:
+def _sandbox(folder: Path) -> Sandbox:
     # sockets of Ray lie below its folder, and their paths must stay under 107 characters
-    return Place(folder, Path(tempfile.mkdtemp(prefix="oc-")))
+    return Sandbox(folder, Path(tempfile.mkdtemp(prefix="oc-")))
 
 
-def start_cluster(place: Place) -> None:
+def start_cluster(sandbox: Sandbox) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -48,7 +48,7 @@ def start_cluster(place: Place) -> None:
     address = f"127.0.0.1:{port}"
     command = [str(ray), "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1"]
     command += ["--include-dashboard=false", "--include-log-monitor=false", "--object-store-memory=78643200"]
-    command += ["--disable-usage-stats", f"--temp-dir={place.ray_folder / 'ray'}"]
-    done = subprocess.run(command, env=place.environment(), capture_output=True, text=True, timeout=120, check=False)
+    command += ["--disable-usage-stats", f"--temp-dir={sandbox.ray_folder / 'ray'}"]
+    done = subprocess.run(command, env=sandbox.environment(), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    place.variables["RAY_ADDRESS"] = address
+    sandbox.variables["RAY_ADDRESS"] = address

@@ -11,48 +11,49 @@ from pathlib import Path
 import pytest
 
 from tests.ray.matrices import FOUR_CELLS, LONG, LONG_JOBS, LONGER, LONGER_JOBS
-from tests.ray.place import Command, Place, until
+from tests.ray.sandbox import Command, Sandbox
+from tests.waiting import until
 
 
-def submitted(place: Place, matrix: str = LONG) -> Command:
+def submitted(sandbox: Sandbox, matrix: str = LONG) -> Command:
     """A submit in the middle: two jobs are done, one runs."""
-    command = place.start("submit", place.write(matrix), "--json")
+    command = sandbox.start("submit", sandbox.write(matrix), "--json")
     command.until(lambda running: len(running.events("job_sent")) >= 3)
     return command
 
 
-def assert_resume_completes(place: Place, first: Command) -> None:
+def assert_resume_completes(sandbox: Sandbox, first: Command) -> None:
     before = {event["job_id"] for event in first.events("job_ended")}
-    resumed = place.run("resume", first.run_name, "--json")
+    resumed = sandbox.run("resume", first.run_name, "--json")
     assert resumed.code == 0, resumed.errors
     ended = [event["job_id"] for event in resumed.events("job_ended")]
     assert not before & set(ended), "a complete job ran again"
     assert resumed.events("end")[0]["complete"] is True
-    rows = place.rows(first.run_name)
+    rows = sandbox.rows(first.run_name)
     jobs = [row["job_id"] for row in rows]
     assert len(jobs) == len(set(jobs)) == LONG_JOBS, "every job is there, once"
     assert {row["status"] for row in rows} == {"ok"}
     assert {row["attempt"] for row in rows if row["job_id"] in before} == {1}
 
 
-def test_kill_9(place: Place) -> None:
-    first = submitted(place)
+def test_kill_9(sandbox: Sandbox) -> None:
+    first = submitted(sandbox)
     first.signal(signal.SIGKILL)
     assert first.code == -signal.SIGKILL
-    place.assert_nothing_runs()
-    assert_resume_completes(place, first)
-    place.assert_nothing_runs()
+    sandbox.assert_nothing_runs()
+    assert_resume_completes(sandbox, first)
+    sandbox.assert_nothing_runs()
 
 
-def assert_complete(place: Place, run: str, expected: int = LONG_JOBS) -> None:
-    rows = place.rows(run)
+def assert_complete(sandbox: Sandbox, run: str, expected: int = LONG_JOBS) -> None:
+    rows = sandbox.rows(run)
     jobs = [row["job_id"] for row in rows]
     assert len(jobs) == len(set(jobs)) == expected, "every job is there, once"
     assert {row["status"] for row in rows} == {"ok"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_on_a_cluster_the_run_goes_on_without_whoever_watched_it(cluster: Place, number: signal.Signals) -> None:
+def test_on_a_cluster_the_run_goes_on_without_whoever_watched_it(cluster: Sandbox, number: signal.Signals) -> None:
     first = submitted(cluster)
     first.signal(number)
     assert first.code == (-signal.SIGKILL if number is signal.SIGKILL else 130)
@@ -67,53 +68,53 @@ def test_on_a_cluster_the_run_goes_on_without_whoever_watched_it(cluster: Place,
     cluster.assert_no_engine_runs()
 
 
-def assert_ended_cleanly(place: Place, stopped: Command) -> None:
+def assert_ended_cleanly(sandbox: Sandbox, stopped: Command) -> None:
     assert stopped.code == 130
     assert stopped.errors == ""
     assert len(stopped.events("stopping")) == 1
     kept = {event["job_id"] for event in stopped.events("job_ended")}
     assert len(kept) >= 2
-    assert {row["job_id"] for row in place.rows(stopped.run_name)} == kept
+    assert {row["job_id"] for row in sandbox.rows(stopped.run_name)} == kept
     assert stopped.events("end")[0]["complete"] is False
     assert f"orchestrate resume {stopped.run_name}" in stopped.events("message")[-1]["text"]
 
 
-def test_one_ctrl_c_ends_cleanly(place: Place) -> None:
-    first = submitted(place)
+def test_one_ctrl_c_ends_cleanly(sandbox: Sandbox) -> None:
+    first = submitted(sandbox)
     first.signal(signal.SIGINT, group=True)
-    assert_ended_cleanly(place, first)
-    place.assert_nothing_runs()
-    assert_resume_completes(place, first)
-    place.assert_nothing_runs()
+    assert_ended_cleanly(sandbox, first)
+    sandbox.assert_nothing_runs()
+    assert_resume_completes(sandbox, first)
+    sandbox.assert_nothing_runs()
 
 
-def test_a_shutdown_ends_cleanly(place: Place) -> None:
-    first = submitted(place)
+def test_a_shutdown_ends_cleanly(sandbox: Sandbox) -> None:
+    first = submitted(sandbox)
     first.signal(signal.SIGTERM)
-    assert_ended_cleanly(place, first)
-    place.assert_nothing_runs()
+    assert_ended_cleanly(sandbox, first)
+    sandbox.assert_nothing_runs()
 
 
-def test_ctrl_c_twice_ends_at_once(place: Place) -> None:
-    first = submitted(place)
+def test_ctrl_c_twice_ends_at_once(sandbox: Sandbox) -> None:
+    first = submitted(sandbox)
     first.signal(signal.SIGINT, group=True)
     first.signal(signal.SIGINT, group=True)
     assert first.code == 130
     assert "Traceback" not in first.errors
-    place.assert_nothing_runs()
+    sandbox.assert_nothing_runs()
 
 
-def test_ctrl_c_while_the_cluster_starts(place: Place) -> None:
-    first = place.start("submit", place.write(LONG), "--json")
+def test_ctrl_c_while_the_cluster_starts(sandbox: Sandbox) -> None:
+    first = sandbox.start("submit", sandbox.write(LONG), "--json")
     first.until(lambda running: bool(running.lines))
-    until(lambda: len(place.processes()) > 1, lambda: "the cluster does not start")
+    until(lambda: len(sandbox.processes()) > 1, "the start of the cluster")
     first.signal(signal.SIGINT, group=True)
     assert first.code == 130
     assert "Traceback" not in first.errors
-    place.assert_nothing_runs()
+    sandbox.assert_nothing_runs()
 
 
-def test_the_agent_of_the_only_device_dies(cluster: Place) -> None:
+def test_the_agent_of_the_only_device_dies(cluster: Sandbox) -> None:
     first = submitted(cluster)
     cluster.process("ray::DeviceAgent").kill()
     assert first.code == 0, first.errors
@@ -125,7 +126,7 @@ def test_the_agent_of_the_only_device_dies(cluster: Place) -> None:
     cluster.assert_no_engine_runs()
 
 
-def test_the_coordinator_dies_and_goes_on(cluster: Place) -> None:
+def test_the_coordinator_dies_and_goes_on(cluster: Sandbox) -> None:
     first = submitted(cluster)
     cluster.process("ray::CoordinatorActor").kill()
     assert first.code == 0, first.errors
@@ -135,7 +136,7 @@ def test_the_coordinator_dies_and_goes_on(cluster: Place) -> None:
     cluster.assert_no_engine_runs()
 
 
-def test_pause_cancel_and_resume(cluster: Place) -> None:
+def test_pause_cancel_and_resume(cluster: Sandbox) -> None:
     first = submitted(cluster, LONGER)
     assert cluster.run("pause", first.run_name).code == 0
     assert first.code == 1, "the run is over for now"
@@ -153,7 +154,7 @@ def test_pause_cancel_and_resume(cluster: Place) -> None:
     assert_complete(cluster, first.run_name, LONGER_JOBS)
 
 
-def test_the_job_process_dies_and_its_job_is_tried_again(cluster: Place) -> None:
+def test_the_job_process_dies_and_its_job_is_tried_again(cluster: Sandbox) -> None:
     first = submitted(cluster)
     cluster.process("agents.job.runner").kill()
     assert first.code == 0, first.errors
@@ -186,23 +187,23 @@ def _is_linux() -> bool:
     return Path("/proc/mounts").exists()
 
 
-def test_the_coordinators_disk_is_full_in_the_middle(small_disk: Path, place: Place) -> None:
-    place.variables["ORCHESTRATE_HOME"] = str(small_disk)
-    first = submitted(place)
+def test_the_coordinators_disk_is_full_in_the_middle(small_disk: Path, sandbox: Sandbox) -> None:
+    sandbox.variables["ORCHESTRATE_HOME"] = str(small_disk)
+    first = submitted(sandbox)
     filler = small_disk / "filler"
     fill(filler)
     assert first.code == 1, first.text
     assert "Traceback" not in first.errors
     assert first.errors.startswith("error: ")
     assert "no space left" in first.errors or "full" in first.errors
-    place.assert_nothing_runs()
-    refused = place.run("submit", place.write(FOUR_CELLS))
+    sandbox.assert_nothing_runs()
+    refused = sandbox.run("submit", sandbox.write(FOUR_CELLS))
     assert refused.code == 1
     assert "Traceback" not in refused.errors
     assert "a fault of orchestrate itself" not in refused.errors
     filler.unlink()
-    assert_resume_completes(place, first)
-    place.assert_nothing_runs()
+    assert_resume_completes(sandbox, first)
+    sandbox.assert_nothing_runs()
 
 
 def fill(path: Path) -> None:

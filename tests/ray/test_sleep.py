@@ -7,11 +7,12 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.ray.place import Place, until
+from tests.ray.sandbox import Sandbox
+from tests.waiting import until
 
 
-def test_a_device_sleeps_and_is_roused(cluster: Place) -> None:
-    program = [sys.executable, "-m", "tests.ray.sleeper"]
+def test_a_device_sleeps_and_is_roused(cluster: Sandbox) -> None:
+    program = [sys.executable, "-m", "tests.ray.sleeping_fleet"]
     with subprocess.Popen(
         program, env=cluster.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
@@ -24,8 +25,8 @@ def test_a_device_sleeps_and_is_roused(cluster: Place) -> None:
             into.flush()
 
         def step() -> dict[str, Any]:
-            said: dict[str, Any] = json.loads(out.readline())
-            return said
+            line: dict[str, Any] = json.loads(out.readline())
+            return line
 
         settled = step()
         (device_id,) = settled["joined"]
@@ -33,7 +34,7 @@ def test_a_device_sleeps_and_is_roused(cluster: Place) -> None:
         for number in (1, 2):
             go_on()
             assert step() == {"step": f"asleep {number}", "joined": [], "silent": []}
-            until(lambda: not agents(cluster), lambda: "the agent does not end")
+            until(lambda: not agents(cluster), "the agent's end")
             go_on()
             assert step() == {"step": f"roused {number}", "joined": [device_id], "silent": []}
             cluster.process("ray::DeviceAgent")
@@ -41,5 +42,5 @@ def test_a_device_sleeps_and_is_roused(cluster: Place) -> None:
         assert child.wait(timeout=60) == 0
 
 
-def agents(place: Place) -> list[str]:
-    return [each.name() for each in place.processes() if each.name().startswith("ray::DeviceAgent")]
+def agents(sandbox: Sandbox) -> list[str]:
+    return [each.name() for each in sandbox.processes() if each.name().startswith("ray::DeviceAgent")]

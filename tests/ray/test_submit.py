@@ -8,10 +8,10 @@ from signal import SIGINT
 import pytest
 
 from tests.ray.matrices import ENDLESS, FAILING, FOUR_CELLS
-from tests.ray.place import Command, Place
+from tests.ray.sandbox import Command, Sandbox
 
 
-def assert_complete(place: Place, done: Command, cells: int = 4) -> None:
+def assert_complete(sandbox: Sandbox, done: Command, cells: int = 4) -> None:
     assert done.code == 0, done.errors
     assert done.errors == ""
     names = [event["event"] for event in done.events() if event["event"] not in ("progress", "message")]
@@ -19,7 +19,7 @@ def assert_complete(place: Place, done: Command, cells: int = 4) -> None:
     ended = done.events("job_ended")
     assert [event["cell_id"] for event in ended] == [event["cell_id"] for event in done.events("job_sent")]
     assert all(event["status"] == "measured" and event["decode_tps"] > 0 for event in ended)
-    rows = place.rows(done.run_name)
+    rows = sandbox.rows(done.run_name)
     assert [row["cell_id"] for row in rows] == [event["cell_id"] for event in ended]
     assert {row["status"] for row in rows} == {"ok"}
     assert {(row["context_tokens"], row["kv_type_k"]) for row in rows} == {
@@ -30,19 +30,19 @@ def assert_complete(place: Place, done: Command, cells: int = 4) -> None:
     }
     (end,) = done.events("end")
     assert end["complete"] is True
-    assert end["folder"] == str(place.home / "runs" / done.run_name)
+    assert end["folder"] == str(sandbox.home / "runs" / done.run_name)
 
 
-def test_on_a_cluster_of_its_own(place: Place) -> None:
-    done = place.run("submit", place.write(FOUR_CELLS), "--json")
-    assert_complete(place, done)
-    place.assert_nothing_runs()
-    again = place.run("resume", "--json")
+def test_on_a_cluster_of_its_own(sandbox: Sandbox) -> None:
+    done = sandbox.run("submit", sandbox.write(FOUR_CELLS), "--json")
+    assert_complete(sandbox, done)
+    sandbox.assert_nothing_runs()
+    again = sandbox.run("resume", "--json")
     assert again.code == 0
     assert [event["event"] for event in again.events()] == ["message", "end"], "a complete run starts no cluster"
 
 
-def test_on_a_running_cluster(cluster: Place) -> None:
+def test_on_a_running_cluster(cluster: Sandbox) -> None:
     before = frozenset(process.pid for process in cluster.processes())
     assert before, "the cluster runs"
     done = cluster.run("submit", cluster.write(FOUR_CELLS), "--json")
@@ -51,7 +51,7 @@ def test_on_a_running_cluster(cluster: Place) -> None:
     assert before <= {process.pid for process in cluster.processes()}, "the cluster is not ours to end"
 
 
-def test_for_people(cluster: Place) -> None:
+def test_for_people(cluster: Sandbox) -> None:
     done = cluster.run("submit", cluster.write(FOUR_CELLS))
     assert done.code == 0, done.errors
     assert done.errors == ""
@@ -63,7 +63,7 @@ def test_for_people(cluster: Place) -> None:
     assert any(line.startswith("complete; results: ") for line in done.lines)
 
 
-def test_bad_cells_are_rows_with_their_cause_and_the_good_ones_are_measured(cluster: Place) -> None:
+def test_bad_cells_are_rows_with_their_cause_and_the_good_ones_are_measured(cluster: Sandbox) -> None:
     made = cluster.run("submit", cluster.write(FOUR_CELLS), "--json")
     assert made.code == 0, made.errors
     whole = next((cluster.home / "device" / "models").rglob("*.gguf")).read_bytes()
@@ -87,7 +87,7 @@ def test_bad_cells_are_rows_with_their_cause_and_the_good_ones_are_measured(clus
     assert "Traceback" not in done.text + done.errors
 
 
-def test_several_runs_share_a_device_by_priority_then_age(cluster: Place) -> None:
+def test_several_runs_share_a_device_by_priority_then_age(cluster: Sandbox) -> None:
     first = cluster.start("submit", cluster.write(ENDLESS), "--json")
     first.until(lambda command: bool(command.events("job_sent")))
     later = cluster.start("submit", cluster.write(FOUR_CELLS), "--json")
@@ -103,18 +103,18 @@ def test_several_runs_share_a_device_by_priority_then_age(cluster: Place) -> Non
     cluster.assert_no_engine_runs()
 
 
-def test_two_clusters_of_their_own_do_not_share_a_ledger(place: Place) -> None:
-    first = place.start("submit", place.write(ENDLESS), "--json")
+def test_two_clusters_of_their_own_do_not_share_a_ledger(sandbox: Sandbox) -> None:
+    first = sandbox.start("submit", sandbox.write(ENDLESS), "--json")
     first.until(lambda command: bool(command.events("job_sent")))
-    second = place.run("submit", place.write(FOUR_CELLS))
+    second = sandbox.run("submit", sandbox.write(FOUR_CELLS))
     assert second.code == 1
-    assert second.errors.startswith(f"error: another coordinator works on {place.home}")
+    assert second.errors.startswith(f"error: another coordinator works on {sandbox.home}")
     first.signal(SIGINT)
     assert first.code == 130
-    place.assert_nothing_runs()
+    sandbox.assert_nothing_runs()
 
 
-def test_detached_and_the_pages_of_a_fleet(cluster: Place) -> None:
+def test_detached_and_the_pages_of_a_fleet(cluster: Sandbox) -> None:
     detached = cluster.run("submit", cluster.write(FOUR_CELLS), "--detach", "--json")
     assert detached.code == 0, detached.errors
     watched = cluster.run("watch", detached.run_name, "--json")
@@ -128,29 +128,29 @@ def test_detached_and_the_pages_of_a_fleet(cluster: Place) -> None:
     assert "free" in cluster.run("devices").text
 
 
-def test_a_split_that_is_stated(place: Place) -> None:
+def test_a_split_that_is_stated(sandbox: Sandbox) -> None:
     """The machine shows none, so the operator says it. In a cluster of its own a run ends where one must act."""
-    folder = place.home / "device"
+    folder = sandbox.home / "device"
     folder.mkdir(parents=True)
     (folder / "device.yaml").write_text("name: apu\nmemory: carve-out\ndedicated_vram: 512MiB\n")
     axes = "axes: {context: [512], dedicated_vram: [512MiB, 32GiB]}"
-    first = place.run(
-        "submit", place.write(FOUR_CELLS.replace("axes: {context: [512, 1K], kv_type: [f16, q8_0]}", axes))
+    first = sandbox.run(
+        "submit", sandbox.write(FOUR_CELLS.replace("axes: {context: [512, 1K], kv_type: [f16, q8_0]}", axes))
     )
     assert first.code == 1, first.text
     assert "to do: set dedicated VRAM of apu to 32GiB and reboot" in first.text
     assert "1 of 2 jobs left" in first.lines[-1]
     (folder / "device.yaml").write_text("name: apu\nmemory: carve-out\ndedicated_vram: 32GiB\n")
-    resumed = place.run("resume", "--json")
+    resumed = sandbox.run("resume", "--json")
     assert resumed.code == 0, resumed.errors
-    rows = place.rows(resumed.run_name)
+    rows = sandbox.rows(resumed.run_name)
     assert {
         (row["dedicated_vram_bytes"], row["dedicated_vram_seen_bytes"], row["dedicated_vram_source"]) for row in rows
     } == {
         (2**29, 2**29, "stated"),
         (2**35, 2**35, "stated"),
     }
-    place.assert_nothing_runs()
+    sandbox.assert_nothing_runs()
 
 
 @pytest.mark.parametrize(
@@ -160,16 +160,16 @@ def test_a_split_that_is_stated(place: Place) -> None:
         ("nonsense", 2, "Ray cluster 'nonsense': "),
     ],
 )
-def test_no_cluster_at_the_address(place: Place, address: str, code: int, words: str) -> None:
-    place.variables["RAY_ADDRESS"] = address
-    done = place.run("submit", place.write(FOUR_CELLS))
+def test_no_cluster_at_the_address(sandbox: Sandbox, address: str, code: int, words: str) -> None:
+    sandbox.variables["RAY_ADDRESS"] = address
+    done = sandbox.run("submit", sandbox.write(FOUR_CELLS))
     assert done.code == code
     assert done.errors.startswith(f"error: {words}")
     assert len(done.errors.splitlines()) == 1
-    place.assert_nothing_runs()
+    sandbox.assert_nothing_runs()
 
 
-def test_no_device_fits(cluster: Place) -> None:
+def test_no_device_fits(cluster: Sandbox) -> None:
     done = cluster.run("submit", cluster.write("devices: {min_ram: 900TiB}\n" + FOUR_CELLS))
     assert done.code == 2
     first, *reasons = done.errors.splitlines()

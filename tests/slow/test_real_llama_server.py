@@ -28,8 +28,8 @@ from agents.errors import LoadFailed
 from agents.job.host import Host
 from agents.models.tiny.make import make_tiny
 from tests.contract.test_tiny_models_run import png_of
-from tests.contract.waiting import until
 from tests.slow.build_llama import built
+from tests.waiting import until
 
 PROGRAM = built() or Path("not built")
 pytestmark = [

@@ -25,7 +25,7 @@ from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.pages import DeviceView, RunView, StatusPage
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from tests.unit.cli.conftest import Orchestrate
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.unit.results.made_attempts import DEVICE
 
 GIB = 2**30
 ALPHA = replace(DEVICE, device_id="id-a", name="alpha")

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.results.store import Store
 from tests.unit.cli.conftest import Orchestrate
-from tests.unit.results.attempts_made_up import DEVICE, job, report
+from tests.unit.results.made_attempts import DEVICE, job, report
 
 RECORDED = Path(__file__).parents[2] / "recordings" / "llama_bench"
 BENCH = RECORDED / "b11549.json"

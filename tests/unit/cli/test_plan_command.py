@@ -14,7 +14,7 @@ from orchestrator.cli.home import ledger_path
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.matrix import expand, read_matrix
 from tests.unit.cli.conftest import Orchestrate
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.unit.results.made_attempts import DEVICE
 
 HERE = replace(DEVICE, device_id="id-a", name="alpha", dedicated_vram_bytes=512 * 2**20)
 SIMPLE = """

@@ -15,8 +15,8 @@ from orchestrator.cli.view import JsonView, LinesView, Pace, Summary, View, abse
 from orchestrator.dispatch.happenings import Ended, Happening, JobEnded, JobProgress, JobSent
 from orchestrator.dispatch.pages import Opening
 from orchestrator.report.grid import Grid, GridCell
-from tests.unit.cli.happened import JOBS, OPENING, STORY, A, B, ended
-from tests.unit.results.attempts_made_up import FAILED, MEASURED
+from tests.unit.cli.notices import JOBS, OPENING, STORY, A, B, ended
+from tests.unit.results.made_attempts import FAILED, MEASURED
 
 SUMMARY = Summary((), ("ctx 4K: not supported: set it in the firmware",))
 MEASURED_AT = next(place for place, each in enumerate(STORY) if isinstance(each, JobEnded))

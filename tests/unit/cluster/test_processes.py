@@ -9,7 +9,7 @@ import psutil
 
 from orchestrator.cluster.processes import end_all, processes_of
 from orchestrator.cluster.ray_command import NODE_VARIABLE
-from tests.contract.waiting import ended, until
+from tests.waiting import ended, until
 
 WAITS = "import signal; print('ready', flush=True); signal.pause()"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITS}"

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.compare.defaults import MOST_COLUMNS, default_pivot
 from orchestrator.report.pivot_grid import pivot_grid
-from tests.unit.compare.trials_made_up import trials
+from tests.unit.compare.made_trials import trials
 
 
 def grid_of(axes: dict[str, list[Any]], **figures: Any) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from orchestrator.compare.pivot import pivot
 from orchestrator.compare.trials import choose_trials
 from orchestrator.results import schema
 from orchestrator.results.rows import rows_of
-from tests.unit.results.attempts_made_up import DEVICE, FAILED, LOADED, job, report, trial
+from tests.unit.results.made_attempts import DEVICE, FAILED, LOADED, job, report, trial
 
 USAGE = Usage(vram_baseline_bytes=1, vram_peak_bytes=5, vram_used_by_model_bytes=4, gpu_busy_mean_pct=97.0)
 ENERGY = Energy(

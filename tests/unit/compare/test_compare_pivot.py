@@ -16,7 +16,7 @@ from orchestrator.errors import UsageError
 from orchestrator.report.csv_cells import csv_cells
 from orchestrator.report.grid import Grid
 from orchestrator.report.pivot_grid import pivot_grid
-from tests.unit.compare.trials_made_up import trials
+from tests.unit.compare.made_trials import trials
 
 CPU, VULKAN = {"runtime": "cpu"}, {"runtime": "vulkan"}
 

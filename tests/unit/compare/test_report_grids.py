@@ -9,7 +9,7 @@ from orchestrator.report.grid import Grid, GridCell
 from orchestrator.report.markdown import markdown
 from orchestrator.report.runs import runs_table, show_run, summary_of
 from orchestrator.report.terminal import fitted, plain, print_grid
-from tests.unit.compare.trials_made_up import trials
+from tests.unit.compare.made_trials import trials
 
 GRID = Grid(
     "a_title",

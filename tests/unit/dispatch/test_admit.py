@@ -18,8 +18,8 @@ from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.matrix import expand, matrix_from_json, matrix_to_json, parse_matrix
 from orchestrator.plan.jobs import plan_jobs
 from orchestrator.results.store import Store
-from tests.fakes.matrix_texts import matrix_of, world_of
-from tests.unit.dispatch.a_run import A, B
+from tests.fakes.matrices import matrix_and_cells, matrix_of
+from tests.unit.dispatch.submitted_run import A, B
 
 MATRIX = "name: two\naxes: {model: tiny:llama, workload: [pp8, tg8]}\nmeasure: {repeats: 2}\n"
 SOME_FIT = (
@@ -131,7 +131,7 @@ def test_a_ledger_that_takes_no_more_leaves_no_run_in_it(
     ],
 )
 def test_why_nothing_runs(text: str, lines: list[str]) -> None:
-    matrix, cells = world_of(text)
+    matrix, cells = matrix_and_cells(text)
     why = why_nothing_runs(matrix, plan_jobs(matrix, cells, [A, B]), [A, B]).splitlines()
     assert why[0].endswith("m.yaml: no device can run any cell of this matrix:")
     assert [line.strip() for line in why[1:]] == lines
@@ -167,7 +167,7 @@ def test_the_matrix_travels_with_the_files_that_it_names(tmp_path: Path, ledger:
 
 
 def test_what_the_ledger_does_not_take_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    matrix, _ = world_of("axes: {model: tiny:llama, workload: pp8}\n")
+    matrix, _ = matrix_and_cells("axes: {model: tiny:llama, workload: pp8}\n")
 
     def full(*_: object, **__: object) -> None:
         raise OrchestrateError("database or disk is full")

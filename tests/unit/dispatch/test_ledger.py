@@ -16,7 +16,7 @@ from orchestrator.dispatch.ledger import JobRow, Ledger, SeenDevice
 from orchestrator.dispatch.ledger_schema import MIGRATIONS
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.unit.results.made_attempts import DEVICE
 
 VERSION = len(MIGRATIONS)
 JOBS = [("j1", "c1", "d1", 0), ("j2", "c2", "d1", 0), ("j3", "c1", "d1", 1)]

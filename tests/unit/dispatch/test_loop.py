@@ -21,8 +21,8 @@ from orchestrator.errors import OrchestrateError
 from orchestrator.results.durable import StoreFull
 from orchestrator.results.store import Store
 from tests.fakes.simulated_fleet import SimulatedFleet
-from tests.unit.dispatch.a_run import RUN, A, ARun, B
-from tests.unit.results.attempts_made_up import MEASURED
+from tests.unit.dispatch.submitted_run import RUN, A, B, SubmittedRun
+from tests.unit.results.made_attempts import MEASURED
 
 LOST = Failed(Cause.ENGINE_LOST, "gone")
 GIB = 2**30
@@ -32,12 +32,12 @@ APU = replace(
 TWO_SPLITS = "axes: {model: tiny:llama, workload: pp8, dedicated_vram: [512MiB, 32GiB]}\nmeasure: {repeats: 1}\n"
 
 
-def kinds(run: ARun) -> list[str]:
+def kinds(run: SubmittedRun) -> list[str]:
     return [type(each).__name__ for each in run.told]
 
 
 def test_every_job_is_kept_once_on_its_device(tmp_path: Path) -> None:
-    run = ARun(tmp_path, (A, B))
+    run = SubmittedRun(tmp_path, (A, B))
     run.complete(run.coordinator(run.fleet()))
     assert run.states() == [("done", 1, None)] * 6
     assert run.stored() == [(job_id, 1, "ok") for job_id in run.ids]
@@ -51,7 +51,7 @@ def test_every_job_is_kept_once_on_its_device(tmp_path: Path) -> None:
 
 def test_a_job_goes_out_when_the_one_before_is_safe(tmp_path: Path) -> None:
     """The disk has a result before the ledger says done, the ledger before the device may forget."""
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     calls: list[tuple[str, str]] = []
 
     class Watched(SimulatedFleet):
@@ -85,7 +85,7 @@ def test_a_job_goes_out_when_the_one_before_is_safe(tmp_path: Path) -> None:
 
 def test_what_watchers_are_told(tmp_path: Path) -> None:
     again: Iterator[Outcome] = iter([LOST, MEASURED])
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     first = run.ids[0]
     run.outcome = lambda job: next(again) if job.job_id == first else MEASURED
     run.complete(run.coordinator(run.fleet()))
@@ -99,7 +99,7 @@ def test_what_watchers_are_told(tmp_path: Path) -> None:
 
 
 def test_failures_are_results_and_the_rest_goes_on(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     outcomes: tuple[Outcome, ...] = (Failed(Cause.RAM, "too big"), Refused(Cause.UNSUPPORTED, "no"), MEASURED)
     steps = dict(zip(run.ids, outcomes, strict=True))
     run.outcome = lambda job: steps[job.job_id]
@@ -108,12 +108,12 @@ def test_failures_are_results_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert [status for _, _, status in run.stored()] == ["failed", "refused", "ok"]
 
 
-def only(run: ARun, which: int, outcome: Outcome) -> Callable[[Job], Outcome]:
+def only(run: SubmittedRun, which: int, outcome: Outcome) -> Callable[[Job], Outcome]:
     return lambda job: outcome if job.job_id == run.ids[which] else MEASURED
 
 
 def test_a_lost_engine_is_tried_three_times_and_is_one_row(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     run.outcome = only(run, 1, LOST)
     run.complete(run.coordinator(run.fleet()))
     assert run.states() == [("done", 1, None), ("done", 3, "engine_lost"), ("done", 1, None)]
@@ -125,7 +125,7 @@ def test_a_lost_engine_is_tried_three_times_and_is_one_row(tmp_path: Path) -> No
 
 
 def test_a_cut_link_that_heals_late_costs_one_attempt(tmp_path: Path) -> None:
-    run = ARun(tmp_path, (A, B))
+    run = SubmittedRun(tmp_path, (A, B))
     loop = run.coordinator(run.fleet())
     loop.run(until=lambda: run.devices[0].running is not None)
     run.devices[0].cut(300.0)
@@ -138,7 +138,7 @@ def test_a_cut_link_that_heals_late_costs_one_attempt(tmp_path: Path) -> None:
 
 def test_a_result_that_was_ready_before_the_link_was_cut_counts(tmp_path: Path) -> None:
     """The device finished alone, its report lay on its disk, and it was not run again."""
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     loop = run.coordinator(run.fleet())
     loop.run(until=lambda: run.devices[0].running is not None)
     run.devices[0].cut(80.0)  # longer than Ray's patience, shorter than the lease
@@ -148,7 +148,7 @@ def test_a_result_that_was_ready_before_the_link_was_cut_counts(tmp_path: Path) 
 
 
 def test_a_new_coordinator_takes_up_what_runs(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     first = run.fleet()
     run.coordinator(first).run(until=lambda: run.devices[0].running is not None)
     first.close()
@@ -158,7 +158,7 @@ def test_a_new_coordinator_takes_up_what_runs(tmp_path: Path) -> None:
 
 
 def test_pause_and_cancel(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     loop = run.coordinator(run.fleet())
     loop.run(until=lambda: run.devices[0].running is not None)
     running = run.devices[0].running
@@ -178,7 +178,7 @@ def test_pause_and_cancel(tmp_path: Path) -> None:
     assert sorted(attempt for _, attempt, _ in run.states()) == [1, 1, 2]
 
 
-def full_for(run: ARun, which: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def full_for(run: SubmittedRun, which: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The disk takes the results of one job only once this list is empty."""
     rename, left = os.replace, [0]
 
@@ -194,7 +194,7 @@ def full_for(run: ARun, which: int, monkeypatch: pytest.MonkeyPatch) -> list[int
 def test_in_a_cluster_of_its_own_a_full_disk_ends_the_run_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     left = full_for(run, 1, monkeypatch)
     fleet = run.fleet()
     with pytest.raises(StoreFull, match="orchestrate resume"):
@@ -209,7 +209,7 @@ def test_in_a_cluster_of_its_own_a_full_disk_ends_the_run_and_nothing_is_lost(
 
 
 def test_a_patient_coordinator_waits_for_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = ARun(tmp_path, (A, B))
+    run = SubmittedRun(tmp_path, (A, B))
     left = full_for(run, 1, monkeypatch)
     loop = run.coordinator(run.fleet(), patient=True)
     loop.run(until=lambda: bool(loop.trouble))
@@ -229,7 +229,7 @@ def test_a_job_is_not_sent_to_a_device_that_was_lost_while_the_disk_was_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Decided before, and written down only after: by then the device has another agent."""
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     left = full_for(run, 0, monkeypatch)
     loop = run.coordinator(run.fleet(), patient=True)
     loop.run(until=lambda: bool(loop.trouble) or run.left() == 0)
@@ -242,7 +242,7 @@ def test_a_job_is_not_sent_to_a_device_that_was_lost_while_the_disk_was_full(
 
 
 def test_a_ledger_that_cannot_be_written_ends_the_run_before_the_job_is_sent(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     loop = run.coordinator(run.fleet())
     run.ledger.close()
     with pytest.raises(OrchestrateError, match=r"ledger\.sqlite: cannot write the ledger"):
@@ -251,7 +251,7 @@ def test_a_ledger_that_cannot_be_written_ends_the_run_before_the_job_is_sent(tmp
 
 
 def test_reports_of_another_ledger_are_left_where_they_are(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     foreign = Report("foreign", 1, "run-of-someone", "id-a", "", "", 0.0, 0.0, MEASURED)
     run.devices[0].spool["foreign", 1] = foreign
     run.complete(run.coordinator(run.fleet()))
@@ -260,7 +260,7 @@ def test_reports_of_another_ledger_are_left_where_they_are(tmp_path: Path) -> No
 
 
 def test_reports_that_came_twice_are_forgotten(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     loop = run.coordinator(run.fleet())
     run.complete(loop)
     job_id = run.ids[0]
@@ -274,7 +274,7 @@ def test_reports_that_came_twice_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_an_operator_is_asked_and_the_run_goes_on_when_the_split_is_right(tmp_path: Path) -> None:
-    run = ARun(tmp_path, (APU,), TWO_SPLITS)
+    run = SubmittedRun(tmp_path, (APU,), TWO_SPLITS)
     loop = run.coordinator(run.fleet())
 
     def asked() -> list[str]:
@@ -294,7 +294,7 @@ def test_an_operator_is_asked_and_the_run_goes_on_when_the_split_is_right(tmp_pa
 
 def test_an_agent_that_may_set_its_split_needs_no_operator(tmp_path: Path) -> None:
     able = replace(APU, sets_split=True, carveout_options_bytes=(GIB // 2, 32 * GIB))
-    run = ARun(tmp_path, (able,), TWO_SPLITS)
+    run = SubmittedRun(tmp_path, (able,), TWO_SPLITS)
     fleet = run.fleet()
     run.complete(run.coordinator(fleet))
     assert run.devices[0].reboots == 1
@@ -304,7 +304,7 @@ def test_an_agent_that_may_set_its_split_needs_no_operator(tmp_path: Path) -> No
 
 def test_an_agent_that_cannot_set_its_split_after_all_says_why_to_the_operator(tmp_path: Path) -> None:
     able = replace(APU, sets_split=True, carveout_options_bytes=(GIB // 2, 32 * GIB))
-    run = ARun(tmp_path, (able,), TWO_SPLITS)
+    run = SubmittedRun(tmp_path, (able,), TWO_SPLITS)
 
     class Fails(SimulatedFleet):
         def call(self, device_id: str, method: str, *arguments: Any) -> Future[Any]:
@@ -320,7 +320,7 @@ def test_an_agent_that_cannot_set_its_split_after_all_says_why_to_the_operator(t
 
 def test_a_device_that_was_to_reboot_by_itself_and_does_not_has_its_operator_asked(tmp_path: Path) -> None:
     able = replace(APU, sets_split=True, carveout_options_bytes=(GIB // 2, 32 * GIB))
-    run = ARun(tmp_path, (able,), TWO_SPLITS)
+    run = SubmittedRun(tmp_path, (able,), TWO_SPLITS)
 
     class Idles(SimulatedFleet):
         def call(self, device_id: str, method: str, *arguments: Any) -> Future[Any]:
@@ -335,7 +335,7 @@ def test_a_device_that_was_to_reboot_by_itself_and_does_not_has_its_operator_ask
 
 
 def test_work_from_other_threads_runs_on_the_loop(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     loop = run.coordinator(run.fleet())
     good, bad = loop.ask(lambda: "done"), loop.ask(lambda: 1 // 0)
     loop.round()
@@ -345,18 +345,18 @@ def test_work_from_other_threads_runs_on_the_loop(tmp_path: Path) -> None:
 
 
 def test_terms_count_up(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     first, second = run.coordinator(run.fleet()), run.coordinator(run.fleet())
     assert second.term == first.term + 1
 
 
-def rounds(run: ARun, loop: Coordinator, seconds: float) -> None:
+def rounds(run: SubmittedRun, loop: Coordinator, seconds: float) -> None:
     until_s = run.world.now_s + seconds
     loop.run(until=lambda: run.world.now_s >= until_s)
 
 
 def test_without_work_for_a_while_the_fleet_sleeps_once(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     fleet = run.fleet()
     loop = run.coordinator(fleet, patient=True)
     run.complete(loop)
@@ -373,7 +373,7 @@ def test_without_work_for_a_while_the_fleet_sleeps_once(tmp_path: Path) -> None:
 
 def test_no_fleet_sleeps_while_a_run_has_work_even_if_nothing_runs(tmp_path: Path) -> None:
     """Here its device is away; when it is back, it must not have to be waited for."""
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     fleet = run.fleet()
     run.devices[0].linked = False
     loop = run.coordinator(fleet, patient=True)
@@ -385,7 +385,7 @@ def test_no_fleet_sleeps_while_a_run_has_work_even_if_nothing_runs(tmp_path: Pat
 
 
 def test_the_fleet_of_one_command_never_sleeps(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     fleet = run.fleet()
     loop = run.coordinator(fleet)
     run.complete(loop)

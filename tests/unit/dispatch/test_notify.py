@@ -22,7 +22,7 @@ from orchestrator.dispatch.messages import Ask
 from orchestrator.dispatch.notify import CoordinatorFile, Notifier, NotifyFile, read_coordinator_file
 from orchestrator.errors import UsageError
 from orchestrator.plan.changes import Change
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.unit.results.made_attempts import DEVICE
 
 SECRET = "s3cr3t"
 ASK = Ask("device-1", "run-1", MachineState(32 * 2**30, 55.0), Change.OPERATOR_REBOOT)

@@ -9,7 +9,7 @@ from agents.contract.job import MachineState
 from orchestrator.dispatch.messages import Ask
 from orchestrator.dispatch.operator_words import ask_words, cannot_words, state_words
 from orchestrator.plan.changes import Change
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.unit.results.made_attempts import DEVICE
 
 GIB = 2**30
 SEEN = replace(DEVICE, name="mini", split_source=StateSource.SEEN)

@@ -30,23 +30,23 @@ from orchestrator.errors import OrchestrateError
 from orchestrator.plan.jobs import job_of
 from orchestrator.results.durable import StoreFull
 from tests.fakes.reports import report_of
-from tests.unit.dispatch.a_run import RUN, A, ARun
-from tests.unit.results.attempts_made_up import MEASURED
+from tests.unit.dispatch.submitted_run import RUN, A, SubmittedRun
+from tests.unit.results.made_attempts import MEASURED
 
 TERM = 7
 ENGINE_LOST = Failed(Cause.ENGINE_LOST, "gone")
 DEVICES: dict[str, Device] = {"id-a": A}
 
 
-def records_of(run: ARun) -> Records:
+def records_of(run: SubmittedRun) -> Records:
     return Records(run.ledger, run.store, {RUN: run.run}, DEVICES, TERM)
 
 
-def report_at(run: ARun, outcome: Outcome = MEASURED, attempt: int = 1, which: int = 0) -> Report:
+def report_at(run: SubmittedRun, outcome: Outcome = MEASURED, attempt: int = 1, which: int = 0) -> Report:
     return report_of(job_of(run.matrix, RUN, run.run.jobs[run.ids[which]], attempt), outcome, A)
 
 
-def everything(run: ARun) -> list[Command]:
+def everything(run: SubmittedRun) -> list[Command]:
     """One of each kind, as three jobs may bring them about in one round."""
     _, second, third = run.ids
     lost = report_at(run, ENGINE_LOST, which=1)
@@ -77,8 +77,8 @@ def files_of(folder: Path) -> list[str]:
     return sorted(str(each.relative_to(folder)) for each in (folder / "runs").rglob("*") if each.is_file())
 
 
-def begun(folder: Path) -> ARun:
-    run = ARun(folder)
+def begun(folder: Path) -> SubmittedRun:
+    run = SubmittedRun(folder)
     for job_id in run.ids:
         run.ledger.sent(job_id, 1, "id-a", TERM)
     return run
@@ -114,14 +114,14 @@ def test_one_result_twice_is_one_file(tmp_path: Path) -> None:
     assert run.stored() == [(run.ids[0], 1, "ok")]
 
 
-def _full_store(run: ARun, monkeypatch: pytest.MonkeyPatch) -> None:
+def _full_store(run: SubmittedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: object) -> None:
         raise StoreFull("no space left")
 
     monkeypatch.setattr(run.store, "append_many", full)
 
 
-def _full_ledger(run: ARun, monkeypatch: pytest.MonkeyPatch) -> None:
+def _full_ledger(run: SubmittedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = run.ledger.sent
 
     def full(*arguments: object) -> None:  # in the middle of the batch
@@ -133,7 +133,7 @@ def _full_ledger(run: ARun, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("breaks", [_full_store, _full_ledger])
 def test_after_it_broke_off_the_same_again_writes_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[ARun, pytest.MonkeyPatch], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[SubmittedRun, pytest.MonkeyPatch], None]
 ) -> None:
     whole, broken = begun(tmp_path / "whole"), begun(tmp_path / "broken")
     records_of(whole).write(everything(whole))
@@ -219,7 +219,7 @@ def test_only_what_ends_a_job_is_kept(tmp_path: Path) -> None:
     [(MEASURED, None), (ENGINE_LOST, Cause.ENGINE_LOST), (Refused(Cause.RAM, "too big"), Cause.RAM)],
 )
 def test_the_cause_of_a_report(tmp_path: Path, outcome: Outcome, cause: Cause | None) -> None:
-    assert cause_of(report_at(ARun(tmp_path), outcome)) is cause
+    assert cause_of(report_at(SubmittedRun(tmp_path), outcome)) is cause
 
 
 def test_a_log_goes_with_its_row(tmp_path: Path) -> None:

@@ -16,30 +16,30 @@ from orchestrator.matrix import matrix_to_json
 from orchestrator.plan.jobs import job_of, plan_jobs
 from orchestrator.results.rows import Kept
 from orchestrator.results.store import Store
-from tests.fakes.matrix_texts import world_of
+from tests.fakes.matrices import matrix_and_cells
 from tests.fakes.reports import report_of
-from tests.unit.dispatch.a_run import RUN, A, ARun, B
-from tests.unit.results.attempts_made_up import MEASURED
+from tests.unit.dispatch.submitted_run import RUN, A, B, SubmittedRun
+from tests.unit.results.made_attempts import MEASURED
 
 CRASHED = Failed(Cause.ENGINE_CRASHED, "signal 11")
 
 
-def report_at(run: ARun, outcome: Outcome, attempt: int = 1, which: int = 0) -> Report:
+def report_at(run: SubmittedRun, outcome: Outcome, attempt: int = 1, which: int = 0) -> Report:
     job = job_of(run.matrix, RUN, run.run.jobs[run.ids[which]], attempt)
     return report_of(job, outcome, A)
 
 
-def stored(run: ARun, outcome: Outcome, attempt: int = 1, which: int = 0) -> None:
+def stored(run: SubmittedRun, outcome: Outcome, attempt: int = 1, which: int = 0) -> None:
     report = report_at(run, outcome, attempt, which)
     run.store.append_many([Kept(run.run.job(report.job_id, attempt), report, A)])
 
 
-def again(run: ARun) -> RunAdded:
+def again(run: SubmittedRun) -> RunAdded:
     return added_again(run.ledger, run.store, run_of_ledger(run.ledger, RUN))
 
 
 def test_a_new_run_waits_whole_in_the_order_of_the_plan(tmp_path: Path) -> None:
-    run = ARun(tmp_path, (A, B))
+    run = SubmittedRun(tmp_path, (A, B))
     assert waiting_of(run.run) == [Waiting(each, job.device_id, job.cell.state) for each, job in run.run.jobs.items()]
     assert run.run.device_ids == {"id-a", "id-b"}
     name = run.run.name_of(run.ids[0])
@@ -50,7 +50,7 @@ def test_a_new_run_waits_whole_in_the_order_of_the_plan(tmp_path: Path) -> None:
 
 def test_equal_cells_of_one_device_are_one_job(tmp_path: Path) -> None:
     """A cell that names the device twice, by id and by name, and once not at all: it is measured once."""
-    matrix, cells = world_of(
+    matrix, cells = matrix_and_cells(
         "axes: {model: tiny:llama, workload: pp8}\nmeasure: {repeats: 1}\n"
         "include: [{model: tiny:llama, workload: pp8, device: alpha},"
         " {model: tiny:llama, workload: pp8, device: id-a}]\n"
@@ -59,7 +59,7 @@ def test_equal_cells_of_one_device_are_one_job(tmp_path: Path) -> None:
 
 
 def test_jobs_are_the_same_again(tmp_path: Path) -> None:
-    run = ARun(tmp_path, (A, B), "axes: {model: tiny:llama, workload: [pp8, tg8], power_limit: [80W, 55W]}\n")
+    run = SubmittedRun(tmp_path, (A, B), "axes: {model: tiny:llama, workload: [pp8, tg8], power_limit: [80W, 55W]}\n")
     again = run_of_ledger(run.ledger, RUN)
     assert list(again.jobs) == run.ids
     for job_id, planned in run.run.jobs.items():
@@ -67,8 +67,8 @@ def test_jobs_are_the_same_again(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_cells_have_other_ids_now(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
-    other, _ = world_of("axes: {model: tiny:llama, workload: tg8}\n")
+    run = SubmittedRun(tmp_path)
+    other, _ = matrix_and_cells("axes: {model: tiny:llama, workload: tg8}\n")
     with run.ledger.batch() as db:
         db.execute("UPDATE runs SET matrix = ?", (matrix_to_json(other),))
     with pytest.raises(OrchestrateError, match="run run-1: made by another version of orchestrate"):
@@ -112,7 +112,7 @@ LEFT = {
 
 @pytest.mark.parametrize("case", LEFT)
 def test_what_an_earlier_coordinator_left(tmp_path: Path, case: str) -> None:
-    left, run = LEFT[case], ARun(tmp_path)
+    left, run = LEFT[case], SubmittedRun(tmp_path)
     state, attempt = left.ledger
     if attempt:
         run.ledger.sent(run.ids[0], attempt)
@@ -134,7 +134,7 @@ def test_what_an_earlier_coordinator_left(tmp_path: Path, case: str) -> None:
 
 
 def test_what_is_left_is_as_the_run_was(tmp_path: Path) -> None:
-    run = ARun(
+    run = SubmittedRun(
         tmp_path, (A, B), "axes: {model: tiny:llama, workload: [pp8, tg8], power_limit: 80W}\nmeasure: {repeats: 1}\n"
     )
     run.ledger.set_run(RUN, RunStatus.PAUSED, 4)
@@ -151,7 +151,7 @@ def test_what_is_left_is_as_the_run_was(tmp_path: Path) -> None:
 
 
 def test_seconds_are_those_of_the_attempt(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     run.ledger.sent(run.ids[0], 1)
     stored(run, MEASURED)
     again(run)
@@ -160,7 +160,7 @@ def test_seconds_are_those_of_the_attempt(tmp_path: Path) -> None:
 
 def test_a_row_that_is_not_whole_does_not_count(tmp_path: Path) -> None:
     """Power went while it was written, or the disk rots: the job is measured again."""
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     run.ledger.sent(run.ids[0], 1)
     stored(run, MEASURED)
     (path,) = (tmp_path / "runs" / RUN / "trials").glob("*.parquet")
@@ -171,7 +171,7 @@ def test_a_row_that_is_not_whole_does_not_count(tmp_path: Path) -> None:
 
 def test_it_can_be_done_again_after_it_broke_off(tmp_path: Path) -> None:
     """The disk is full in the middle: a second try finds all that the first left."""
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     for which in range(3):
         run.ledger.sent(run.ids[which], 1)
         stored(run, MEASURED, which=which)
@@ -196,6 +196,8 @@ def _breaking_at(job_id: str, done: Callable[..., None]) -> Callable[..., None]:
 
 
 def test_a_device_with_another_name_has_the_same_jobs(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
-    renamed = planned_run(RUN, run.matrix, plan_jobs(run.matrix, world_of(run.text)[1], [replace(A, name="other")]))
+    run = SubmittedRun(tmp_path)
+    renamed = planned_run(
+        RUN, run.matrix, plan_jobs(run.matrix, matrix_and_cells(run.text)[1], [replace(A, name="other")])
+    )
     assert list(renamed.jobs) == run.ids

@@ -11,7 +11,7 @@ from agents.contract.device import MemoryKind
 from agents.contract.report import RETRIED, Cause, Failed, Refused
 from orchestrator.dispatch.messages import AttemptEnded, Event, GiveUp, Retry, Waiting
 from orchestrator.dispatch.schedule import MAX_FAILURES, Schedule
-from tests.unit.dispatch.schedule_words import (
+from tests.unit.dispatch.schedule_messages import (
     CANCELLED,
     CRASHED,
     ENGINE_LOST,

@@ -38,8 +38,17 @@ from orchestrator.dispatch.messages import (
 )
 from orchestrator.dispatch.schedule import MAX_FAILURES, Schedule
 from orchestrator.plan.changes import Change, change_for
-from tests.unit.dispatch.schedule_words import CANCELLED, CRASHED, ENGINE_LOST, GIB, LEASE_ENDED, machine, report, state
-from tests.unit.results.attempts_made_up import LOADED
+from tests.unit.dispatch.schedule_messages import (
+    CANCELLED,
+    CRASHED,
+    ENGINE_LOST,
+    GIB,
+    LEASE_ENDED,
+    machine,
+    report,
+    state,
+)
+from tests.unit.results.made_attempts import LOADED
 
 DEVICES = ("a", "b", "c")
 STATES = (state(), state(1), state(32), state(32, 55), state(16), state(None, 55))

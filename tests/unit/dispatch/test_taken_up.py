@@ -9,11 +9,11 @@ from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.loop import Coordinator
 from orchestrator.plan.jobs import job_of
 from tests.fakes.reports import report_of
-from tests.unit.dispatch.a_run import RUN, A, ARun
-from tests.unit.results.attempts_made_up import MEASURED
+from tests.unit.dispatch.submitted_run import RUN, A, SubmittedRun
+from tests.unit.results.made_attempts import MEASURED
 
 
-def held(run: ARun, which: int, attempt: int) -> Report:
+def held(run: SubmittedRun, which: int, attempt: int) -> Report:
     """A report on the device's disk, of an attempt that an earlier coordinator sent."""
     job = job_of(run.matrix, RUN, run.run.jobs[run.ids[which]], attempt)
     told = report_of(job, MEASURED, A)
@@ -22,7 +22,7 @@ def held(run: ARun, which: int, attempt: int) -> Report:
 
 
 def test_what_its_devices_hold_is_not_measured_again(tmp_path: Path) -> None:
-    run = ARun(tmp_path)
+    run = SubmittedRun(tmp_path)
     run.ledger.sent(run.ids[0], 1, "id-a")
     run.ledger.sent(run.ids[1], 2, "id-a")
     held(run, 0, 1)

@@ -16,8 +16,8 @@ from orchestrator.dispatch.messages import RunChanged, RunStatus
 from orchestrator.dispatch.notify import Notifier, NotifyFile
 from orchestrator.dispatch.views import Views
 from orchestrator.matrix import matrix_to_json
-from tests.fakes.matrix_texts import matrix_of
-from tests.unit.dispatch.a_run import RUN, A, ARun, B
+from tests.fakes.matrices import matrix_of
+from tests.unit.dispatch.submitted_run import RUN, A, B, SubmittedRun
 
 SEEN: dict[str, Any] = {"dedicated_vram_bytes": 2**29, "split_source": StateSource.SEEN}
 OLDER, NEWER = replace(A, **SEEN), replace(B, **SEEN)
@@ -25,9 +25,9 @@ SPLIT = "name: {name}\naxes: {{model: tiny:llama, workload: pp8, device: {device
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> tuple[ARun, Coordinator, Views, str]:
+def world(tmp_path: Path) -> tuple[SubmittedRun, Coordinator, Views, str]:
     """An older run waits for the operator of alpha, a newer one for that of beta."""
-    run = ARun(tmp_path, (OLDER, NEWER), SPLIT.format(name="old", device="alpha", axes="dedicated_vram: 32GiB"))
+    run = SubmittedRun(tmp_path, (OLDER, NEWER), SPLIT.format(name="old", device="alpha", axes="dedicated_vram: 32GiB"))
     with run.ledger.batch() as db:
         db.execute("UPDATE runs SET created_unix_s = 1.0")
     text = SPLIT.format(name="new", device="beta", axes="power_limit: 55W")
@@ -42,7 +42,7 @@ def world(tmp_path: Path) -> tuple[ARun, Coordinator, Views, str]:
 
 
 def test_each_ask_stands_beside_the_command_that_says_no_to_it(
-    world: tuple[ARun, Coordinator, Views, str],
+    world: tuple[SubmittedRun, Coordinator, Views, str],
 ) -> None:
     _, _, views, _ = world
     page = views.status()
@@ -56,7 +56,7 @@ def test_each_ask_stands_beside_the_command_that_says_no_to_it(
     ]
 
 
-def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[ARun, Coordinator, Views, str]) -> None:
+def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[SubmittedRun, Coordinator, Views, str]) -> None:
     _, _, views, newer = world
     opening = views.opening(RUN)
     assert opening.asks == ("set dedicated VRAM of alpha to 32GiB and reboot",)
@@ -66,7 +66,7 @@ def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[ARun, Coordina
     assert views.opening(newer).devices == (("id-b", "beta"),)
 
 
-def test_devices_say_what_they_do(world: tuple[ARun, Coordinator, Views, str]) -> None:
+def test_devices_say_what_they_do(world: tuple[SubmittedRun, Coordinator, Views, str]) -> None:
     _, loop, views, newer = world
     assert [(view.device and view.device.name, view.doing) for view in views.devices()] == [
         ("alpha", "waits for its operator"),

@@ -8,7 +8,7 @@ import pytest
 
 from agents.contract.job import ModelSource
 from orchestrator.matrix import MatrixErrors, expand
-from tests.unit.matrix.matrix_written import read
+from tests.unit.matrix.matrix_file import read
 from tests.unit.matrix.test_matrix_schema import schema_faults
 
 SHA256 = "0123456789abcdef" * 4

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.matrix import MatrixErrors, parse_matrix, read_matrix
 from orchestrator.matrix.problems import SHOWN
-from tests.unit.matrix.matrix_written import GOOD, errors
+from tests.unit.matrix.matrix_file import GOOD, errors
 
 AXES = "axes: {model: tiny:llama, workload: pp512, "
 

@@ -7,8 +7,8 @@ import pytest
 from agents.contract.job import Conditions
 from orchestrator.matrix import MatrixErrors, matrix_from_json, matrix_to_json
 from orchestrator.plan.jobs import job_of, plan_jobs
-from tests.fakes.matrix_texts import matrix_of, world_of
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.fakes.matrices import matrix_and_cells, matrix_of
+from tests.unit.results.made_attempts import DEVICE
 
 AXES = "axes: {model: tiny:llama, workload: pp8}\n"
 
@@ -25,7 +25,7 @@ AXES = "axes: {model: tiny:llama, workload: pp8}\n"
     ],
 )
 def test_conditions_reach_the_job_and_outlive_a_restart(measure: str, conditions: Conditions) -> None:
-    matrix, cells = world_of(f"{AXES}measure: {measure}")
+    matrix, cells = matrix_and_cells(f"{AXES}measure: {measure}")
     (planned, *_) = plan_jobs(matrix, cells, [DEVICE]).queues[DEVICE.device_id]
     assert job_of(matrix, "run", planned, 1).conditions == conditions
     assert matrix_from_json(matrix_to_json(matrix)).measure.conditions == conditions

@@ -14,7 +14,7 @@ from orchestrator.errors import UsageError
 from orchestrator.matrix import Cells, check_size, expand, job_count, matrix_from_json, matrix_to_json, parse_matrix
 from orchestrator.matrix.axes import AXES, Value
 from orchestrator.matrix.problems import BadValue
-from tests.unit.matrix.matrix_written import GOOD, read
+from tests.unit.matrix.matrix_file import GOOD, read
 
 TUNED = {"threads": "1 2 3 4", "batch": "32 64 128", "micro_batch": "8 16", "context": "512 1024 2048"}
 

@@ -21,7 +21,7 @@ from orchestrator.matrix import MatrixErrors, Measure, expand, parse_matrix
 from orchestrator.matrix.images import picture
 from orchestrator.matrix.problems import BadValue
 from orchestrator.matrix.workloads import from_notation
-from tests.unit.matrix.matrix_written import GOOD, read
+from tests.unit.matrix.matrix_file import GOOD, read
 
 HEAVY = ("numpy", "pyarrow", "ray", "httpx", "rich")
 

@@ -12,7 +12,7 @@ import yaml
 
 from agents.contract.job import Chat
 from orchestrator.matrix import AXES, MatrixErrors, expand, json_schema, parse_matrix, read_matrix
-from tests.unit.matrix.matrix_written import read
+from tests.unit.matrix.matrix_file import read
 
 jsonschema: Any = importlib.import_module("jsonschema")  # comes with ray; has no type stubs here
 EXAMPLES = sorted((Path(__file__).parents[3] / "matrices").glob("*.yaml"))

@@ -10,7 +10,7 @@ import pytest
 from agents.contract.job import NODE_INPUTS, NodeInput, Workflow
 from orchestrator.matrix import expand, read_matrix
 from orchestrator.matrix.spec import NodeInputsSpec
-from tests.unit.matrix.matrix_written import errors, read
+from tests.unit.matrix.matrix_file import errors, read
 
 GRAPH: dict[str, Any] = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}},

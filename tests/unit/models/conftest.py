@@ -11,8 +11,8 @@ from huggingface_hub import constants
 
 from agents.models.store import ranged
 from agents.models.tiny.make import make_tiny
-from tests.unit.models.a_cluster import ADevice, cluster, soon
 from tests.unit.models.fake_hub import REPO, FakeHub
+from tests.unit.models.lan_devices import LanDevice, cluster, shorten_waits
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def projector(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    soon(monkeypatch)
+    shorten_waits(monkeypatch)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def hub(model: bytes) -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[list[ADevice]]:
+def pair(tmp_path: Path) -> Iterator[list[LanDevice]]:
     """Two devices, ``a`` and ``b``, that know each other."""
     with cluster(tmp_path, "a", "b") as devices:
         yield devices

@@ -19,37 +19,38 @@ from agents.models.lan.offers import offered
 from agents.models.lan.peers import Peer
 from agents.models.lan.server import ModelServer
 from agents.models.store import disk
-from tests.unit.models.a_cluster import REQUEST, TOKEN, ADevice, Aside, cluster, until
 from tests.unit.models.fake_hub import REPO, FakeHub
+from tests.unit.models.lan_devices import REQUEST, TOKEN, BackgroundFetch, LanDevice, cluster
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("on_this_machine_alone", "without_waiting")
 
 
-def test_a_device_takes_from_another_what_that_one_has(hub: FakeHub, model: bytes, pair: list[ADevice]) -> None:
+def test_a_device_takes_from_another_what_that_one_has(hub: FakeHub, model: bytes, pair: list[LanDevice]) -> None:
     first, second = pair
     first.from_hub(hub.endpoint, REQUEST)
     files = second.from_hub(hub.endpoint, REQUEST)
     assert files.path.read_bytes() == model
     assert files.path.is_relative_to(second.store)
     assert hub.sent_bytes() == len(model)
-    assert second.has_said("fetching tiny-Q4_0.gguf from A: 2.3 MiB of 2.3 MiB")
+    assert second.has_message("fetching tiny-Q4_0.gguf from A: 2.3 MiB of 2.3 MiB")
     assert not list(second.store.rglob("fetching/*.json"))
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
-def test_one_fetches_and_the_other_waits_for_it(hub: FakeHub, model: bytes, pair: list[ADevice], first: str) -> None:
+def test_one_fetches_and_the_other_waits_for_it(hub: FakeHub, model: bytes, pair: list[LanDevice], first: str) -> None:
     early, late = pair if first == "a" else reversed(pair)
     go_on = threading.Event()
     hub.stops_at = (1_000_000, go_on)
-    fetching = Aside(lambda: early.from_hub(hub.endpoint, REQUEST))
+    fetching = BackgroundFetch(lambda: early.from_hub(hub.endpoint, REQUEST))
     until(lambda: len(hub.file_requests()) == 1, "the first one fetches")
-    waiting = Aside(lambda: late.from_hub(hub.endpoint, REQUEST))
+    waiting = BackgroundFetch(lambda: late.from_hub(hub.endpoint, REQUEST))
     words = f"waiting for {early.device_id.upper()} to fetch tiny-Q4_0.gguf"
-    until(lambda: late.has_said(words), words)
+    until(lambda: late.has_message(words), words)
     go_on.set()
     assert fetching.result().sha256 == waiting.result().sha256
     assert hub.sent_bytes() == len(model)
-    assert late.has_said(f"from {early.device_id.upper()}: 2.3 MiB of 2.3 MiB")
+    assert late.has_message(f"from {early.device_id.upper()}: 2.3 MiB of 2.3 MiB")
 
 
 def test_however_many_begin_at_once_the_file_crosses_the_line_once(hub: FakeHub, model: bytes, tmp_path: Path) -> None:
@@ -58,12 +59,12 @@ def test_however_many_begin_at_once_the_file_crosses_the_line_once(hub: FakeHub,
             hub.asked.clear()
             begin = threading.Barrier(len(devices))
 
-            def fetch(device: ADevice, begin: threading.Barrier = begin) -> Aside:
+            def fetch(device: LanDevice, begin: threading.Barrier = begin) -> BackgroundFetch:
                 def together() -> object:
                     begin.wait()
                     return device.from_hub(hub.endpoint, REQUEST)
 
-                return Aside(together)  # type: ignore[arg-type]
+                return BackgroundFetch(together)  # type: ignore[arg-type]
 
             for files in [fetch(device) for device in devices]:
                 assert files.result().sha256 == hashlib.sha256(model).hexdigest()
@@ -71,7 +72,7 @@ def test_however_many_begin_at_once_the_file_crosses_the_line_once(hub: FakeHub,
             assert len(hub.file_requests()) == 1
 
 
-def offered_path(device: ADevice, model: bytes) -> Path:
+def offered_path(device: LanDevice, model: bytes) -> Path:
     path = offered(device.store, hashlib.sha256(model).hexdigest())
     assert path is not None
     return path
@@ -96,7 +97,7 @@ def test_wrong_bytes_are_not_kept_and_the_next_device_is_asked(hub: FakeHub, mod
         hub.asked.clear()
         assert second.from_hub(hub.endpoint, REQUEST).path.read_bytes() == model
         for name in ("A", "C"):
-            assert second.has_said(f"{name} sent other bytes than it said: tiny-Q4_0.gguf is not taken from there")
+            assert second.has_message(f"{name} sent other bytes than it said: tiny-Q4_0.gguf is not taken from there")
         assert hub.sent_bytes() == len(model)  # nobody else had it
 
 
@@ -115,11 +116,11 @@ def test_a_device_with_the_right_bytes_is_found_behind_one_with_wrong_ones(
             for path in second.store.rglob("tiny-Q4_0.gguf"):
                 path.unlink()
             replace_bytes(offered_path(bad, model), model[1_500_000:1_500_007])
-        assert second.has_said("sent other bytes than it said")
+        assert second.has_message("sent other bytes than it said")
 
 
 def test_a_transfer_that_breaks_off_is_resumed_where_it_broke(
-    hub: FakeHub, model: bytes, pair: list[ADevice], monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, model: bytes, pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = pair
     first.from_hub(hub.endpoint, REQUEST)
@@ -137,7 +138,7 @@ def test_a_transfer_that_breaks_off_is_resumed_where_it_broke(
 
 
 def test_what_the_internet_began_another_device_ends_and_the_other_way_round(
-    hub: FakeHub, model: bytes, pair: list[ADevice]
+    hub: FakeHub, model: bytes, pair: list[LanDevice]
 ) -> None:
     first, second = pair
     second.knows = []
@@ -148,25 +149,25 @@ def test_what_the_internet_began_another_device_ends_and_the_other_way_round(
     first.from_hub(hub.endpoint, REQUEST)
     second.knows = [first]
     assert second.from_hub(hub.endpoint, REQUEST).path.read_bytes() == model
-    assert second.has_said("from A: 781.2 KiB of 2.3 MiB")  # taken up where it stood
+    assert second.has_message("from A: 781.2 KiB of 2.3 MiB")  # taken up where it stood
 
 
 def test_a_device_that_is_gone_and_one_of_another_cluster_are_said_and_passed_over(
-    hub: FakeHub, model: bytes, pair: list[ADevice], tmp_path: Path
+    hub: FakeHub, model: bytes, pair: list[LanDevice], tmp_path: Path
 ) -> None:
     first, second = pair
     first.from_hub(hub.endpoint, REQUEST)
-    stranger = ADevice("x", tmp_path / "x", token="another token")
+    stranger = LanDevice("x", tmp_path / "x", token="another token")
     second.other_urls = [Peer("x", stranger.url, "X"), Peer("y", "http://127.0.0.1:1", "Y")]
     second.from_hub(hub.endpoint, REQUEST)
     stranger.server.close()
     assert hub.sent_bytes() == len(model)
     words = "asking other devices for tiny-Q4_0.gguf: X has another token, Y cannot be reached (ConnectError)"
-    assert second.said.count(words) == 1
-    assert not any(TOKEN in one for one in second.said)
+    assert second.messages.count(words) == 1
+    assert not any(TOKEN in one for one in second.messages)
 
 
-def test_a_file_of_the_hugging_face_cache_is_served_too(hub: FakeHub, model: bytes, pair: list[ADevice]) -> None:
+def test_a_file_of_the_hugging_face_cache_is_served_too(hub: FakeHub, model: bytes, pair: list[LanDevice]) -> None:
     first, second = pair
     huggingface_hub.hf_hub_download(REPO, "tiny-Q4_0.gguf", endpoint=hub.endpoint)
     hub.asked.clear()
@@ -177,12 +178,12 @@ def test_a_file_of_the_hugging_face_cache_is_served_too(hub: FakeHub, model: byt
     assert hub.file_requests() == []
 
 
-def test_all_parts_of_a_split_model_and_its_projector(model: bytes, projector: bytes, pair: list[ADevice]) -> None:
+def test_all_parts_of_a_split_model_and_its_projector(model: bytes, projector: bytes, pair: list[LanDevice]) -> None:
     other = model[:-1] + bytes([model[-1] ^ 1])
     files = {"m-Q8_0-00001-of-00002.gguf": model, "m-Q8_0-00002-of-00002.gguf": other, "mmproj-F16.gguf": projector}
     request = HubRequest(REPO, quantisation="Q8_0", mmproj="mmproj*")
     with FakeHub(REPO, files) as hub:
-        both = [Aside(lambda device=device: device.from_hub(hub.endpoint, request)) for device in pair]  # type: ignore[misc]
+        both = [BackgroundFetch(lambda device=device: device.from_hub(hub.endpoint, request)) for device in pair]  # type: ignore[misc]
         for device, files_of in zip(pair, [one.result() for one in both], strict=True):
             assert files_of.facts is not None
             assert [path.read_bytes() for path in files_of.facts.parts] == [model, other]
@@ -192,7 +193,7 @@ def test_all_parts_of_a_split_model_and_its_projector(model: bytes, projector: b
 
 
 def test_a_full_disk_is_said_before_a_byte_is_fetched(
-    hub: FakeHub, pair: list[ADevice], monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = pair
     first.from_hub(hub.endpoint, REQUEST)

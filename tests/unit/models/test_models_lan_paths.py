@@ -15,7 +15,8 @@ from agents.models.lan import find as share_find
 from agents.models.lan.path import kept_from_path
 from agents.models.store import disk
 from agents.models.store.local import files_at
-from tests.unit.models.a_cluster import ADevice, Aside, cluster, until
+from tests.unit.models.lan_devices import BackgroundFetch, LanDevice, cluster
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("on_this_machine_alone", "without_waiting")
 
@@ -41,17 +42,17 @@ def path_source(path: str, mmproj: str | None = None) -> ModelSource:
     return ModelSource(path=path, mmproj=mmproj)
 
 
-def test_a_path_is_fetched_once_and_found_here_from_then_on(models: Path, model: bytes, pair: list[ADevice]) -> None:
+def test_a_path_is_fetched_once_and_found_here_from_then_on(models: Path, model: bytes, pair: list[LanDevice]) -> None:
     _, second = pair
     (models / "m.gguf").write_bytes(model)
     files = second.resolve(path_source("/models/m.gguf"), "Q4_0")
     assert files.path.read_bytes() == model
     assert files.path.is_relative_to(second.store / "lan") and files.path.name == "m.gguf"
     assert files.sha256 is not None and files.facts is not None and files.mmproj is None
-    second.said.clear()
+    second.messages.clear()
     second.knows = []
     assert second.resolve(path_source("/models/m.gguf")) == files
-    assert second.said == []
+    assert second.messages == []
 
 
 def test_it_is_hashed_once_however_often_it_is_asked_for(
@@ -73,7 +74,7 @@ def test_it_is_hashed_once_however_often_it_is_asked_for(
 
 
 def test_all_parts_and_the_projector_lie_side_by_side(
-    models: Path, model: bytes, projector: bytes, pair: list[ADevice]
+    models: Path, model: bytes, projector: bytes, pair: list[LanDevice]
 ) -> None:
     _, second = pair
     other = model[:-1] + bytes([model[-1] ^ 1])
@@ -99,14 +100,14 @@ def test_what_was_fetched_for_a_path_can_be_had_from_there_too(models: Path, mod
         assert third.resolve(path_source("/models/m.gguf")).path.read_bytes() == model
 
 
-def test_a_path_that_is_nowhere(pair: list[ADevice], models: Path) -> None:
+def test_a_path_that_is_nowhere(pair: list[LanDevice], models: Path) -> None:
     with pytest.raises(LoadFailed) as caught:
         pair[1].resolve(path_source("/models/none.gguf"))
     assert caught.value.cause is Cause.MODEL_FILE_MISSING
     assert caught.value.detail == "no such model file: /models/none.gguf, nor at any of 1 other devices"
 
 
-def test_a_file_that_is_no_model_is_not_handed_out(pair: list[ADevice], models: Path, model: bytes) -> None:
+def test_a_file_that_is_no_model_is_not_handed_out(pair: list[LanDevice], models: Path, model: bytes) -> None:
     (models / "page.gguf").write_text("<!DOCTYPE html>")
     (models / "cut.gguf").write_bytes(model[:1_000_000])
     (models / "part-00001-of-00002.gguf").write_bytes(model)
@@ -117,7 +118,7 @@ def test_a_file_that_is_no_model_is_not_handed_out(pair: list[ADevice], models: 
 
 
 def test_a_file_that_is_here_is_not_looked_for_elsewhere(
-    models: Path, model: bytes, pair: list[ADevice], tmp_path: Path
+    models: Path, model: bytes, pair: list[LanDevice], tmp_path: Path
 ) -> None:
     here = tmp_path / "here.gguf"
     here.write_bytes(model)
@@ -128,7 +129,7 @@ def test_a_file_that_is_here_is_not_looked_for_elsewhere(
 
 
 def test_hashing_is_waited_for_and_stands_still_while_a_benchmark_runs(
-    models: Path, model: bytes, pair: list[ADevice], monkeypatch: pytest.MonkeyPatch
+    models: Path, model: bytes, pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = pair
     begun, go_on = threading.Event(), threading.Event()
@@ -140,25 +141,25 @@ def test_hashing_is_waited_for_and_stands_still_while_a_benchmark_runs(
 
     monkeypatch.setattr(f"{SERVER}.hashed", slowly)
     (models / "m.gguf").write_bytes(model)
-    waiting = Aside(lambda: second.resolve(path_source("/models/m.gguf")))
+    waiting = BackgroundFetch(lambda: second.resolve(path_source("/models/m.gguf")))
     until(begun.is_set, "hashing")
-    until(lambda: second.has_said("waiting for A, which has /models/m.gguf and is hashing it"), "it says so")
+    until(lambda: second.has_message("waiting for A, which has /models/m.gguf and is hashing it"), "it says so")
     first.measuring = True
     go_on.set()
-    until(lambda: second.has_said("waiting for A, which has /models/m.gguf and measures now"), "it says so")
+    until(lambda: second.has_message("waiting for A, which has /models/m.gguf and measures now"), "it says so")
     assert not list(first.store.rglob("*.sha256.json"))  # the hash is not done before the benchmark is
     first.measuring = False
     assert waiting.result().path.read_bytes() == model
 
 
 def test_a_measuring_device_is_waited_for_without_end_where_there_is_no_other_way(
-    models: Path, model: bytes, pair: list[ADevice]
+    models: Path, model: bytes, pair: list[LanDevice]
 ) -> None:
     first, second = pair
     (models / "m.gguf").write_bytes(model)
     first.measuring = True
-    waiting = Aside(lambda: second.resolve(path_source("/models/m.gguf")))
-    until(lambda: sum("measures now" in one for one in second.said) > 20, "it asks again and again")
+    waiting = BackgroundFetch(lambda: second.resolve(path_source("/models/m.gguf")))
+    until(lambda: sum("measures now" in one for one in second.messages) > 20, "it asks again and again")
     first.measuring = False
     assert waiting.result().path.read_bytes() == model
 
@@ -176,10 +177,10 @@ def test_devices_that_have_different_files_there(
         (models / "m.gguf").unlink()
         fourth.knows = [first, second, third]
         assert fourth.resolve(path_source("/models/m.gguf")).path.read_bytes() == model
-        assert fourth.has_said("/models/m.gguf is not the same file on all devices: that of B is taken")
+        assert fourth.has_message("/models/m.gguf is not the same file on all devices: that of B is taken")
 
 
-def test_what_is_damaged_in_the_store_is_fetched_again(models: Path, model: bytes, pair: list[ADevice]) -> None:
+def test_what_is_damaged_in_the_store_is_fetched_again(models: Path, model: bytes, pair: list[LanDevice]) -> None:
     _, second = pair
     (models / "m.gguf").write_bytes(model)
     path = second.resolve(path_source("/models/m.gguf")).path

@@ -22,18 +22,19 @@ from agents.models.lan import server as share
 from agents.models.lan.protocol import State
 from agents.models.lan.server import ModelServer
 from agents.models.store.files import ModelFiles
-from tests.unit.models.a_cluster import REQUEST, ADevice, Aside, soon, until
 from tests.unit.models.fake_hub import FakeHub
+from tests.unit.models.lan_devices import REQUEST, BackgroundFetch, LanDevice, shorten_waits
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("on_this_machine_alone", "without_waiting")
 
 
-def test_who_measures_is_waited_for_and_disturbed_by_nothing(hub: FakeHub, model: bytes, pair: list[ADevice]) -> None:
+def test_who_measures_is_waited_for_and_disturbed_by_nothing(hub: FakeHub, model: bytes, pair: list[LanDevice]) -> None:
     first, second = pair
     first.from_hub(hub.endpoint, REQUEST)
     first.measuring = True
-    waiting = Aside(lambda: second.from_hub(hub.endpoint, REQUEST))
-    until(lambda: second.has_said("waiting for A, which has tiny-Q4_0.gguf and measures now"), "it waits")
+    waiting = BackgroundFetch(lambda: second.from_hub(hub.endpoint, REQUEST))
+    until(lambda: second.has_message("waiting for A, which has tiny-Q4_0.gguf and measures now"), "it waits")
     assert not list(second.store.rglob("*.partial"))
     first.measuring = False
     assert waiting.result().path.read_bytes() == model
@@ -41,19 +42,19 @@ def test_who_measures_is_waited_for_and_disturbed_by_nothing(hub: FakeHub, model
 
 
 def test_who_measures_for_too_long_is_given_up(
-    hub: FakeHub, model: bytes, pair: list[ADevice], monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, model: bytes, pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soon(monkeypatch, measuring_s=0.05)
+    shorten_waits(monkeypatch, measuring_s=0.05)
     first, second = pair
     first.from_hub(hub.endpoint, REQUEST)
     first.measuring = True
     assert second.from_hub(hub.endpoint, REQUEST).path.read_bytes() == model
-    assert second.has_said("A was waited for 0 s in vain")
+    assert second.has_message("A was waited for 0 s in vain")
     assert hub.sent_bytes() == 2 * len(model)
 
 
 @pytest.fixture
-def sixth_block(pair: list[ADevice], monkeypatch: pytest.MonkeyPatch) -> None:
+def sixth_block(pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch) -> None:
     """The first device begins to measure when it has sent five blocks of a hundred thousand bytes."""
     monkeypatch.setattr(share, "_BLOCK_BYTES", 100_000)
     first, _ = pair
@@ -72,36 +73,36 @@ def sixth_block(pair: list[ADevice], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("sixth_block")
-def test_a_transfer_stands_still_while_a_benchmark_runs(hub: FakeHub, model: bytes, pair: list[ADevice]) -> None:
+def test_a_transfer_stands_still_while_a_benchmark_runs(hub: FakeHub, model: bytes, pair: list[LanDevice]) -> None:
     first, second = pair
     first.from_hub(hub.endpoint, REQUEST)
-    fetching = Aside(lambda: second.from_hub(hub.endpoint, REQUEST))
+    fetching = BackgroundFetch(lambda: second.from_hub(hub.endpoint, REQUEST))
     until(lambda: second.partial_bytes() == 500_000, "five blocks have come")
     until(lambda: first.server.transfers == 1, "the sixth stands still")
     assert first.measuring and second.partial_bytes() == 500_000
     first.measuring = False
     assert fetching.result().path.read_bytes() == model
-    assert not second.has_said("waiting")
+    assert not second.has_message("waiting")
     assert hub.sent_bytes() == len(model)
 
 
 @pytest.mark.usefixtures("sixth_block")
 def test_a_transfer_that_stands_still_for_long_is_taken_up_afterwards(
-    hub: FakeHub, model: bytes, pair: list[ADevice], monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, model: bytes, pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peer_client, "SILENCE_S", 0.1)
     first, second = pair
     first.from_hub(hub.endpoint, REQUEST)
-    fetching = Aside(lambda: second.from_hub(hub.endpoint, REQUEST))
-    until(lambda: second.has_said("waiting for A, which has tiny-Q4_0.gguf and measures now"), "it asks instead")
+    fetching = BackgroundFetch(lambda: second.from_hub(hub.endpoint, REQUEST))
+    until(lambda: second.has_message("waiting for A, which has tiny-Q4_0.gguf and measures now"), "it asks instead")
     assert second.partial_bytes() == 500_000
     first.measuring = False
     assert fetching.result().path.read_bytes() == model
-    assert second.has_said("fetching tiny-Q4_0.gguf from A: 488.3 KiB of 2.3 MiB")
+    assert second.has_message("fetching tiny-Q4_0.gguf from A: 488.3 KiB of 2.3 MiB")
     assert hub.sent_bytes() == len(model)
 
 
-def announce_for(device: ADevice, model: bytes, pid: int, born: float, state: State) -> Path:
+def announce_for(device: LanDevice, model: bytes, pid: int, born: float, state: State) -> Path:
     """A note as ``announce`` writes it."""
     note = device.store / "fetching" / f"{hashlib.sha256(model).hexdigest()}.json"
     note.parent.mkdir(parents=True)
@@ -110,72 +111,74 @@ def announce_for(device: ADevice, model: bytes, pid: int, born: float, state: St
     return note
 
 
-def test_what_a_dead_process_announced_counts_no_more(hub: FakeHub, model: bytes, pair: list[ADevice]) -> None:
+def test_what_a_dead_process_announced_counts_no_more(hub: FakeHub, model: bytes, pair: list[LanDevice]) -> None:
     first, second = pair
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     announce_for(first, model, dead.pid, time.time(), State.FETCHES)
     second.from_hub(hub.endpoint, REQUEST)
-    assert not second.has_said("waiting")
+    assert not second.has_message("waiting")
     assert hub.sent_bytes() == len(model)
 
 
 def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(
-    hub: FakeHub, model: bytes, pair: list[ADevice]
+    hub: FakeHub, model: bytes, pair: list[LanDevice]
 ) -> None:
     first, second = pair
     announce_for(first, model, os.getpid(), psutil.Process().create_time() - 100, State.FETCHES)
     second.from_hub(hub.endpoint, REQUEST)
-    assert not second.has_said("waiting")
+    assert not second.has_message("waiting")
 
 
 def test_who_announces_and_does_nothing_is_given_up(
-    hub: FakeHub, model: bytes, pair: list[ADevice], monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, model: bytes, pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soon(monkeypatch, stalled_s=0.05)
+    shorten_waits(monkeypatch, stalled_s=0.05)
     first, second = pair
     announce_for(first, model, os.getpid(), psutil.Process().create_time(), State.FETCHES)
     assert second.from_hub(hub.endpoint, REQUEST).path.read_bytes() == model
-    assert second.has_said("waiting for A to fetch tiny-Q4_0.gguf: 0 bytes of 2.3 MiB")
-    assert second.has_said("A was waited for 0 s in vain")
+    assert second.has_message("waiting for A to fetch tiny-Q4_0.gguf: 0 bytes of 2.3 MiB")
+    assert second.has_message("A was waited for 0 s in vain")
 
 
 def test_who_goes_after_us_and_never_says_whether_it_went_is_given_up(
-    hub: FakeHub, model: bytes, pair: list[ADevice], monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, model: bytes, pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soon(monkeypatch, settled_s=0.05)
+    shorten_waits(monkeypatch, settled_s=0.05)
     first, second = pair
     announce_for(second, model, os.getpid(), psutil.Process().create_time(), State.INTENDS)
     assert first.from_hub(hub.endpoint, REQUEST).path.read_bytes() == model
-    assert not first.has_said("waiting")
+    assert not first.has_message("waiting")
     assert hub.sent_bytes() == len(model)
 
 
-def test_who_goes_away_while_it_fetches_leaves_it_to_the_next(hub: FakeHub, model: bytes, pair: list[ADevice]) -> None:
+def test_who_goes_away_while_it_fetches_leaves_it_to_the_next(
+    hub: FakeHub, model: bytes, pair: list[LanDevice]
+) -> None:
     first, second = pair
     announce_for(first, model, os.getpid(), psutil.Process().create_time(), State.FETCHES)
-    waiting = Aside(lambda: second.from_hub(hub.endpoint, REQUEST))
-    until(lambda: second.has_said("waiting for A to fetch"), "it waits")
+    waiting = BackgroundFetch(lambda: second.from_hub(hub.endpoint, REQUEST))
+    until(lambda: second.has_message("waiting for A to fetch"), "it waits")
     first.server.close()
     assert waiting.result().path.read_bytes() == model
     assert hub.sent_bytes() == len(model)
 
 
-def test_a_wait_ends_when_the_job_is_cancelled(hub: FakeHub, model: bytes, pair: list[ADevice]) -> None:
+def test_a_wait_ends_when_the_job_is_cancelled(hub: FakeHub, model: bytes, pair: list[LanDevice]) -> None:
     first, second = pair
     announce_for(first, model, os.getpid(), psutil.Process().create_time(), State.FETCHES)
     cancelled = threading.Event()
 
     def say(words: str) -> None:
-        second.said.append(words)
+        second.messages.append(words)
         if cancelled.is_set():
             raise LoadFailed(Cause.CANCELLED, "cancelled")
 
     def fetch() -> ModelFiles:
         return hub_fetch(REQUEST, second.store, say, endpoint=hub.endpoint, peers=second.peers)
 
-    waiting = Aside(fetch)
-    until(lambda: second.has_said("waiting for A to fetch"), "it waits")
+    waiting = BackgroundFetch(fetch)
+    until(lambda: second.has_message("waiting for A to fetch"), "it waits")
     cancelled.set()
     with pytest.raises(LoadFailed, match="cancelled"):
         waiting.result()

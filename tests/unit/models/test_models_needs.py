@@ -13,8 +13,8 @@ from agents.contract.model_need import ModelNeed
 from agents.models.hub.fetch import fetch
 from agents.models.needs import NOT_HERE, free_bytes, needs
 from agents.models.resolve import resolve
-from tests.unit.models.a_cluster import REQUEST
 from tests.unit.models.fake_hub import REPO, FakeHub
+from tests.unit.models.lan_devices import REQUEST
 
 pytestmark = pytest.mark.usefixtures("on_this_machine_alone")
 

@@ -15,7 +15,8 @@ from agents.models.lan.offers import offer
 from agents.models.lan.protocol import BYTES, STATE
 from agents.models.lan.server import MOST_TRANSFERS, ModelServer
 from agents.models.tiny.make import make_tiny
-from tests.unit.models.a_cluster import TOKEN, until
+from tests.unit.models.lan_devices import TOKEN
+from tests.waiting import until
 
 
 @dataclass

@@ -16,8 +16,9 @@ from agents.errors import LoadFailed
 from agents.models.store import disk
 from agents.models.store.files import ModelFiles
 from agents.models.web.url import fetch_url
-from tests.unit.models.a_cluster import ADevice, Aside, cluster, until
 from tests.unit.models.fake_hub import REPO, Asked, FakeHub
+from tests.unit.models.lan_devices import BackgroundFetch, LanDevice, cluster
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("on_this_machine_alone", "without_waiting")
 
@@ -259,25 +260,27 @@ def test_devices_fetch_an_address_once(hub: FakeHub, model: bytes, tmp_path: Pat
     with cluster(tmp_path, "a", "b", "c") as devices:
         begin = threading.Barrier(len(devices))
 
-        def fetch(device: ADevice) -> ModelFiles:
+        def fetch(device: LanDevice) -> ModelFiles:
             begin.wait()
             return device.resolve(source)
 
-        for running in [Aside(lambda device=device: fetch(device)) for device in devices]:  # type: ignore[misc]
+        for running in [BackgroundFetch(lambda device=device: fetch(device)) for device in devices]:  # type: ignore[misc]
             assert running.result().sha256 == sha256
     assert hub.sent_bytes() == len(model)
 
 
 def test_another_device_waits_for_an_address_of_unknown_contents(
-    hub: FakeHub, model: bytes, pair: list[ADevice]
+    hub: FakeHub, model: bytes, pair: list[LanDevice]
 ) -> None:
     first, second = pair
     go_on = threading.Event()
     hub.stops_at = (1_000_000, go_on)
-    fetching = Aside(lambda: second.resolve(of(hub)))
+    fetching = BackgroundFetch(lambda: second.resolve(of(hub)))
     until(lambda: len(gets(hub)) == 1, "the second one fetches")
-    waiting = Aside(lambda: first.resolve(of(hub)))
-    until(lambda: first.has_said("waiting for B to fetch tiny-Q4_0.gguf"), "the first one waits, though its id is less")
+    waiting = BackgroundFetch(lambda: first.resolve(of(hub)))
+    until(
+        lambda: first.has_message("waiting for B to fetch tiny-Q4_0.gguf"), "the first one waits, though its id is less"
+    )
     go_on.set()
     assert waiting.result().sha256 == fetching.result().sha256
     assert hub.sent_bytes() == len(model)

@@ -13,8 +13,8 @@ from orchestrator.plan.canary import EVERY_JOBS, in_their_states
 from orchestrator.plan.jobs import job_of, plan_jobs
 from orchestrator.plan.phases import phases_of
 from orchestrator.plan.planned import FIRST_CANARY, PlannedJob
-from tests.fakes.matrix_texts import world_of
-from tests.unit.dispatch.a_run import A
+from tests.fakes.matrices import matrix_and_cells
+from tests.unit.dispatch.submitted_run import A
 from tests.unit.dispatch.test_loop import APU
 
 GIB = 2**30
@@ -24,7 +24,7 @@ SPLITS = (
 
 
 def queue_of(text: str, canary: str = "true") -> tuple[Matrix, tuple[PlannedJob, ...]]:
-    matrix, cells = world_of(text + f"measure: {{repeats: 3, canary: {canary}}}\n")
+    matrix, cells = matrix_and_cells(text + f"measure: {{repeats: 3, canary: {canary}}}\n")
     (queue,) = plan_jobs(matrix, cells, [APU]).queues.values()
     return matrix, queue
 
@@ -76,7 +76,7 @@ def test_the_job_is_the_fixed_cell_in_the_state_of_its_neighbours() -> None:
 
 def test_a_cell_that_is_as_the_canary_has_jobs_of_its_own() -> None:
     same = ", ".join(f'{name}: "{value}"' for name, value in VALUES.items())
-    matrix, cells = world_of(f"axes: {{{same}}}\nmeasure: {{repeats: 2, canary: true}}\n")
+    matrix, cells = matrix_and_cells(f"axes: {{{same}}}\nmeasure: {{repeats: 2, canary: true}}\n")
     (queue,) = plan_jobs(matrix, cells, [A]).queues.values()
     assert len({planned.cell.cell_id for planned in queue}) == 1
     assert len({job_of(matrix, "run", planned, 1).job_id for planned in queue}) == len(queue) == 4
@@ -86,7 +86,7 @@ def test_a_cell_that_is_as_the_canary_has_jobs_of_its_own() -> None:
 def test_each_device_has_its_own(devices: int) -> None:
     from dataclasses import replace
 
-    matrix, cells = world_of("axes: {model: tiny:llama, workload: pp8}\nmeasure: {repeats: 1, canary: true}\n")
+    matrix, cells = matrix_and_cells("axes: {model: tiny:llama, workload: pp8}\nmeasure: {repeats: 1, canary: true}\n")
     several = [replace(A, device_id=f"id-{number}", name=f"d{number}") for number in range(devices)]
     for key, queue in plan_jobs(matrix, cells, several).queues.items():
         assert [(is_canary, len(list(group))) for is_canary, group in groupby(each.is_canary for each in queue)] == [

@@ -9,7 +9,7 @@ import pytest
 from agents.contract.device import Device, MemoryKind, same_power, same_split, why_no_split
 from agents.contract.job import MachineState
 from orchestrator.plan.changes import Change, change_for
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.unit.results.made_attempts import DEVICE
 
 MIB = 2**20
 GIB = 2**30

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from agents.contract.device import Device
 from orchestrator.plan.jobs import plan_jobs
 from orchestrator.plan.phases import phases_of
-from tests.fakes.matrix_texts import world_of
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.fakes.matrices import matrix_and_cells
+from tests.unit.results.made_attempts import DEVICE
 
 GIB = 2**30
 State = tuple[int | None, int | None]
@@ -31,7 +31,7 @@ def changes_of_plan(states: Iterable[State], device: Device) -> tuple[int, int]:
         words += [] if split is None else [f"dedicated_vram: {split}GiB"]
         words += [] if limit is None else [f"power_limit: {limit}W"]
         entries.append("{" + ", ".join(words) + "}")
-    matrix, cells = world_of(f"include: [{', '.join(entries)}]\nmeasure: {{repeats: 2}}\n")
+    matrix, cells = matrix_and_cells(f"include: [{', '.join(entries)}]\nmeasure: {{repeats: 2}}\n")
     phases = phases_of(plan_jobs(matrix, cells, [device]).queues[device.device_id], device)
     assert sum(len(phase.jobs) for phase in phases) == 4 * len(entries)
     return sum(phase.reboots for phase in phases), sum(phase.new_power for phase in phases)

@@ -8,8 +8,8 @@ import pytest
 from agents.contract.device import Device
 from orchestrator.plan.jobs import job_id_of, job_of, jobs_for_unknown, plan_jobs
 from orchestrator.plan.planned import PlannedJob
-from tests.fakes.matrix_texts import world_of
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.fakes.matrices import matrix_and_cells
+from tests.unit.results.made_attempts import DEVICE
 
 A = replace(DEVICE, device_id="id-a", name="alpha", dedicated_vram_bytes=None)
 B = replace(DEVICE, device_id="id-b", name="beta", gpus=(), ram_bytes=8 * 2**30)
@@ -28,7 +28,7 @@ measure: {repeats: 3, seed: 7}
 
 
 def queue(text: str, *devices: Device) -> tuple[PlannedJob, ...]:
-    matrix, cells = world_of(text)
+    matrix, cells = matrix_and_cells(text)
     return plan_jobs(matrix, cells, devices or (A,)).queues[(devices or (A,))[0].device_id]
 
 
@@ -167,7 +167,7 @@ def _round(job: PlannedJob) -> tuple[object, ...]:
 
 
 def test_a_cell_runs_on_every_selected_device_or_on_the_one_it_names() -> None:
-    matrix, cells = world_of(
+    matrix, cells = matrix_and_cells(
         "axes: {model: tiny:llama, workload: pp8}\n"
         "include: [{model: tiny:llama, workload: tg8, device: beta},"
         " {model: tiny:llama, workload: tg8, device: id-a}]\nmeasure: {repeats: 1}\n"
@@ -189,7 +189,7 @@ def test_a_cell_runs_on_every_selected_device_or_on_the_one_it_names() -> None:
     ],
 )
 def test_a_named_device_that_is_not_there(text: str, devices: tuple[Device, ...], why: str) -> None:
-    matrix, cells = world_of(f"axes: {{model: tiny:llama, workload: [pp8, tg8], {text}}}\n")
+    matrix, cells = matrix_and_cells(f"axes: {{model: tiny:llama, workload: [pp8, tg8], {text}}}\n")
     plan = plan_jobs(matrix, cells, devices)
     assert plan.jobs == 0
     assert [(cell.values["workload"], told) for cell, told in plan.unplaced] == [("pp8", why), ("tg8", why)]
@@ -206,7 +206,7 @@ def test_a_named_device_that_is_not_there(text: str, devices: tuple[Device, ...]
     ],
 )
 def test_the_selector_decides_which_devices_run(selector: str, runs_on: list[str]) -> None:
-    matrix, cells = world_of(f"devices: {{{selector}}}\naxes: {{model: tiny:llama, workload: pp8}}\n")
+    matrix, cells = matrix_and_cells(f"devices: {{{selector}}}\naxes: {{model: tiny:llama, workload: pp8}}\n")
     plan = plan_jobs(matrix, cells, [A, B])
     assert list(plan.queues) == runs_on
     assert all(plan.queues.values())
@@ -214,7 +214,7 @@ def test_the_selector_decides_which_devices_run(selector: str, runs_on: list[str
 
 
 def test_a_selector_that_no_device_fits_leaves_every_cell_unplaced() -> None:
-    matrix, cells = world_of("devices: {gpu_vendor: nvidia}\naxes: {model: tiny:llama, workload: [pp8, tg8]}\n")
+    matrix, cells = matrix_and_cells("devices: {gpu_vendor: nvidia}\naxes: {model: tiny:llama, workload: [pp8, tg8]}\n")
     plan = plan_jobs(matrix, cells, [A, B])
     assert plan.queues == {}
     assert {why for _, why in plan.unplaced} == {"no device fits the matrix's devices: section; known: alpha, beta"}
@@ -222,7 +222,9 @@ def test_a_selector_that_no_device_fits_leaves_every_cell_unplaced() -> None:
 
 
 def test_a_device_that_is_named_but_not_selected_is_unplaced() -> None:
-    matrix, cells = world_of("devices: {gpu_vendor: amd}\naxes: {model: tiny:llama, workload: pp8, device: beta}\n")
+    matrix, cells = matrix_and_cells(
+        "devices: {gpu_vendor: amd}\naxes: {model: tiny:llama, workload: pp8, device: beta}\n"
+    )
     plan = plan_jobs(matrix, cells, [A, B])
     assert plan.jobs == 0
     ((_, why),) = plan.unplaced
@@ -237,7 +239,7 @@ def test_job_ids_are_stable_and_apart() -> None:
 
 
 def test_a_job_travels_complete() -> None:
-    matrix, cells = world_of(
+    matrix, cells = matrix_and_cells(
         "axes: {model: tiny:llama, quantisation: Q8_0, context: 2K, power_limit: 80W, workload: pp8}\n"
         "measure: {repeats: 2, warmups: 3, keep_output: true}\ntimeouts: {load: 7s, first_token: 8s, trial: 9s}\n"
     )
@@ -251,9 +253,11 @@ def test_a_job_travels_complete() -> None:
 
 
 def test_the_order_for_devices_that_are_not_known() -> None:
-    matrix, cells = world_of(EVERY_LEVEL)
+    matrix, cells = matrix_and_cells(EVERY_LEVEL)
     queues = jobs_for_unknown(matrix, cells)
     assert list(queues) == [None]
     assert len([key for key, _ in groupby(queues[None], key=lambda job: state_of(job, 5))]) == 32
-    named, listed = world_of("axes: {model: tiny:llama, workload: pp8, device: [x, y]}\nmeasure: {repeats: 1}\n")
+    named, listed = matrix_and_cells(
+        "axes: {model: tiny:llama, workload: pp8, device: [x, y]}\nmeasure: {repeats: 1}\n"
+    )
     assert {name: len(jobs) for name, jobs in jobs_for_unknown(named, listed).items()} == {"x": 1, "y": 1}

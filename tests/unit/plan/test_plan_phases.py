@@ -8,8 +8,8 @@ from agents.contract.device import Device, MemoryKind
 from orchestrator.plan.jobs import jobs_for_unknown, plan_jobs
 from orchestrator.plan.phases import phases_of
 from orchestrator.plan.planned import PlannedJob
-from tests.fakes.matrix_texts import world_of
-from tests.unit.results.attempts_made_up import DEVICE
+from tests.fakes.matrices import matrix_and_cells
+from tests.unit.results.made_attempts import DEVICE
 
 MIB = 2**20
 GIB = 2**30
@@ -20,7 +20,7 @@ ITS_OWN = replace(SMALL, sets_split=True, power_methods=("ryzenadj",))
 
 
 def queue_of(axes: str, device: Device | None) -> tuple[PlannedJob, ...]:
-    matrix, cells = world_of(f"axes: {{model: tiny:llama, workload: pp8, {axes}}}\nmeasure: {{repeats: 1}}\n")
+    matrix, cells = matrix_and_cells(f"axes: {{model: tiny:llama, workload: pp8, {axes}}}\nmeasure: {{repeats: 1}}\n")
     if device is None:
         return jobs_for_unknown(matrix, cells)[None]
     return plan_jobs(matrix, cells, [device]).queues[device.device_id]
@@ -112,7 +112,7 @@ def test_who_changes_it(device: Device | None, by_hand: list[bool]) -> None:
 
 
 def test_what_is_not_asked_for_stays_as_it_was() -> None:
-    matrix, cells = world_of(
+    matrix, cells = matrix_and_cells(
         "axes: {model: tiny:llama, workload: pp8, power_limit: 80W}\nmeasure: {repeats: 1}\n"
         "include: [{model: tiny:llama, workload: tg8}, {model: tiny:llama, workload: pp16, power_limit: 80W}]\n"
     )

@@ -17,7 +17,7 @@ from orchestrator.results import schema
 from orchestrator.results.durable import StoreError, StoreFull
 from orchestrator.results.rows import Kept, rows_of, rows_of_many
 from orchestrator.results.store import Store
-from tests.unit.results.attempts_made_up import DEVICE, FAILED, MEASURED, REFUSED, job, report
+from tests.unit.results.made_attempts import DEVICE, FAILED, MEASURED, REFUSED, job, report
 from tests.unit.results.test_results_store import failing, files_under
 
 TABLES = tuple(schema.TABLES)

@@ -21,7 +21,7 @@ from orchestrator.results.export import FORMATS, export
 from orchestrator.results.loading import load_runs
 from orchestrator.results.reference import load_reference
 from orchestrator.results.store import Store
-from tests.unit.results.attempts_made_up import DEVICE, FAILED, IMAGED, REFUSED, job, report
+from tests.unit.results.made_attempts import DEVICE, FAILED, IMAGED, REFUSED, job, report
 
 
 @pytest.fixture

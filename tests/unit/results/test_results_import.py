@@ -17,7 +17,7 @@ from orchestrator.results.foreign.importing import STDIN, Foreign, Imported, imp
 from orchestrator.results.foreign.llama_bench import quantisation
 from orchestrator.results.foreign.mapping import COLUMNS, parse_mapping
 from orchestrator.results.store import Store
-from tests.unit.results.attempts_made_up import DEVICE, job, report
+from tests.unit.results.made_attempts import DEVICE, job, report
 
 RECORDED = Path(__file__).parents[2] / "recordings" / "llama_bench"
 EXAMPLE: list[dict[str, Any]] = json.loads((RECORDED / "readme.json").read_text())

@@ -13,7 +13,7 @@ from agents.contract.report import MachineSeen, Measured, Outcome
 from orchestrator.results import schema
 from orchestrator.results.flat import flat
 from orchestrator.results.rows import devices_of, rows_of
-from tests.unit.results.attempts_made_up import (
+from tests.unit.results.made_attempts import (
     CHAT,
     DEVICE,
     FAILED,

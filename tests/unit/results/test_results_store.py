@@ -16,7 +16,7 @@ from orchestrator.results.attempt_files import DamagedFileWarning
 from orchestrator.results.durable import StoreError, StoreFull, StoreNotWritable, written_aside
 from orchestrator.results.rows import rows_of
 from orchestrator.results.store import Store
-from tests.unit.results.attempts_made_up import DEVICE, FAILED, REFUSED, job, report
+from tests.unit.results.made_attempts import DEVICE, FAILED, REFUSED, job, report
 
 
 def filled(root: Path, count: int = 3) -> Store:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from agents.awake import Awake, commands
-from tests.contract.waiting import until
+from tests.waiting import until
 
 STAYS = (sys.executable, "-c", "import sys; sys.stdin.read()")
 DENIED = (sys.executable, "-c", "raise SystemExit(1)")

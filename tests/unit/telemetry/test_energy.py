@@ -12,7 +12,7 @@ from agents.telemetry.energy import energy_of
 from agents.telemetry.series import Series, Window
 from agents.telemetry.sources.base import Quantity
 from tests.fakes.telemetry import readings
-from tests.unit.results.attempts_made_up import trial as made_up
+from tests.unit.results.made_attempts import trial as made_up
 
 PACKAGE, GPU, SYSTEM, BATTERY = (
     *(Quantity.PACKAGE_POWER, Quantity.GPU_POWER),

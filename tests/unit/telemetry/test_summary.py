@@ -13,7 +13,7 @@ from agents.telemetry.series import Series, Window
 from agents.telemetry.sources.base import Quantity
 from agents.telemetry.summary import usage_of
 from tests.fakes.telemetry import readings
-from tests.unit.results.attempts_made_up import trial
+from tests.unit.results.made_attempts import trial
 
 TRIAL = replace(trial(), sent_s=1.0, ended_s=4.0)  # tokens from 1.5 to 1.8 s
 NOTHING = MemoryTruth({}, None, ())

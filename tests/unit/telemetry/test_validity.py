@@ -12,7 +12,7 @@ from agents.telemetry.series import Series, Window
 from agents.telemetry.sources.base import Quantity
 from agents.telemetry.validity import Clocks, Machine, coolest, flags_of, not_quiet, on_battery, too_warm
 from tests.fakes.telemetry import readings
-from tests.unit.results.attempts_made_up import trial as made_up
+from tests.unit.results.made_attempts import trial as made_up
 
 GIB = 2**30
 TRIAL = replace(made_up(), sent_s=1.0, ended_s=4.0)

@@ -17,7 +17,7 @@ from agents.telemetry.sampling import NoSampler
 from agents.telemetry.sources.base import Missing, Quantity
 from agents.telemetry.watch import PATIENCE_S, Seen, Watch
 from tests.fakes.telemetry import Machine, ScriptedClock, ScriptedSampler, WaitingEvent
-from tests.unit.results.attempts_made_up import job, trial
+from tests.unit.results.made_attempts import job, trial
 
 GIB = 2**30
 LOADED = Loaded(1.0, False, "b1")

@@ -21,8 +21,8 @@ from orchestrator.dispatch.happenings import (
 from orchestrator.dispatch.happenings import ended as ended_of
 from orchestrator.dispatch.pages import Opening
 from tests.fakes.reports import report_of
-from tests.unit.results.attempts_made_up import DEVICE, FAILED, MEASURED, REFUSED
-from tests.unit.results.attempts_made_up import job as job_of
+from tests.unit.results.made_attempts import DEVICE, FAILED, MEASURED, REFUSED
+from tests.unit.results.made_attempts import job as job_of
 
 A = DeviceName("id-a", "alpha")
 B = DeviceName("id-b", "beta [3]")  # square brackets are markup to rich

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,31 +28,23 @@ TOKEN = "the-cluster's-token"
 DEADLINE_S = 60.0
 
 
-def soon(monkeypatch: pytest.MonkeyPatch, **pace: float) -> None:
+def shorten_waits(monkeypatch: pytest.MonkeyPatch, **pace: float) -> None:
     """Waits of milliseconds, so that a test waits for what it tests alone."""
     quick = {"poll_s": 0.005, "measuring_poll_s": 0.005, "settle_s": 0.002, "serving_s": 0.02} | pace
     monkeypatch.setattr(peer_fetch, "PACE", peer_fetch.Pace(**quick))  # type: ignore[arg-type]
     monkeypatch.setattr(ranged, "RECONNECT_WAIT_S", 0.0)
 
 
-def until(true: Callable[[], bool], what: str) -> None:
-    """Waits until ``true()``; fails the test after DEADLINE_S."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
-        time.sleep(0.002)
-
-
 @dataclass
-class ADevice:
+class LanDevice:
     """``measuring`` is what its agent would say of a benchmark; ``said`` what the job process said."""
 
     device_id: str
     store: Path
     token: str = TOKEN
     measuring: bool = False
-    said: list[str] = field(default_factory=list)
-    knows: list[ADevice] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    knows: list[LanDevice] = field(default_factory=list)
     other_urls: list[Peer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -70,24 +61,24 @@ class ADevice:
         return Peers(TOKEN, self.device_id, (*known, *self.other_urls))
 
     def from_hub(self, endpoint: str, request: HubRequest) -> ModelFiles:
-        return hub.fetch(request, self.store, self.said.append, endpoint=endpoint, peers=self.peers)
+        return hub.fetch(request, self.store, self.messages.append, endpoint=endpoint, peers=self.peers)
 
     def resolve(self, source: ModelSource, quantisation: str | None = None) -> ModelFiles:
         settings = LoadSettings("embedded", "m", quantisation, source=source)
-        return resolve(settings, self.store, self.said.append, self.peers)
+        return resolve(settings, self.store, self.messages.append, self.peers)
 
     def partial_bytes(self) -> int:
         """What has come of files that are not whole yet."""
         return sum(path.stat().st_size for path in self.store.rglob("*.partial"))
 
-    def has_said(self, words: str) -> bool:
-        return any(words in one for one in self.said)
+    def has_message(self, words: str) -> bool:
+        return any(words in one for one in self.messages)
 
 
 @contextmanager
-def cluster(folder: Path, *device_ids: str) -> Iterator[list[ADevice]]:
+def cluster(folder: Path, *device_ids: str) -> Iterator[list[LanDevice]]:
     """Devices that all know each other."""
-    devices = [ADevice(device_id, folder / device_id) for device_id in device_ids]
+    devices = [LanDevice(device_id, folder / device_id) for device_id in device_ids]
     for device in devices:
         device.knows = [other for other in devices if other is not device]
     try:
@@ -97,7 +88,7 @@ def cluster(folder: Path, *device_ids: str) -> Iterator[list[ADevice]]:
             device.server.close()
 
 
-class Aside:
+class BackgroundFetch:
     """Something that runs in a thread; ``result`` waits for it, and raises what it raised."""
 
     def __init__(self, do: Callable[[], ModelFiles]) -> None:

@@ -15,7 +15,7 @@ from orchestrator.dispatch.on_ray.nodes import Phase
 LIMIT_S = 60.0
 
 
-def heard_until(fleet: RayFleet, holds: Callable[[], bool]) -> list[News]:
+def news_until(fleet: RayFleet, holds: Callable[[], bool]) -> list[News]:
     news: list[News] = []
     deadline = time.monotonic() + LIMIT_S
     while not holds() and time.monotonic() < deadline:
@@ -23,11 +23,11 @@ def heard_until(fleet: RayFleet, holds: Callable[[], bool]) -> list[News]:
     return news
 
 
-def sleeps(fleet: RayFleet) -> bool:
+def is_asleep(fleet: RayFleet) -> bool:
     return all(node.phase is Phase.ASLEEP for node in fleet._nodes.values())
 
 
-def say(step: str, news: list[News]) -> None:
+def print_step(step: str, news: list[News]) -> None:
     joined = [each.device.device_id for each in news if isinstance(each, Joined)]
     silent = [each.detail for each in news if isinstance(each, Silent)]
     sys.stdout.write(json.dumps({"step": step, "joined": joined, "silent": silent}) + "\n")
@@ -39,12 +39,12 @@ def main() -> None:
     connection = Connection(join_only=True)
     fleet = RayFleet(detached=True)
     fleet.begin(1)
-    say("settled", heard_until(fleet, lambda: fleet.settled))
+    print_step("settled", news_until(fleet, lambda: fleet.settled))
     for number in (1, 2):
         fleet.sleep()
-        say(f"asleep {number}", heard_until(fleet, lambda: sleeps(fleet)))
+        print_step(f"asleep {number}", news_until(fleet, lambda: is_asleep(fleet)))
         fleet.rouse()
-        say(f"roused {number}", heard_until(fleet, lambda: fleet.settled))
+        print_step(f"roused {number}", news_until(fleet, lambda: fleet.settled))
     connection.close()
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 
 from orchestrator.results.store import Store
-from tests.fleet.hosts import Host, Lan, Started, until
+from tests.fleet.hosts import Host, Lan, Started
 from tests.fleet.machines import NO_GPU
+from tests.waiting import until
 
 DEVICES = ("one", "two", "three")
 COMMAND = (sys.executable, "-m", "orchestrator")
@@ -66,10 +67,10 @@ class Run:
         def held() -> bool:
             if holds():
                 return True
-            assert self.started.poll() is None, f"{what}: over before: {self.started.told()}"
+            assert self.started.poll() is None, f"{what}: over before: {self.started.describe()}"
             return False
 
-        until(held, lambda: f"{what}: {self.started.told()}", deadline_s)
+        until(held, lambda: f"{what}: {self.started.describe()}", deadline_s)
 
     def until_sent(self, device: str, count: int = 1) -> None:
         """Until ``count`` jobs have begun on a device: so many are running or done there."""
@@ -79,18 +80,18 @@ class Run:
         return sum(event["device"] == device for event in self.events("job_sent"))
 
     def until_running(self, device: str) -> None:
-        """Until the device itself has said that it is at the job that was sent last, or has been."""
+        """Until the device itself has reported that it works at the job that was sent last, or has done it."""
 
-        def told() -> bool:
+        def reported() -> bool:
             sent = [event["job_id"] for event in self.events("job_sent") if event["device"] == device]
             at = [event["job_id"] for event in self.events("progress", "job_ended") if event["device"] == device]
             return bool(sent) and sent[-1] in at
 
-        self.until(told, f"{device} is at its job")
+        self.until(reported, f"{device} is at its job")
 
     def completed(self, deadline_s: float = RUN_S) -> None:
-        until(lambda: self.started.poll() is not None, lambda: f"its end: {self.started.told()}", deadline_s)
-        assert self.started.returncode == 0, self.started.told()
+        until(lambda: self.started.poll() is not None, lambda: f"its end: {self.started.describe()}", deadline_s)
+        assert self.started.returncode == 0, self.started.describe()
         assert self.events("end")[0]["complete"] is True
 
 
@@ -114,7 +115,7 @@ class Fleet:
         """Returns when the cluster takes commands."""
         service = self.head.start(*COMMAND, "head", "--address", self.head.address, "--block")
         self.services["head"] = service
-        until(lambda: "the coordinator (version" in service.out, service.told, UP_S)
+        until(lambda: "the coordinator (version" in service.out, service.describe, UP_S)
 
     def bring_token(self, name: str) -> None:
         text = (self.head.folder / "user/.ray/auth_token").read_text()
@@ -139,10 +140,10 @@ class Fleet:
             doing = self.devices()
             return all(doing.get(name) == "free" for name in names or DEVICES)
 
-        def told() -> str:
-            return f"devices: {self.devices()}; {[each.told() for each in self.services.values()]}"
+        def describe() -> str:
+            return f"devices: {self.devices()}; {[each.describe() for each in self.services.values()]}"
 
-        until(free, told, deadline_s)
+        until(free, describe, deadline_s)
 
     def devices(self) -> dict[str, str]:
         """What each does, by name; hosts that are refused by their address, with the reason."""

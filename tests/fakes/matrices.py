@@ -15,6 +15,6 @@ def matrix_of(text: str) -> Matrix:
     return parse_matrix(text, Path("m.yaml"), no_file)
 
 
-def world_of(text: str) -> tuple[Matrix, Cells]:
+def matrix_and_cells(text: str) -> tuple[Matrix, Cells]:
     matrix = matrix_of(text)
     return matrix, expand(matrix)

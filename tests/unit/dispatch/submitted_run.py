@@ -17,9 +17,9 @@ from orchestrator.dispatch.runs import planned_run
 from orchestrator.matrix import Matrix, matrix_to_json
 from orchestrator.plan.jobs import plan_jobs
 from orchestrator.results.store import Store
-from tests.fakes.matrix_texts import world_of
+from tests.fakes.matrices import matrix_and_cells
 from tests.fakes.simulated_fleet import SimulatedDevice, SimulatedFleet, World
-from tests.unit.results.attempts_made_up import DEVICE, MEASURED
+from tests.unit.results.made_attempts import DEVICE, MEASURED
 
 A = replace(DEVICE, device_id="id-a", name="alpha", fingerprint="aa")
 B = replace(DEVICE, device_id="id-b", name="beta", fingerprint="bb")
@@ -33,7 +33,7 @@ def measured(_: Job) -> Outcome:
 
 
 @dataclass
-class ARun:
+class SubmittedRun:
     """``outcome`` says how each job ends; it takes ten simulated seconds."""
 
     folder: Path
@@ -44,7 +44,7 @@ class ARun:
 
     def __post_init__(self) -> None:
         self.matrix: Matrix
-        self.matrix, cells = world_of(self.text)
+        self.matrix, cells = matrix_and_cells(self.text)
         self.run = planned_run(RUN, self.matrix, plan_jobs(self.matrix, cells, self.facts))
         self.ids = list(self.run.jobs)
         self.ledger = Ledger(self.folder / "ledger.sqlite")

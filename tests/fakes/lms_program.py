@@ -1,7 +1,7 @@
 """LM Studio's command line, as far as runtimes go: prints a recorded table, and selects in it.
 
-``python tests/fakes/lms.py TABLE NOTES runtime ls|select ALIAS --port N``: TABLE is the file with the table, which a
-selection changes; each call's words are a line of NOTES. Where a file ``TABLE.deaf`` is, a selection is
+``python tests/fakes/lms_program.py TABLE NOTES runtime ls|select ALIAS --port N``: TABLE is the file with the table,
+which a selection changes; each call's words are a line of NOTES. Where a file ``TABLE.deaf`` is, a selection is
 said to be made and is not.
 """
 

@@ -32,9 +32,9 @@ from orchestrator.dispatch.messages import (
     Unknown,
     Waiting,
 )
-from tests.unit.results.attempts_made_up import DEVICE, MEASURED
-from tests.unit.results.attempts_made_up import job as job_of
-from tests.unit.results.attempts_made_up import report as report_of
+from tests.unit.results.made_attempts import DEVICE, MEASURED
+from tests.unit.results.made_attempts import job as job_of
+from tests.unit.results.made_attempts import report as report_of
 
 GIB = 2**30
 ENGINE_LOST = Failed(Cause.ENGINE_LOST, "gone")

@@ -18,13 +18,15 @@ from typing import Any
 import psutil
 
 from orchestrator.results.store import Store
+from tests.waiting import until
 
 DEADLINE_S = 90.0
+POLL_S = 0.05  # each look goes through all processes of the machine
 MAIN = "from orchestrator.cli import main; main()"
 
 
 @dataclass
-class Place:
+class Sandbox:
     folder: Path
     ray_folder: Path
     variables: dict[str, str] = field(default_factory=dict)
@@ -40,7 +42,7 @@ class Place:
         user = self.folder / "user"
         user.mkdir(exist_ok=True)
         own = {"ORCHESTRATE_HOME": str(self.home), "HOME": str(user), "RAY_TMPDIR": str(self.ray_folder)}
-        return inherited | own | {"PLACE_OF_TEST": str(self.folder)} | self.variables
+        return inherited | own | {"ORCHESTRATE_TEST_SANDBOX": str(self.folder)} | self.variables
 
     def write(self, text: str, name: str = "m.yaml") -> Path:
         path = self.folder / name
@@ -64,7 +66,7 @@ class Place:
 
     def _is_here(self, process: psutil.Process) -> bool:
         try:
-            here = process.environ().get("PLACE_OF_TEST") == str(self.folder)
+            here = process.environ().get("ORCHESTRATE_TEST_SANDBOX") == str(self.folder)
             return here and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
@@ -78,14 +80,19 @@ class Place:
     def assert_nothing_runs(self, but: frozenset[int] = frozenset()) -> None:
         """``but``: ids of processes that were there before."""
 
-        def left() -> list[psutil.Process]:
+        def remaining() -> list[psutil.Process]:
             return [each for each in self.processes() if each.pid not in but]
 
-        until(lambda: not left(), lambda: f"still run: {[(each.pid, _command_line(each)) for each in left()]}")
+        until(
+            lambda: not remaining(),
+            lambda: f"the end of {[_command_line(each) for each in remaining()]}",
+            DEADLINE_S,
+            POLL_S,
+        )
 
     def assert_no_engine_runs(self) -> None:
         """No job process and no engine; a cluster may keep what is its own: its agents and its coordinator."""
-        until(lambda: not self._ours(), lambda: f"still run: {self._ours()}")
+        until(lambda: not self._ours(), lambda: f"the end of {self._ours()}", DEADLINE_S, POLL_S)
 
     def _ours(self) -> list[str]:
         lines = (" ".join(_command_line(each)) for each in self.processes())
@@ -95,7 +102,7 @@ class Place:
         """Rows of the measured trials, and of the attempts that have none."""
         return [row for row in Store(self.home).load(run).to_pylist() if not row["warmup"]]
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> Sandbox:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,7 +111,7 @@ class Place:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
-        until(lambda: not self.processes(), lambda: "processes that cannot be killed")
+        until(lambda: not self.processes(), "the end of all processes", DEADLINE_S, POLL_S)
         for command in self.commands:
             command.release()
         shutil.rmtree(self.ray_folder, ignore_errors=True)
@@ -113,14 +120,14 @@ class Place:
 class Command:
     """A running ``orchestrate``; its output is read as it comes."""
 
-    def __init__(self, place: Place, arguments: list[str]) -> None:
+    def __init__(self, sandbox: Sandbox, arguments: list[str]) -> None:
         self.arguments = arguments
         self._changed = threading.Condition()
         self._lines: list[str] = []
-        self._errors = (place.folder / f"stderr-{len(place.commands)}.txt").open("w+")
+        self._errors = (sandbox.folder / f"stderr-{len(sandbox.commands)}.txt").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-c", MAIN, *arguments],
-            env=place.environment(),
+            env=sandbox.environment(),
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
@@ -166,8 +173,8 @@ class Command:
         deadline = time.monotonic() + DEADLINE_S
         with self._changed:
             while not holds(self):
-                assert self._reader.is_alive(), f"ended too early: {self._told()}"
-                assert time.monotonic() < deadline, f"no sign in {DEADLINE_S} s: {self._told()}"
+                assert self._reader.is_alive(), f"ended too early: {self._describe()}"
+                assert time.monotonic() < deadline, f"no sign in {DEADLINE_S} s: {self._describe()}"
                 self._changed.wait(0.5)
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> None:
@@ -180,7 +187,7 @@ class Command:
         try:
             code = self.process.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"does not end: {self._told()}") from None
+            raise AssertionError(f"does not end: {self._describe()}") from None
         self._reader.join(DEADLINE_S)
         return code
 
@@ -188,7 +195,7 @@ class Command:
     def code(self) -> int:
         return self.wait()
 
-    def _told(self) -> str:
+    def _describe(self) -> str:
         return f"{self.arguments}\n{self.text}\n{self.errors}"
 
     def release(self) -> None:
@@ -197,13 +204,6 @@ class Command:
         assert self.process.stdout is not None
         self.process.stdout.close()
         self._errors.close()
-
-
-def until(holds: Callable[[], bool], why: Callable[[], str]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.05)
 
 
 def _command_line(process: psutil.Process) -> list[str]:

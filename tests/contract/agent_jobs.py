@@ -14,7 +14,7 @@ from agents.agent.agent import Agent
 from agents.agent.calls import Status
 from agents.contract.job import Job, LoadSettings, ModelSource, Synthetic, Timeouts, Workload
 from agents.contract.report import Attempt, Report
-from tests.contract.waiting import until
+from tests.waiting import until
 
 SHORT = Synthetic("pp16+tg8", prompt_tokens=16, generate_tokens=8)
 LONG = Synthetic("tg60000", generate_tokens=60_000)  # 20 s and more
@@ -48,7 +48,7 @@ class Clock:
         self.seen.add((threading.current_thread().name, self.now_s))
         return self.now_s
 
-    def seen_aside(self) -> bool:
+    def seen_by_others(self) -> bool:
         """Another thread than the test's has seen what time it is now."""
         main = threading.main_thread().name
         return any(name != main and at_s == self.now_s for name, at_s in self.seen.copy())
@@ -92,7 +92,7 @@ def until_streaming(agent: Agent) -> Status:
     return agent.poll()
 
 
-def shadow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, text: str) -> None:
+def shadow_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, text: str) -> None:
     """Has every Python that is started from here import ``text`` as ``module``."""
     place = tmp_path / "shadow"
     place.mkdir()
