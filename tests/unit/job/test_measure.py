@@ -16,7 +16,8 @@ from agents.engines.llama.requests import llama_request
 from agents.engines.stream.chunks import llama_completion_chunks
 from agents.engines.stream.exchange_http import Ended, Exchange, Limits, Progress
 from agents.errors import AgentError, EngineLost, RequestFailed
-from agents.job.measure import bunched_rate_error, limits_of, measure, untold_rate_error
+from agents.job.measure import limits_of, measure
+from agents.job.trial import bunched_rate_error, uncounted_rate_error
 from tests.fakes.scripted_server import LAST_CHUNK, chunked, head, response
 
 MS = 1_000_000
@@ -288,9 +289,9 @@ EVENLY = tuple(0.1 * n for n in range(1, 9))
 def test_tokens_whose_arrival_nobody_told(tokens: int, reasoning: int | None, shown: bool, error: float) -> None:
     arrivals = tuple(Arrival(at_s, place, None, shown and place < 4) for place, at_s in enumerate(EVENLY))
     trial = Trial(0, False, 0.0, arrivals, 1.0, 5, tokens, reasoning, StopReason.END, EngineTimings())
-    assert untold_rate_error(trial) == pytest.approx(error)
+    assert uncounted_rate_error(trial) == pytest.approx(error)
     counted = replace(trial, arrivals=tuple(replace(each, tokens=4) for each in arrivals))
-    assert untold_rate_error(counted) == 0.0
+    assert uncounted_rate_error(counted) == 0.0
 
 
 def test_a_length_that_ends_before_its_limit_is_the_contexts() -> None:
