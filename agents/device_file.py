@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from agents.contract.device import MemoryKind
+from agents.contract.engines import engine_names
 
 _NUMBER = r"(\d{1,15}(?:\.\d{1,9})?)"  # as in a matrix: never infinite
 _BYTES = re.compile(_NUMBER + r"\s*(MiB|GiB|M|G|MB|GB)", re.IGNORECASE)
@@ -75,13 +76,10 @@ class EngineEntry(BaseModel):
     environment_file: str | None = None  # file that the restarted server reads its environment from
 
 
-ENGINE_NAMES = ("embedded", "llama-server", "lmstudio", "ollama", "lemonade", "openai", "comfyui")
-
-
 def _engines(value: Any) -> Any:
-    unknown = sorted(set(value) - set(ENGINE_NAMES)) if isinstance(value, dict) else []
+    unknown = sorted(set(value) - set(engine_names())) if isinstance(value, dict) else []
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is no engine; allowed: {', '.join(ENGINE_NAMES)}")
+        raise ValueError(f"{unknown[0]!r} is no engine; allowed: {', '.join(engine_names())}")
     return value
 
 

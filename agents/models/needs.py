@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from agents.contract.engines import facts_of
 from agents.contract.job import LoadSettings
 from agents.contract.model_need import ModelNeed
 from agents.contract.report import Cause
@@ -18,8 +19,6 @@ from agents.models.store.local import absolute, files_at
 ASK_S = 5.0
 """So long a server may take to answer; one that did not is not asked again for the other models."""
 
-FROM_FILES = ("embedded", "llama-server")
-"""Engines that are given files of this device's store; the others hold models of their own."""
 NOT_HERE = "not on this device"
 
 
@@ -29,7 +28,7 @@ def needs(loads: Sequence[LoadSettings], store: Path, *, endpoint: str | None = 
     Asks the hub and web servers for sizes, ASK_S at the most for each of them. ``endpoint``: as in ``hub.fetch``.
     """
     asking = _Asking(store, endpoint)
-    distinct = {(load.source, load.quantisation): load for load in loads if load.engine in FROM_FILES}
+    distinct = {(load.source, load.quantisation): load for load in loads if facts_of(load.engine).takes_files}
     return tuple(asking.need(load) for load in distinct.values())
 
 

@@ -6,21 +6,13 @@ from collections.abc import Iterable
 
 import psutil
 
-_PROGRAMS: dict[str, tuple[str, ...]] = {
-    "ollama": ("ollama",),
-    "lmstudio": ("lm studio", "lm-studio", "lmstudio", "llmster"),
-    "lemonade": ("lemonade", "lemond"),
-    "llama-server": ("llama-server",),
-    "comfyui": ("comfyui",),
-}
-"""Engine -> what the name of its program, or of a script that Python runs, begins with. Descendants are found by the
-telemetry itself. An openai server may be anything, or elsewhere."""
+from agents.contract.engines import facts_of
 
 
 def engine_pids(engine: str, session: object) -> tuple[int, ...]:
     """Empty where it cannot be told: then nothing is said of the engine's own part."""
     own: tuple[int, ...] = tuple(getattr(session, "pids", ()))  # of sessions that started a process
-    return own or _running(_PROGRAMS.get(engine, ()))
+    return own or _running(facts_of(engine).programs)
 
 
 def _running(begins: tuple[str, ...]) -> tuple[int, ...]:

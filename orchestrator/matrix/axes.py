@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agents.contract.engines import engine_names
 from agents.contract.job import TINY_NAMES, Runtime
 from agents.contract.web_address import is_web
 from orchestrator.matrix import units
@@ -21,7 +22,7 @@ from orchestrator.matrix.problems import BadValue, not_one_of, quoted
 Value = str | int | float | bool
 
 # A device refuses the engines that it has no adapter for; the words stand here so that a typing error is found early.
-ENGINES = ("embedded", "llama-server", "lmstudio", "ollama", "lemonade", "openai", "comfyui")
+ENGINES = engine_names()
 DEFAULT_ENGINE = "embedded"
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 RUNTIMES = tuple(runtime.value for runtime in Runtime)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from agents.contract.engines import facts_of
 from agents.contract.job import ModelSource, Workload
 from orchestrator.matrix.axes import ALIASES, BY_NAME, DEFAULT_ENGINE, Value
 from orchestrator.matrix.canary import VALUES
@@ -170,18 +171,19 @@ class Checked:
         return False
 
     def _check_models(self, grid: Grid) -> None:
-        engines = _values_of(grid, "engine")
+        engines = [str(engine) for engine in _values_of(grid, "engine")]
+        needs_files = engines if not any(facts_of(engine).has_catalogue for engine in engines) else []
         named = self._named("models")
         for model in (str(value) for value in _values_of(grid, "model")):
             if model in named and model not in self.models:
                 continue  # its section is wrong, and says so
             source = self.models.get(model) or literal_source(model)
-            if engines == ("embedded",) and not has_files(source) and not self._may_hold("engine"):
+            if needs_files and not has_files(source) and not self._may_hold("engine"):
                 near = nearest(model, named)
                 allowed = (*named, "tiny:ARCH, hf:OWNER/REPO, an address or a path of a .gguf file")
                 self.report(
                     self._where("model", model),
-                    f"{quoted(model)} has no files, and the embedded engine knows no names of its own"
+                    f"{quoted(model)} has no files, and the {engines[0]} engine knows no names of its own"
                     f"{near or '.'} Allowed: {', '.join(allowed)}",
                 )
             if needs_quantisation(source) and "quantisation" not in grid.names and not self._may_hold("quantisation"):

@@ -1,6 +1,7 @@
 """Every adapter against recorded answers of its engine's server: one suite, one record an adapter.
 
-A new adapter: a file under ``tests/contract/adapters/`` with its ``Adapter`` record, and one line in ADAPTERS.
+A new adapter: a file under ``tests/contract/adapters/`` with its ``Adapter`` record, and its name in ADAPTERS below.
+``adapters/made_up.py`` shows the smallest.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from agents.job.measure import measure
 from tests.contract.adapters.lemonade import LEMONADE
 from tests.contract.adapters.llama_server import ROUTER, RUNNING
 from tests.contract.adapters.lmstudio import LMSTUDIO
+from tests.contract.adapters.made_up import MADE_UP
 from tests.contract.adapters.ollama import OLLAMA
 from tests.contract.adapters.openai import MLX, VLLM
 from tests.contract.adapters.record import Adapter, BadLoad, id_of
 from tests.fakes.recorded_server import HOLD, RecordedServer, json_answer, text_answer
 
-ADAPTERS: tuple[Adapter, ...] = (LEMONADE, LMSTUDIO, MLX, OLLAMA, VLLM, ROUTER, RUNNING)
+ADAPTERS: tuple[Adapter, ...] = (LEMONADE, LMSTUDIO, MADE_UP, MLX, OLLAMA, VLLM, ROUTER, RUNNING)
 LOADING = tuple(each for each in ADAPTERS if each.loads)
 UNLOADING = tuple(each for each in ADAPTERS if each.unloads)
 SEEING = tuple(each for each in ADAPTERS if each.images)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from agents.contract.device import EngineFound
 from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
+from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Support
 from agents.engines.llama.child import Child
 from agents.engines.llama.devices import llama_devices, machine_bytes
@@ -35,6 +36,9 @@ class Embedded:
     """Finds and starts the engine of the ``xllamacpp`` wheel on this machine."""
 
     name = "embedded"
+
+    def __init__(self, entry: EngineEntry | None = None) -> None:
+        """``entry`` has nothing to say: the engine comes with this environment."""
 
     def find(self) -> EngineFound:
         """Raises Unsupported where the wheel is not installed or cannot be loaded."""

@@ -19,6 +19,7 @@ from agents.engines.llama.flags import server_arguments
 from agents.engines.llama.log import cause_of_failed_load
 from agents.engines.llama.params import refuse_unknown_kv_types, refuse_what_no_memory_holds
 from agents.engines.llama.programs import SPARE, Build, choose, probe
+from agents.engines.llama.running import LlamaRunning
 from agents.engines.llama.session import LOG_OF_GOOD_LOAD, ChildSession, loaded_of, vocabulary
 from agents.engines.server.api import FIND_S, Api, ApiError
 from agents.errors import LoadFailed, Unsupported
@@ -91,6 +92,11 @@ class LlamaServer:
         if key not in self._probed:
             self._probed[key] = probe(path)
         return self._probed[key]
+
+
+def llama_server(entry: EngineEntry) -> LlamaServer | LlamaRunning:
+    """The owner's running server where ``device.yaml`` has its ``url``; else builds that we start."""
+    return LlamaRunning(entry) if entry.url else LlamaServer(entry)
 
 
 class StartedSession(ChildSession):
