@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agents.contract.device import Device
+from agents.contract.model_peers import Peers
 from agents.contract.report import Attempt, Report
-from agents.models.lan.peers import Peers
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from agents.clock import Clock
 from agents.contract.device import EngineFound
 from agents.contract.job import LoadSettings, Stop, Synthetic, Workflow, Workload
 from agents.contract.measure import EngineTimings, Trial
+from agents.contract.model_peers import Peers
 from agents.contract.report import Cause, Loaded
 from agents.engines.stream.chunks import Chunk, Event
 from agents.engines.stream.exchange_http import Exchange, Limits, Progress
 from agents.errors import LoadFailed, Unsupported
-from agents.models.lan.peers import Peers
 
 DYING_S = 3.0  # between the end of an engine's connections and that of its process
 

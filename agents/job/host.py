@@ -13,6 +13,7 @@ from agents.clock import Clock, SystemClock
 from agents.contract.device import Device, MemoryKind, same_split, why_no_split
 from agents.contract.job import Job, LoadSettings, Workflow, Workload
 from agents.contract.measure import Flag, Trial
+from agents.contract.model_peers import Peers
 from agents.contract.rates import decode_tps
 from agents.contract.report import RETRIED, Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
 from agents.device.bandwidth import above_bound
@@ -24,7 +25,6 @@ from agents.engines.base import Engine, LoadPlace, Restores, Session, Support, r
 from agents.engines.stream.exchange_http import Progress
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 from agents.job.measure import measure
-from agents.models.lan.peers import Peers
 from agents.power.base import NotRestored
 from agents.power.found import PowerFound, find_power
 from agents.power.state import PowerState

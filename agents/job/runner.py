@@ -24,12 +24,12 @@ from filelock import FileLock, Timeout
 
 from agents.agent.spool import Spool
 from agents.contract.job import Job
+from agents.contract.model_peers import Peers
 from agents.contract.report import Cause, Failed, Report
 from agents.contract.wire_json import from_json, to_json
 from agents.engines.stream.exchange_http import Progress
 from agents.errors import AgentError
 from agents.job.host import Host
-from agents.models.lan.peers import Peers
 from agents.power.base import NotRestored
 
 BUSY_WAIT_S = 5.0  # an earlier job process may be on its way out

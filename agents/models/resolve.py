@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from agents.contract.job import LoadSettings
+from agents.contract.model_peers import Peers
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.gguf.types import FILE_TYPES
 from agents.models.lan.path import fetch_path, kept_from_path
-from agents.models.lan.peers import Peers
 from agents.models.progress import Say
 from agents.models.store.files import ModelFiles
 from agents.models.store.local import files_at

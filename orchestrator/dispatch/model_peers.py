@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from agents.contract.job import Job, ModelSource
+from agents.contract.model_peers import Peer, Peers
 from agents.contract.report import Failed, Measured, Report
-from agents.models.lan.peers import Peer, Peers
 
 MOST_PEERS = 16
 HEAD = "head"

@@ -13,8 +13,8 @@ import pytest
 from agents.agent.agent import Agent
 from agents.agent.calls import Grant
 from agents.contract.job import LoadSettings, ModelSource
+from agents.contract.model_peers import Peer, Peers
 from agents.contract.report import Failed
-from agents.models.lan.peers import Peer, Peers
 from agents.models.tiny.make import make_tiny
 from agents.places import MODELS_PORT_VARIABLE
 from tests.contract.agent_jobs import a_job, key_of, long_job, report_of, runners

@@ -19,7 +19,7 @@ from agents.models.hub.errors import HubUnreachable, hub_errors_named
 from agents.models.hub.pick import RemoteFile
 from agents.models.progress import Say
 from agents.models.store.disk import keep_digest, settle
-from agents.models.store.ranged import Sender, Stopped, library_folder_of, partial_of, receive, verified
+from agents.models.store.transfer import Sender, Stopped, library_folder_of, partial_of, receive, verified
 
 if TYPE_CHECKING:
     import httpx2

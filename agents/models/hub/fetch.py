@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from agents.contract.model_peers import Peers
 from agents.errors import LoadFailed
 from agents.models.gguf.check import check_model, check_projector
 from agents.models.hub.download import RemoteRepo, download
 from agents.models.hub.listing import HubRequest, Listing, kept_listing, listing_of
 from agents.models.hub.pick import RemoteFile, pick_mmproj, pick_model
-from agents.models.lan.fetch import Wanted, fetch_once
-from agents.models.lan.offers import offer
-from agents.models.lan.peers import Peers
+from agents.models.lan.download import Wanted, fetch_once
+from agents.models.lan.shared_files import offer
 from agents.models.progress import Progress, Say
 from agents.models.store.disk import alone, need_room, os_errors_named, size_of, undamaged
 from agents.models.store.files import MissingFile, ModelFiles
-from agents.models.store.ranged import partial_of
+from agents.models.store.transfer import partial_of
 
 
 @dataclass(frozen=True, slots=True)

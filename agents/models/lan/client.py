@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from agents.models.lan.peers import Peer
+from agents.contract.model_peers import Peer
 from agents.models.lan.protocol import BEAT, BYTES, STATE, Answer, State, by_contents, files_from_json
 
 if TYPE_CHECKING:

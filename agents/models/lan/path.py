@@ -9,21 +9,21 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+from agents.contract.model_peers import Peers
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.gguf.check import check_model, check_projector
-from agents.models.lan import fetch as peer_fetch
-from agents.models.lan.announce import announced
+from agents.models.lan import download as peer_download
+from agents.models.lan.announcement import announced
+from agents.models.lan.catalogue import path_key
 from agents.models.lan.client import Line
-from agents.models.lan.fetch import Wanted, fetch_from_peers
-from agents.models.lan.find import path_key
-from agents.models.lan.offers import from_origin, keep_origin, offer
-from agents.models.lan.peers import Peers
+from agents.models.lan.download import Wanted, fetch_from_peers
 from agents.models.lan.protocol import Answer, SharedFile, State, at_path
+from agents.models.lan.shared_files import from_origin, keep_origin, offer
 from agents.models.progress import Say
 from agents.models.store.disk import alone, os_errors_named, sha256_of, size_of
 from agents.models.store.files import ModelFiles
-from agents.models.store.ranged import partial_of
+from agents.models.store.transfer import partial_of
 
 Files = tuple[SharedFile, ...]
 
@@ -74,7 +74,7 @@ def _found(path: str, mmproj: str | None, peers: Peers, say: Say) -> Files | Non
             doing = "measures now" if later[0].state is State.MEASURES else "is hashing it"
             say(f"waiting for {later[0].peer.shown}, which has {path} and {doing}")
             others = [answer.peer for answer in later]
-            peer_fetch.PACE.wait(peer_fetch.PACE.between(later[0].state))
+            peer_download.PACE.wait(peer_download.PACE.between(later[0].state))
 
 
 def _most_common(path: str, found: list[Answer], say: Say) -> Files:

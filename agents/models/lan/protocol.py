@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from urllib.parse import urlencode
 
+from agents.contract.model_peers import Peer
 from agents.contract.web_address import names_one_file
-from agents.models.lan.peers import Peer
 
 STATE = "X-Orchestrate-State"
 BYTES = "X-Orchestrate-Bytes"

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
-from agents.models.lan.find import LACKED, Finder, Found
-from agents.models.lan.offers import offer_the_store
+from agents.models.lan.catalogue import LACKED, Finder, Found
 from agents.models.lan.protocol import BEAT, BYTES, HEX64, STATE, STATUS, State, files_to_json
+from agents.models.lan.shared_files import offer_the_store
 
 MOST_TRANSFERS = 2
 """Files sent at once. Few: those that have one soon serve it too, and a file reaches many devices in few rounds."""

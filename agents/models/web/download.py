@@ -17,7 +17,7 @@ from agents.contract.web_address import login_of, shown, without_login
 from agents.errors import LoadFailed
 from agents.models.progress import Progress, Say
 from agents.models.store.disk import keep_digest, need_room, os_failure, settle, size_of
-from agents.models.store.ranged import Sender, Stopped, partial_of, receive, verified
+from agents.models.store.transfer import Sender, Stopped, partial_of, receive, verified
 
 if TYPE_CHECKING:
     import httpx2

@@ -12,18 +12,18 @@ from functools import partial
 from pathlib import Path
 
 from agents.contract.job import ModelSource
+from agents.contract.model_peers import Peers
 from agents.contract.report import Cause
 from agents.contract.web_address import beside, file_name, is_web, key_of, names_one_file, shown
 from agents.errors import LoadFailed
 from agents.models.gguf.check import SPLIT_NAME, GgufFacts, check_model, check_projector
-from agents.models.lan.fetch import Wanted, fetch_once
-from agents.models.lan.offers import keep_origin, offer
-from agents.models.lan.peers import Peers
+from agents.models.lan.download import Wanted, fetch_once
 from agents.models.lan.protocol import SharedFile
+from agents.models.lan.shared_files import keep_origin, offer
 from agents.models.progress import Say
 from agents.models.store.disk import alone, os_errors_named, sha256_of, size_of, undamaged
 from agents.models.store.files import MissingFile, ModelFiles
-from agents.models.store.ranged import partial_of
+from agents.models.store.transfer import partial_of
 from agents.models.web.download import download_from, size_at
 
 _MOST_PARTS = 1_000

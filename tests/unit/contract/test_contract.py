@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from agents.contract import device, job, measure, report
 from agents.contract.device import Device, MemoryKind, StateSource, same_power, same_split, why_no_split
 from agents.contract.job import Chat, Job, LoadSettings, Synthetic
+from agents.contract.model_peers import Peer, Peers
 from agents.contract.report import RETRIED, Cause, Failed, MachineSeen, Measured, Refused, Report, cause_words
 from agents.contract.wire_json import from_json, to_json
-from agents.models.lan.peers import Peer, Peers
 
 TYPES = tuple(
     kind

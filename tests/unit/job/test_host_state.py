@@ -12,11 +12,11 @@ import pytest
 
 from agents.contract.device import Device, EngineFound, MemoryKind, StateSource
 from agents.contract.job import Job, LoadSettings, MachineState
+from agents.contract.model_peers import Peers
 from agents.contract.report import Cause, Failed, MachineSeen, Measured, Outcome, Refused, Report
 from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Support
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
-from agents.models.lan.peers import Peers
 from agents.power.base import LimitNotHeld
 from agents.power.found import PowerFound
 from agents.power.state import PowerState

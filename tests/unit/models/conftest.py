@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from agents.models.store import ranged
+from agents.models.store import transfer
 from agents.models.tiny.make import make_tiny
 from tests.unit.models.fake_hub import REPO, FakeHub
 from tests.unit.models.lan_devices import LanDevice, cluster, shorten_waits
@@ -22,7 +22,7 @@ def on_this_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(ranged, "RECONNECT_WAIT_S", 0.0)
+    monkeypatch.setattr(transfer, "RECONNECT_WAIT_S", 0.0)
     huggingface_hub.close_session()
     yield
     huggingface_hub.close_session()

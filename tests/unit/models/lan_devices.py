@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from agents.contract.job import LoadSettings, ModelSource
+from agents.contract.model_peers import Peer, Peers
 from agents.models.hub import fetch as hub
 from agents.models.hub.listing import HubRequest
-from agents.models.lan import fetch as peer_fetch
-from agents.models.lan.peers import Peer, Peers
+from agents.models.lan import download as peer_download
 from agents.models.lan.server import ModelServer
 from agents.models.resolve import resolve
-from agents.models.store import ranged
+from agents.models.store import transfer
 from agents.models.store.files import ModelFiles
 from tests.unit.models.fake_hub import REPO
 
@@ -31,8 +31,8 @@ DEADLINE_S = 60.0
 def shorten_waits(monkeypatch: pytest.MonkeyPatch, **pace: float) -> None:
     """Waits of milliseconds, so that a test waits for what it tests alone."""
     quick = {"poll_s": 0.005, "measuring_poll_s": 0.005, "settle_s": 0.002, "serving_s": 0.02} | pace
-    monkeypatch.setattr(peer_fetch, "PACE", peer_fetch.Pace(**quick))  # type: ignore[arg-type]
-    monkeypatch.setattr(ranged, "RECONNECT_WAIT_S", 0.0)
+    monkeypatch.setattr(peer_download, "PACE", peer_download.Pace(**quick))  # type: ignore[arg-type]
+    monkeypatch.setattr(transfer, "RECONNECT_WAIT_S", 0.0)
 
 
 @dataclass

@@ -12,12 +12,12 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
+from agents.contract.model_peers import Peer
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.hub.listing import HubRequest
-from agents.models.lan.offers import offered
-from agents.models.lan.peers import Peer
 from agents.models.lan.server import ModelServer
+from agents.models.lan.shared_files import offered
 from agents.models.store import disk
 from tests.unit.models.fake_hub import REPO, FakeHub
 from tests.unit.models.lan_devices import REQUEST, TOKEN, BackgroundFetch, LanDevice, cluster

@@ -11,7 +11,7 @@ import pytest
 from agents.contract.job import ModelSource
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.lan import find as share_find
+from agents.models.lan import catalogue
 from agents.models.lan.path import kept_from_path
 from agents.models.store import disk
 from agents.models.store.local import files_at
@@ -20,7 +20,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("on_this_machine_alone", "without_waiting")
 
-SERVER = "agents.models.lan.find"
+SERVER = "agents.models.lan.catalogue"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that is ``/models`` to every model server, and to no job process: all run on one disk here."""
     folder = tmp_path / "models"
     folder.mkdir()
-    looks_right = share_find._looks_right
+    looks_right = catalogue._looks_right
 
     def there(path: str) -> str:
         return path.replace("/models/", f"{folder}/", 1)

@@ -17,8 +17,7 @@ import pytest
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.hub.fetch import fetch as hub_fetch
-from agents.models.lan import client as peer_client
-from agents.models.lan import server as share
+from agents.models.lan import client, server
 from agents.models.lan.protocol import State
 from agents.models.lan.server import ModelServer
 from agents.models.store.files import ModelFiles
@@ -56,7 +55,7 @@ def test_who_measures_for_too_long_is_given_up(
 @pytest.fixture
 def sixth_block(pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch) -> None:
     """The first device begins to measure when it has sent five blocks of a hundred thousand bytes."""
-    monkeypatch.setattr(share, "_BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(server, "_BLOCK_BYTES", 100_000)
     first, _ = pair
     pauses = 0
     pause = ModelServer.pause
@@ -90,7 +89,7 @@ def test_a_transfer_stands_still_while_a_benchmark_runs(hub: FakeHub, model: byt
 def test_a_transfer_that_stands_still_for_long_is_taken_up_afterwards(
     hub: FakeHub, model: bytes, pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer_client, "SILENCE_S", 0.1)
+    monkeypatch.setattr(client, "SILENCE_S", 0.1)
     first, second = pair
     first.from_hub(hub.endpoint, REQUEST)
     fetching = BackgroundFetch(lambda: second.from_hub(hub.endpoint, REQUEST))

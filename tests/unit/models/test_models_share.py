@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.models.lan.offers import offer
 from agents.models.lan.protocol import BYTES, STATE
 from agents.models.lan.server import MOST_TRANSFERS, ModelServer
+from agents.models.lan.shared_files import offer
 from agents.models.tiny.make import make_tiny
 from tests.unit.models.lan_devices import TOKEN
 from tests.waiting import until

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.errors import AgentError
-from agents.models.lan.announce import announced_here
-from agents.models.lan.offers import from_origin, offer, offered
+from agents.models.lan.announcement import announced_here
 from agents.models.lan.protocol import SharedFile, State
+from agents.models.lan.shared_files import from_origin, offer, offered
 from agents.models.store.disk import hashed, keep_digest, kept_digest, size_of
 from agents.models.store.files import ModelFiles
 from agents.models.store.local import absolute, files_at

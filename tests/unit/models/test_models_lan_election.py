@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from agents.models.lan.peers import Peer
+from agents.contract.model_peers import Peer
+from agents.models.lan.election import GoAlone, Settle, Step, Take, WaitFor, next_step
 from agents.models.lan.protocol import Answer, State
-from agents.models.lan.turn import GoAlone, Settle, Step, Take, WaitFor, next_step
 
 
 def answer(device_id: str, state: State) -> Answer:

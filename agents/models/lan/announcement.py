@@ -17,7 +17,7 @@ import psutil
 from agents.models.lan.protocol import State
 from agents.models.progress import Say
 from agents.models.store.disk import size_of, written_aside
-from agents.models.store.ranged import library_folder_of
+from agents.models.store.transfer import library_folder_of
 
 _SAME_START_S = 2.0  # what a process's start may be told apart by: a clock that was set meanwhile
 

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.contract.model_peers import Peer, Peers
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.lan.announce import Announcement, announced
+from agents.models.lan.announcement import Announcement, announced
 from agents.models.lan.client import Line, NotNow
-from agents.models.lan.offers import keep_origin, offer
-from agents.models.lan.peers import Peer, Peers
+from agents.models.lan.election import GoAlone, Settle, Take, WaitFor, next_step
 from agents.models.lan.protocol import Answer, SharedFile, State, at_address, by_contents
-from agents.models.lan.turn import GoAlone, Settle, Take, WaitFor, next_step
+from agents.models.lan.shared_files import keep_origin, offer
 from agents.models.progress import Progress, Say
 from agents.models.store.disk import keep_digest, need_room, settle, sha256_of, size_of
-from agents.models.store.ranged import Sender, Stopped, partial_of, receive, verified
+from agents.models.store.transfer import Sender, Stopped, partial_of, receive, verified
 from agents.units import in_words
 
 _SILENT = 3  # answers in a row that do not come, until a device that was waited for is taken for gone
