@@ -12,9 +12,8 @@ from agents.contract.job import LoadSettings
 from agents.contract.model_need import ModelNeed
 from agents.contract.report import Cause
 from agents.errors import AgentError, LoadFailed
-from agents.models.lan.path import kept_from_path
-from agents.models.store.files import MissingFile
-from agents.models.store.local import absolute, files_at
+from agents.models.lan.fetch import kept_from_path
+from agents.models.store.files import MissingFile, absolute, files_at
 
 ASK_S = 5.0
 """So long a server may take to answer; one that did not is not asked again for the other models."""
@@ -101,7 +100,7 @@ class _Asking:
 
     def _of_address(self, load: LoadSettings) -> tuple[MissingFile, ...]:
         from agents.models.web.download import Unreachable
-        from agents.models.web.url import missing_files as missing_of_address
+        from agents.models.web.fetch import missing_files as missing_of_address
 
         host = urlsplit(str(load.source.url)).hostname or ""
         return self._unless_silent(host, Unreachable, lambda: missing_of_address(load.source, self._store, ASK_S))

@@ -9,10 +9,9 @@ from agents.contract.model_peers import Peers
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.gguf.types import FILE_TYPES
-from agents.models.lan.path import fetch_path, kept_from_path
+from agents.models.lan.fetch import fetch_path, kept_from_path
 from agents.models.progress import Say
-from agents.models.store.files import ModelFiles
-from agents.models.store.local import files_at
+from agents.models.store.files import ModelFiles, files_at
 
 __all__ = ["ModelFiles", "resolve"]
 
@@ -33,7 +32,7 @@ def resolve(settings: LoadSettings, store: Path, say: Say, peers: Peers | None =
         files = _at_path(source.path, source.mmproj, store, say, peers)
         return _quantisation_said(files, settings.quantisation, say)
     if source.url is not None:
-        from agents.models.web.url import fetch_url
+        from agents.models.web.fetch import fetch_url
 
         return _quantisation_said(fetch_url(source, store, say, peers), settings.quantisation, say)
     if source.hf_repo is not None:

@@ -14,8 +14,7 @@ from agents.models.lan.announcement import announced_here
 from agents.models.lan.protocol import SharedFile, State
 from agents.models.lan.shared_files import from_origin, offer, offered
 from agents.models.store.disk import hashed, keep_digest, kept_digest, size_of
-from agents.models.store.files import ModelFiles
-from agents.models.store.local import absolute, files_at
+from agents.models.store.files import ModelFiles, absolute, files_at
 
 
 @dataclass(frozen=True, slots=True)

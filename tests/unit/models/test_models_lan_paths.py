@@ -12,9 +12,9 @@ from agents.contract.job import ModelSource
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.lan import catalogue
-from agents.models.lan.path import kept_from_path
+from agents.models.lan.fetch import kept_from_path
 from agents.models.store import disk
-from agents.models.store.local import files_at
+from agents.models.store.files import files_at
 from tests.unit.models.lan_devices import BackgroundFetch, LanDevice, cluster
 from tests.waiting import until
 

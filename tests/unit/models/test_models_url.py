@@ -15,7 +15,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.store import disk
 from agents.models.store.files import ModelFiles
-from agents.models.web.url import fetch_url
+from agents.models.web.fetch import fetch_url
 from tests.unit.models.fake_hub import REPO, Asked, FakeHub
 from tests.unit.models.lan_devices import BackgroundFetch, LanDevice, cluster
 from tests.waiting import until
