@@ -1,0 +1,262 @@
+"""The log of a process: stdlib logging, a rotating file of plain text, one line an event with its ids first.
+
+``2026-11-30T19:20:31.123Z INFO run=noop-1 job=3f.. attempt=2 device=5e.. Send``
+
+Only what is named here is written of a message: ids, states, causes. So no prompt and no job travels into the log by a
+new field. What looks like a secret is struck out of each line all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+LEVEL_VARIABLE = "ORCHESTRATE_LOG"
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "off": logging.CRITICAL + 1,
+}
+COORDINATOR, AGENT = "coordinator", "agent"
+PARTS = (COORDINATOR, AGENT)
+"""Each writes a file of its own, ``PART.log``."""
+LOGGERS = ("agents", "orchestrator")
+FILE_BYTES, OLDER_FILES = 5_000_000, 4
+VALUE_CHARS, LINE_CHARS = 400, 4_000
+
+IDS = {"run_id": "run", "job_id": "job", "attempt": "attempt", "device_id": "device", "node": "node", "term": "term"}
+"""Fields that name what a line is about, in the order in which they are written, and what they are called there."""
+SCALARS = (
+    *("kind", "cause", "status", "priority", "failures", "change", "by_agent", "name", "address", "lease_s"),
+    *("dedicated_vram_bytes", "power_limit_w", "power_profile", "note", "why", "detail"),
+)
+"""Other fields that may be written, in their order."""
+NESTED = ("device", "state", "report", "outcome")
+"""Fields whose own fields are looked at in turn."""
+COUNTED = ("jobs", "reports")
+"""Fields of which only the number of items is written."""
+
+_PLAIN = re.compile(r"[^\s\"=]+")
+_LOGIN = re.compile(r"(\w://)[^/\s\"']*@")
+_QUERY = re.compile(r"(\w://[^\s?\"']*\?)[^\s\"']*")
+_NAMED = re.compile(
+    r"(?i)(\b\w*(?:token|password|passwd|secret|api[_-]?key)[\"']?\s*[:=]\s*[\"']?)(?!\*)[^\s\"',;]{8,}"
+    r"|(\bauthorization[\"']?\s*[:=]\s*[\"']?)(?:(?:basic|bearer|digest)\s+)?[^\s\"',;]+"
+    r"|(\bbearer\s+)[^\s\"',;]+"
+)
+_TOKENS = re.compile(r"\b(hf_|sk-)[\w-]{8,}")
+_SIGNS = ("token", "passw", "secret", "key", "authorization", "bearer")
+_secrets: set[str] = set()
+
+
+def hide(secret: str) -> None:
+    """``secret`` is written by no line of this process from now on."""
+    if secret:
+        _secrets.add(secret)
+
+
+def redact(text: str) -> str:
+    """``text`` without logins and queries of addresses, tokens, passwords, and what was hidden."""
+    for secret in _secrets:
+        text = text.replace(secret, "***")
+    if "://" in text:
+        text = _QUERY.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
+    lowered = text.lower()
+    if any(sign in lowered for sign in _SIGNS):
+        text = _NAMED.sub(lambda found: f"{next(filter(None, found.groups()))}***", text)
+    if "hf_" in text or "sk-" in text:
+        text = _TOKENS.sub(r"\1***", text)
+    return text
+
+
+class Entry:
+    """What one line says. It becomes text only where it is written, so a level that is off costs nothing.
+
+    ``what``: a name (``Loaded``), or a message, whose class is the name and whose known fields follow.
+    """
+
+    __slots__ = ("_fields", "_what")
+
+    def __init__(self, what: object, /, **more: object) -> None:
+        self._what = what
+        self._fields = more
+
+    def __str__(self) -> str:
+        found: dict[str, object] = {}
+        name = self._what if isinstance(self._what, str) else type(self._what).__name__
+        if not isinstance(self._what, str):
+            _collect(self._what, found)
+        found |= self._fields
+        words = [f"{key}={_value(found.pop(key))}" for key in IDS.values() if found.get(key) not in (None, "")]
+        words.append(name)
+        words += [f"{key}={_value(value)}" for key, value in found.items() if value is not None]
+        return " ".join(words)
+
+
+def _collect(message: Any, found: dict[str, object]) -> None:
+    """Known fields of ``message``, the outer ones first. Words of an engine on a request are left out: it may have
+    quoted the prompt. They stand in the results, and in the ledger."""
+    for name, key in _known_fields(type(message)):
+        value = getattr(message, name)
+        if name in NESTED:
+            _collect(value, found)
+        elif name in COUNTED:
+            found.setdefault(key, len(value))
+        elif value not in (None, ""):
+            found.setdefault(key, value)
+    if getattr(message, "loaded", None) is not None:
+        found["detail"] = None
+
+
+@lru_cache(256)
+def _known_fields(kind: Any) -> tuple[tuple[str, str], ...]:
+    """(field, its name in the log) of a dataclass; ids and scalars before what is nested."""
+    if not is_dataclass(kind):
+        return ()
+    there = {each.name for each in fields(kind)}
+    known = (*IDS, *COUNTED, *SCALARS, *NESTED)
+    return tuple((name, IDS.get(name, name)) for name in known if name in there)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    if len(text) <= VALUE_CHARS and _PLAIN.fullmatch(text):
+        return text
+    return json.dumps(flat(redact(text), VALUE_CHARS), ensure_ascii=False)  # redacted first: no half secret stays
+
+
+def flat(text: str, most_chars: int) -> str:
+    """``text`` in one line of bounded length; `` | `` stands where a line ended."""
+    if "\n" in text:
+        text = " | ".join(stripped for line in text.splitlines() if (stripped := line.strip()))
+    return text if len(text) <= most_chars else f"{text[: most_chars - 1]}…"
+
+
+class LineFormatter(logging.Formatter):
+    """``TIME LEVEL`` and the message, redacted, in one line. Times are UTC with milliseconds."""
+
+    _second, _text = -1, ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        message = redact(record.getMessage())
+        if record.exc_info:
+            message = f"{message} {redact(self.formatException(record.exc_info))[-LINE_CHARS // 2 :]}"
+        message = flat(message, LINE_CHARS)
+        return f"{self._text}.{int(record.created % 1 * 1000):03d}Z {record.levelname} {message}"
+
+
+class LogFile(RotatingFileHandler):
+    """One write a line, and none waits for the disk. A disk that takes no more costs lines, and stops nobody."""
+
+    def __init__(self, path: Path, file_bytes: int = FILE_BYTES) -> None:
+        super().__init__(path, maxBytes=file_bytes, backupCount=OLDER_FILES, encoding="utf-8", delay=True)
+        self.setFormatter(LineFormatter())
+        self._file_bytes = file_bytes
+        self._size = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Unlike the one that it replaces, it formats a line once, and asks the disk for nothing but the write."""
+        try:
+            line = self.format(record) + "\n"
+            file = self._opened()
+            if self._size and self._size + len(line) > self._file_bytes:
+                self._rotate(file)
+                file = self._opened()
+            file.write(line)
+            file.flush()
+            self._size += len(line)
+        except Exception:
+            self.handleError(record)
+
+    def _opened(self) -> TextIOWrapper:
+        if self.stream is None:
+            Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+            self.stream = self._open()
+            self._size = os.fstat(self.stream.fileno()).st_size
+        return self.stream
+
+    def _rotate(self, file: TextIOWrapper) -> None:
+        """Where another process has rotated meanwhile (an agent that ends beside its successor), its file is used."""
+        own, there = os.fstat(file.fileno()), Path(self.baseFilename).stat()
+        if (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino):
+            self.doRollover()
+        self.close()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """The line is lost: where the log cannot be written, nothing else may come of it."""
+        del record
+
+
+def levels_of(text: str) -> Mapping[str, int]:
+    """The level of each part: ``info`` for all, ``agent=debug`` for one, several after commas. Raises ValueError."""
+    levels = dict.fromkeys(PARTS, logging.INFO)
+    for word in filter(None, (each.strip().lower() for each in text.split(","))):
+        part, equals, level = word.rpartition("=")
+        if level not in LEVELS or (equals and part not in PARTS):
+            allowed = f"{', '.join(LEVELS)}; or {'=LEVEL, '.join(PARTS)}=LEVEL, with a comma between"
+            raise ValueError(f"{word!r} is no level of the log. Allowed: {allowed}")
+        levels |= {part: LEVELS[level]} if equals else dict.fromkeys(PARTS, LEVELS[level])
+    return levels
+
+
+def level_here(part: str) -> int:
+    """What this process's environment says; ``info`` where it says nothing that can be read."""
+    try:
+        return levels_of(os.environ.get(LEVEL_VARIABLE, ""))[part]
+    except ValueError:
+        return logging.INFO
+
+
+def start_log(handler: logging.Handler, level: int) -> None:
+    """All that this process logs goes to ``handler`` from now on, and nowhere else."""
+    stop_log()
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.propagate = False  # Ray has handlers of its own on the root
+        logger.setLevel(level)
+        logger.addHandler(handler)
+
+
+def start_log_file(part: str, folder: Path) -> None:
+    """``PART.log`` in ``folder``, as the environment wants it. Raises nothing: no log is worth stopping for."""
+    level = level_here(part)
+    start_log(logging.NullHandler() if level == LEVELS["off"] else LogFile(folder / f"{part}.log"), level)
+
+
+def stop_log() -> None:
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        logger.addHandler(logging.NullHandler())  # else Python prints warnings to stderr
+
+
+stop_log()  # who logs has imported this: a process without a log is silent
+
+
+@contextmanager
+def suppressed(logger: logging.Logger, what: str, *errors: type[BaseException], **more: object) -> Iterator[None]:
+    """As ``contextlib.suppress``, and the log says what was suppressed."""
+    try:
+        yield
+    except errors as error:
+        logger.warning(Entry(what, **more, error=type(error).__name__, detail=str(error)))
