@@ -16,11 +16,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
 
 LEVEL_VARIABLE = "ORCHESTRATE_LOG"
 LEVELS = {
@@ -60,6 +58,7 @@ _NAMED = re.compile(
 _TOKENS = re.compile(r"\b(hf_|sk-)[\w-]{8,}")
 _SIGNS = ("token", "passw", "secret", "key", "authorization", "bearer")
 _secrets: set[str] = set()
+_fields_of: dict[type, tuple[tuple[str, str], ...]] = {}
 
 
 def hide(secret: str) -> None:
@@ -106,7 +105,7 @@ class Entry:
         return " ".join(words)
 
 
-def _collect(message: Any, found: dict[str, object]) -> None:
+def _collect(message: object, found: dict[str, object]) -> None:
     """Known fields of ``message``, the outer ones first. Words of an engine on a request are left out: it may have
     quoted the prompt. They stand in the results, and in the ledger."""
     for name, key in _known_fields(type(message)):
@@ -121,14 +120,13 @@ def _collect(message: Any, found: dict[str, object]) -> None:
         found["detail"] = None
 
 
-@lru_cache(256)
-def _known_fields(kind: Any) -> tuple[tuple[str, str], ...]:
+def _known_fields(kind: type) -> tuple[tuple[str, str], ...]:
     """(field, its name in the log) of a dataclass; ids and scalars before what is nested."""
-    if not is_dataclass(kind):
-        return ()
-    there = {each.name for each in fields(kind)}
-    known = (*IDS, *COUNTED, *SCALARS, *NESTED)
-    return tuple((name, IDS.get(name, name)) for name in known if name in there)
+    if (found := _fields_of.get(kind)) is None:
+        there = {each.name for each in fields(kind)} if is_dataclass(kind) else set()
+        known = (*IDS, *COUNTED, *SCALARS, *NESTED)
+        found = _fields_of[kind] = tuple((name, IDS.get(name, name)) for name in known if name in there)
+    return found
 
 
 def _value(value: object) -> str:
