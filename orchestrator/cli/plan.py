@@ -8,7 +8,7 @@ from pathlib import Path
 from agents.contract.device import Device
 from orchestrator.cli.home import ledger_path
 from orchestrator.cli.plan_text import DevicePlan, PlanPage, Seconds, as_data, as_text, plan_lines
-from orchestrator.matrix import check_size, expand, read_matrix
+from orchestrator.matrix import check_size, count_cells, expand, read_matrix
 from orchestrator.plan.jobs import jobs_for_unknown, plan_jobs
 
 SHOWN_CELLS = 30
@@ -16,15 +16,14 @@ SHOWN_CELLS = 30
 
 def show_plan(file: Path, *, all_cells: bool, as_json: bool, yes: bool) -> None:
     matrix = read_matrix(file)
-    cells = expand(matrix)
     devices, earlier = _known()
     selected = [device for device in devices if matrix.devices.matches(device)]
-    check_size(matrix, cells, max(len(selected), 1), confirmed=yes)
-    plan = plan_jobs(matrix, cells, devices)
+    check_size(matrix, max(len(selected), 1), confirmed=yes)
+    plan = plan_jobs(matrix, expand(matrix), devices)
     known = [DevicePlan(each.name, each, plan_lines(plan.queues[each.device_id], each, earlier)) for each in selected]
     others = jobs_for_unknown(matrix, (cell for cell, _ in plan.unplaced))
     unknown = [DevicePlan(name, None, plan_lines(queue, None, {})) for name, queue in others.items()]
-    page = PlanPage(matrix, cells, plan, tuple(devices), tuple(known), tuple(unknown))
+    page = PlanPage(matrix, count_cells(matrix), plan, tuple(devices), tuple(known), tuple(unknown))
     if as_json:
         print(json.dumps(as_data(page)))
         return

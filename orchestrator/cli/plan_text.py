@@ -10,7 +10,7 @@ from typing import Any
 from agents.contract.device import Device
 from orchestrator.cli.words import counted, hms
 from orchestrator.dispatch.operator_words import state_words
-from orchestrator.matrix import Cells, Matrix
+from orchestrator.matrix import CellCounts, Matrix
 from orchestrator.plan.jobs import Plan
 from orchestrator.plan.phases import Phase, phases_of
 from orchestrator.plan.planned import PlannedJob
@@ -68,7 +68,7 @@ class PlanPage:
     """``known`` devices that the matrix selects, and ``unknown`` ones that its other cells wait for."""
 
     matrix: Matrix
-    cells: Cells
+    counts: CellCounts
     plan: Plan
     devices: tuple[Device, ...]
     known: tuple[DevicePlan, ...]
@@ -121,9 +121,10 @@ def as_text(page: PlanPage, shown: int | None) -> Iterator[str]:
 
 def _size_words(page: PlanPage) -> str:
     """``120 cells x 3 repeats = 360 jobs``, with the devices where there are several, or none."""
-    cells, repeats = page.cells, page.matrix.measure.repeats
-    left_out = f" ({cells.excluded} excluded, {cells.duplicates} twice)" if cells.excluded or cells.duplicates else ""
-    times = f"{counted(len(cells), 'cell')}{left_out} x {counted(repeats, 'repeat')}"
+    counts, repeats = page.counts, page.matrix.measure.repeats
+    any_left_out = counts.excluded or counts.duplicates
+    left_out = f" ({counts.excluded} excluded, {counts.duplicates} twice)" if any_left_out else ""
+    times = f"{counted(counts.cells, 'cell')}{left_out} x {counted(repeats, 'repeat')}"
     if not page.plan.jobs:
         return f"{page.matrix.name}: {times}; no device that is known here can run any of them"
     on = f" on {counted(len(page.known), 'device')}" if len(page.known) > 1 else ""
@@ -209,9 +210,9 @@ def as_data(page: PlanPage) -> dict[str, Any]:
     """The plan for scripts: JSON types only."""
     return {
         "matrix": page.matrix.name,
-        "cells": len(page.cells),
-        "excluded": page.cells.excluded,
-        "duplicates": page.cells.duplicates,
+        "cells": page.counts.cells,
+        "excluded": page.counts.excluded,
+        "duplicates": page.counts.duplicates,
         "jobs": page.plan.jobs,
         "devices": [_device_data(known) for known in page.known],
         "unplaced": [

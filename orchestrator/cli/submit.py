@@ -21,7 +21,7 @@ from orchestrator.cli.words import counted
 from orchestrator.dispatch.admit import Submission
 from orchestrator.dispatch.pages import Opening
 from orchestrator.errors import OrchestrateError
-from orchestrator.matrix import check_size, expand, matrix_to_json, read_matrix
+from orchestrator.matrix import check_size, matrix_to_json, read_matrix
 from orchestrator.plan.model_needs import needs_lines
 
 INTERRUPTED = 130
@@ -44,7 +44,7 @@ def submit_matrix(
     file: Path, *, address: str | None, as_json: bool, yes: bool, detach: bool, priority: int, absent: bool
 ) -> None:
     matrix = read_matrix(file)
-    check_size(matrix, expand(matrix), 1, confirmed=yes)
+    check_size(matrix, 1, confirmed=yes)
     view = view_for(as_json)
     view.say("joining the Ray cluster, or starting one on this machine ...")
     with joined(address, join_only=detach) as to:

@@ -46,9 +46,8 @@ def admitted(
     Raises UsageError, OrchestrateError; then it is in no ledger, and nothing of it will run.
     """
     matrix = matrix_from_json(submission.matrix_json)
-    cells = expand(matrix)
-    check_size(matrix, cells, sum(map(matrix.devices.matches, devices)), confirmed=submission.confirmed)
-    plan = plan_jobs(matrix, cells, devices)
+    check_size(matrix, sum(map(matrix.devices.matches, devices)), confirmed=submission.confirmed)
+    plan = plan_jobs(matrix, expand(matrix), devices)
     if plan.jobs == 0:
         raise UsageError(why_nothing_runs(matrix, plan, devices))
     run = planned_run(new_run(matrix.name, root), matrix, plan)

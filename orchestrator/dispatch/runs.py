@@ -12,8 +12,7 @@ from orchestrator.dispatch.happenings import JobName
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.messages import RunAdded, Waiting
 from orchestrator.errors import OrchestrateError
-from orchestrator.matrix import Cell, Matrix, expand, matrix_from_json
-from orchestrator.matrix.canary import canary_cell
+from orchestrator.matrix import Cell, Matrix, canary_cell, expand, matrix_from_json
 from orchestrator.plan.canary import in_their_states
 from orchestrator.plan.jobs import Plan, job_id_of, job_of
 from orchestrator.plan.planned import FIRST_CANARY, PlannedJob

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.matrix.axes import AXES, Axis, Value
-from orchestrator.matrix.cells import Cell
-from orchestrator.matrix.expand import Cells, check_size, expand, job_count
+from orchestrator.matrix.cells import Cell, canary_cell
+from orchestrator.matrix.expand import CellCounts, check_size, count_cells, expand, job_count
 from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure
 from orchestrator.matrix.problems import MatrixErrors, Problem
 from orchestrator.matrix.read import matrix_from_json, matrix_to_json, parse_matrix, read_matrix
@@ -14,14 +14,16 @@ __all__ = [
     "AXES",
     "Axis",
     "Cell",
-    "Cells",
+    "CellCounts",
     "DeviceSelector",
     "Matrix",
     "MatrixErrors",
     "Measure",
     "Problem",
     "Value",
+    "canary_cell",
     "check_size",
+    "count_cells",
     "expand",
     "job_count",
     "json_schema",

@@ -11,10 +11,10 @@ from typing import Any
 from agents.contract.engines import facts_of
 from agents.contract.job import ModelSource, Workload
 from orchestrator.matrix.axes import ALIASES, BY_NAME, DEFAULT_ENGINE, Value
-from orchestrator.matrix.canary import VALUES
+from orchestrator.matrix.cells import CANARY_VALUES
 from orchestrator.matrix.door import ROWS, Door
 from orchestrator.matrix.expand import MOST_CELLS, MOST_INCLUDED
-from orchestrator.matrix.matrix import Dim, Grid
+from orchestrator.matrix.matrix import Dimension, Grid
 from orchestrator.matrix.models import has_files, literal_source, named_source, needs_quantisation
 from orchestrator.matrix.problems import Problem, key_path, nearest, not_one_of, quoted
 from orchestrator.matrix.spec import ChatSpec, SyntheticSpec, WorkflowSpec
@@ -37,7 +37,7 @@ class Checked:
         self.models: dict[str, ModelSource] = {name: named_source(model) for name, model in spec.models.items()}
         self.workloads: dict[str, Workload] = {}
         self._read_workloads(open_file)
-        if spec.measure.canary and (built := from_notation(str(VALUES["workload"]))) is not None:
+        if spec.measure.canary and (built := from_notation(str(CANARY_VALUES["workload"]))) is not None:
             self.workloads[built.name] = built
         defaults: Values = {name: (value,) for name, value in spec.defaults.given(raw.get("defaults", {})).items()}
         self.defaults: Values = {"engine": (DEFAULT_ENGINE,), **self._known("defaults", defaults)}
@@ -125,15 +125,15 @@ class Checked:
             return None
         given = set(self.axes) | {name for _, values in self.zips for name in values}
         dims = [_constants(self.defaults, given)]
-        dims += [Dim((name,), tuple((value,) for value in values)) for name, values in self.axes.items()]
-        dims += [Dim(tuple(values), tuple(zip(*values.values(), strict=False))) for _, values in self.zips]
+        dims += [Dimension((name,), tuple((value,) for value in values)) for name, values in self.axes.items()]
+        dims += [Dimension(tuple(values), tuple(zip(*values.values(), strict=False))) for _, values in self.zips]
         grid = Grid(tuple(dim for dim in dims if dim.names))
         self._check_grid(grid, ())
         return grid
 
     def _include(self, row: int, values: Values) -> Grid:
         dims = [_constants(self.defaults, values)]
-        dims += [Dim((name,), tuple((value,) for value in given)) for name, given in values.items()]
+        dims += [Dimension((name,), tuple((value,) for value in given)) for name, given in values.items()]
         grid = Grid(tuple(dim for dim in dims if dim.names))
         self._check_grid(grid, ("include", row))
         return grid
@@ -171,10 +171,10 @@ class Checked:
         return False
 
     def _check_models(self, grid: Grid) -> None:
-        engines = [str(engine) for engine in _values_of(grid, "engine")]
+        engines = [str(engine) for engine in grid.values_of("engine")]
         needs_files = engines if not any(facts_of(engine).has_catalogue for engine in engines) else []
         named = self._named("models")
-        for model in (str(value) for value in _values_of(grid, "model")):
+        for model in (str(value) for value in grid.values_of("model")):
             if model in named and model not in self.models:
                 continue  # its section is wrong, and says so
             source = self.models.get(model) or literal_source(model)
@@ -227,16 +227,10 @@ def _built(name: str, spec: ChatSpec | SyntheticSpec | WorkflowSpec, open_file: 
     return workflow(name, spec, open_file) if isinstance(spec, WorkflowSpec) else synthetic(name, spec)
 
 
-def _constants(defaults: Values, given: Iterable[str]) -> Dim:
-    """The defaults that nothing overrides, as a dim with one option."""
+def _constants(defaults: Values, given: Iterable[str]) -> Dimension:
+    """The defaults that nothing overrides, as a dimension with one option."""
     left: Mapping[str, tuple[Value, ...]] = {name: values for name, values in defaults.items() if name not in given}
-    return Dim(tuple(left), (tuple(values[0] for values in left.values()),))
-
-
-def _values_of(grid: Grid, name: str) -> tuple[Value, ...]:
-    """Each value of an axis once, in the order of the file."""
-    found = (option[dim.names.index(name)] for dim in grid.dims if name in dim.names for option in dim.options)
-    return tuple(dict.fromkeys(found))
+    return Dimension(tuple(left), (tuple(values[0] for values in left.values()),))
 
 
 def check_excludes(checked: Checked, door: Door, matches: Iterable[bool], left: int) -> list[Problem]:
@@ -260,7 +254,7 @@ def _why_nothing(wanted: Values, grid: Grid | None) -> str:
     for name, values in wanted.items():
         if name not in grid.names:
             return f"matches no cell: no cell of the product has {quoted(name)}"
-        there = _values_of(grid, name)
+        there = grid.values_of(name)
         if not set(there) & set(values):
             axis = BY_NAME[name]
             shown = ", ".join(axis.show(value) for value in there[:20])

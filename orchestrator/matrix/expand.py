@@ -1,111 +1,159 @@
-"""A matrix as its cells, by index arithmetic: a cell is made when it is asked for. PURE"""
+"""A matrix as its cells, and how many they are before one is made. PURE
+
+All cells are made at once: 1,000,000 take about 2 s and 300 MiB. So whoever expands a matrix asks ``check_size``
+first: the count is arithmetic on the lengths of the axes, and beyond ASK_ABOVE_JOBS a person must want it (``--yes``).
+
+Excludes are sets of bits. Each option of a dimension has a bit for every entry of ``exclude`` that does not contradict
+it; a combination is excluded if one bit stands in all of its options.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
-from typing import overload
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from orchestrator.errors import UsageError
 from orchestrator.matrix.axes import Value
-from orchestrator.matrix.cells import Block, Cell, World
-from orchestrator.matrix.matrix import Matrix
+from orchestrator.matrix.cells import Cell, Definitions
+from orchestrator.matrix.matrix import Dimension, Grid, Matrix
 
 ASK_ABOVE_JOBS = 100_000
 MOST_JOBS = 10_000_000
 MOST_CELLS = 10_000_000
 MOST_INCLUDED = 100_000
 
-
-class Cells(Sequence[Cell]):
-    """All cells of a matrix in the order of the file. ``duplicates`` and ``excluded`` count what was left out."""
-
-    def __init__(self, blocks: tuple[Block, ...], duplicates: int, excluded: int) -> None:
-        self.blocks = blocks
-        self.duplicates = duplicates
-        self.excluded = excluded
-        self._ends = list(accumulate(len(block) for block in blocks))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def __iter__(self) -> Iterator[Cell]:
-        for block in self.blocks:
-            yield from block
-
-    @overload
-    def __getitem__(self, index: int) -> Cell: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Cell]: ...
-    def __getitem__(self, index: int | slice) -> Cell | list[Cell]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        at = index + len(self) if index < 0 else index
-        if not 0 <= at < len(self):
-            raise IndexError(f"cell {index} of {len(self)}")
-        which = bisect_right(self._ends, at)
-        return self.blocks[which].cell(at - (self._ends[which - 1] if which else 0))
+Choices = tuple[Value, ...]
 
 
-def expand(matrix: Matrix) -> Cells:
+@dataclass(frozen=True, slots=True)
+class CellCounts:
+    """``cells`` that a matrix has, ``for_one_device`` of them; combinations that are left out count as the others."""
+
+    cells: int
+    for_one_device: int
+    excluded: int
+    duplicates: int
+
+
+def expand(matrix: Matrix) -> tuple[Cell, ...]:
     """The cells: those of the product without what is excluded, then those of each ``include`` entry."""
-    world = World(matrix)
-    blocks: list[Block] = []
+    definitions = Definitions(matrix)
+    cells: list[Cell] = []
+    if matrix.product is not None:
+        axes = matrix.product.names
+        cells += [Cell(axes, choices, definitions) for choices in _product_choices(matrix, matrix.product)]
+    for grid, included in _included(matrix):
+        cells += [Cell(grid.names, choices, definitions) for choices in included]
+    return tuple(cells)
+
+
+def count_cells(matrix: Matrix) -> CellCounts:
+    """``expand`` in numbers; of the product no combination is made."""
+    counts = [(grid, len(choices)) for grid, choices in _included(matrix)]
     excluded = 0
     if matrix.product is not None:
-        block = Block(matrix.product, world)
-        excluded = _exclude(block, matrix.excludes)
-        blocks.append(block)
-    included = [Block(grid, world) for grid in matrix.includes]
-    repeated = _drop_repeated(blocks, included)
-    blocks += included
-    return Cells(tuple(blocks), sum(block.duplicates for block in blocks) + repeated, excluded)
+        excluded = _excluded_count(matrix, matrix.product)
+        counts.append((matrix.product, matrix.product.count_unique() - excluded))
+    cells = sum(count for _, count in counts)
+    for_one_device = sum(count for grid, count in counts if "device" in grid.names)
+    duplicates = sum(grid.count() for grid in matrix.grids) - excluded - cells
+    return CellCounts(cells, for_one_device, excluded, duplicates)
 
 
-def _exclude(block: Block, excludes: tuple[Mapping[str, tuple[Value, ...]], ...]) -> int:
-    if not excludes:
-        return 0
-    positions = bytearray(block.size)
-    for wanted in excludes:
-        chosen = block.matching(wanted)
-        if chosen is not None:
-            block.mark(chosen, positions)
-    block.drop(positions)
-    return positions.count(1)
+def matches_product(matrix: Matrix, wanted: Mapping[str, tuple[Value, ...]]) -> bool:
+    """Whether an entry of ``exclude`` takes at least one cell away."""
+    grid = matrix.product
+    if grid is None or not set(wanted) <= set(grid.names):
+        return False
+    sets = _as_sets(wanted)
+    return all(any(_agrees(dim, option, sets) for option in dim.options) for dim in grid.dims)
 
 
-def _drop_repeated(before: Sequence[Block], included: Sequence[Block]) -> int:
-    """Drops cells of ``included`` that stand in ``before`` or in an earlier one of ``included``; their count."""
-    seen: set[frozenset[tuple[str, Value]]] = set()
-    repeated = 0
-    for block in included:
-        positions = bytearray(block.size)
-        for at, cell in enumerate(block):
-            values = cell.values
-            key = frozenset(values.items())
-            if key in seen or any(earlier.has(values) for earlier in before):
-                positions[at] = 1
-                repeated += 1
-            elif len(included) > 1:
-                seen.add(key)
-        block.drop(positions)
-    return repeated
-
-
-def job_count(matrix: Matrix, cells: Cells, devices: int) -> int:
+def job_count(matrix: Matrix, counts: CellCounts, devices: int) -> int:
     """Jobs = cells x repeats x devices; a cell that names its device counts once, not for each device."""
-    return matrix.measure.repeats * sum(
-        len(block) * (1 if "device" in block.names else devices) for block in cells.blocks
-    )
+    return matrix.measure.repeats * (counts.for_one_device + (counts.cells - counts.for_one_device) * devices)
 
 
-def check_size(matrix: Matrix, cells: Cells, devices: int, *, confirmed: bool = False) -> int:
+def check_size(matrix: Matrix, devices: int, *, confirmed: bool = False) -> int:
     """``job_count``. Raises UsageError above MOST_JOBS, and above ASK_ABOVE_JOBS unless ``confirmed`` (``--yes``)."""
-    jobs = job_count(matrix, cells, devices)
-    sum_of = f"{len(cells):,} cells x {matrix.measure.repeats} repeats x {devices} devices = {jobs:,} jobs"
+    counts = count_cells(matrix)
+    jobs = job_count(matrix, counts, devices)
+    sum_of = f"{counts.cells:,} cells x {matrix.measure.repeats} repeats x {devices} devices = {jobs:,} jobs"
     if jobs > MOST_JOBS:
         raise UsageError(f"{matrix.path.name}: {sum_of}; at most {MOST_JOBS:,} can be run as one matrix")
     if jobs > ASK_ABOVE_JOBS and not confirmed:
         raise UsageError(f"{matrix.path.name}: {sum_of}; more than {ASK_ABOVE_JOBS:,} need --yes")
     return jobs
+
+
+def _product_choices(matrix: Matrix, grid: Grid) -> Iterator[Choices]:
+    """The combinations that are not excluded, each once; the last dimension changes fastest."""
+    *slower, fastest = _options_with_bits(matrix, grid)
+    rows: list[tuple[Choices, int]] = [((), (1 << len(matrix.excludes)) - 1)]
+    for options in slower:
+        rows = [(choices + option, bits & own) for choices, bits in rows for option, own in options]
+    return (choices + option for choices, bits in rows for option, own in fastest if not bits & own)
+
+
+def _excluded_count(matrix: Matrix, grid: Grid) -> int:
+    """As ``_product_choices``, but combinations with equal bits are counted together."""
+    counts = Counter({(1 << len(matrix.excludes)) - 1: 1})
+    for options in _options_with_bits(matrix, grid):
+        alike = Counter(own for _, own in options)
+        following: Counter[int] = Counter()
+        for bits, count in counts.items():
+            for own, options_count in alike.items():
+                following[bits & own] += count * options_count
+        counts = following
+    return sum(count for bits, count in counts.items() if bits)
+
+
+def _options_with_bits(matrix: Matrix, grid: Grid) -> list[list[tuple[Choices, int]]]:
+    """For each dimension its options, each once, with a bit for each entry of ``exclude`` that agrees with it."""
+    entries = [(1 << at, _as_sets(each)) for at, each in enumerate(matrix.excludes) if set(each) <= set(grid.names)]
+    found = []
+    for dim in grid.dims:
+        always = sum(bit for bit, wanted in entries if not wanted.keys() & set(dim.names))
+        here = [(bit, wanted) for bit, wanted in entries if wanted.keys() & set(dim.names)]
+        found.append(
+            [
+                (option, always + sum(bit for bit, wanted in here if _agrees(dim, option, wanted)))
+                for option in dict.fromkeys(dim.options)
+            ]
+        )
+    return found
+
+
+def _as_sets(wanted: Mapping[str, tuple[Value, ...]]) -> dict[str, frozenset[Value]]:
+    return {name: frozenset(values) for name, values in wanted.items()}
+
+
+def _agrees(dim: Dimension, option: Choices, wanted: Mapping[str, frozenset[Value]]) -> bool:
+    return all(value in wanted[name] for name, value in zip(dim.names, option, strict=True) if name in wanted)
+
+
+def _included(matrix: Matrix) -> list[tuple[Grid, list[Choices]]]:
+    """For each ``include`` entry the combinations that stand neither in the product nor in an entry before it."""
+    product = matrix.product
+    options = {} if product is None else {dim.names: set(dim.options) for dim in product.dims}
+    seen: set[frozenset[tuple[str, Value]]] = set()
+
+    def is_new(values: dict[str, Value]) -> bool:
+        key = frozenset(values.items())
+        if key in seen:
+            return False
+        seen.add(key)
+        if product is None or set(values) != set(product.names):
+            return True
+        if any(tuple(values[name] for name in names) not in having for names, having in options.items()):
+            return True
+        return any(all(values.get(name) in among for name, among in wanted.items()) for wanted in matrix.excludes)
+
+    found = []
+    for grid in matrix.includes:
+        rows: list[Choices] = [()]
+        for dim in grid.dims:
+            rows = [row + option for row in rows for option in dict.fromkeys(dim.options)]
+        found.append((grid, [row for row in rows if is_new(dict(zip(grid.names, row, strict=True)))]))
+    return found

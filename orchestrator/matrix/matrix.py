@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -94,7 +95,7 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
-class Dim:
+class Dimension:
     """Axes that go together: each option holds one value for each of ``names``. A zip group has several names."""
 
     names: tuple[str, ...]
@@ -103,20 +104,25 @@ class Dim:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A product of dims; the last one changes fastest. No axis stands in two of them."""
+    """A product of dimensions; the last one changes fastest. No axis stands in two of them."""
 
-    dims: tuple[Dim, ...]
+    dims: tuple[Dimension, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(name for dim in self.dims for name in dim.names)
 
+    def values_of(self, name: str) -> tuple[Value, ...]:
+        """Each value of an axis once, in the order of the file; empty where the grid has no such axis."""
+        found = (option[dim.names.index(name)] for dim in self.dims if name in dim.names for option in dim.options)
+        return tuple(dict.fromkeys(found))
+
     def count(self) -> int:
-        """Cells of the product, with duplicates."""
-        total = 1
-        for dim in self.dims:
-            total *= len(dim.options)
-        return total
+        """Combinations of the product, with duplicates."""
+        return math.prod(len(dim.options) for dim in self.dims)
+
+    def count_unique(self) -> int:
+        return math.prod(len(set(dim.options)) for dim in self.dims)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,9 @@ from typing import Any
 
 from agents.contract.job import Conditions, Timeouts
 from orchestrator.errors import UsageError
-from orchestrator.matrix.cells import Block, World
 from orchestrator.matrix.check import Checked, check_excludes
 from orchestrator.matrix.door import Door
-from orchestrator.matrix.expand import expand
+from orchestrator.matrix.expand import count_cells, matches_product
 from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure, OnBattery
 from orchestrator.matrix.problems import BadValue, MatrixErrors, Problem, quoted
 from orchestrator.matrix.reading import stands_here
@@ -103,11 +102,8 @@ def parse_matrix(text: str, path: Path, open_file: FileReader) -> Matrix:
 def _check_excludes(matrix: Matrix, checked: Checked, door: Door) -> list[Problem]:
     if not checked.excludes:
         return []
-    if matrix.product is None:
-        return check_excludes(checked, door, [False] * len(checked.excludes), 0)
-    block = Block(matrix.product, World(matrix))
-    matches = [block.matching(wanted) is not None for wanted in checked.excludes]
-    return check_excludes(checked, door, matches, len(expand(matrix)))
+    matches = [matches_product(matrix, wanted) for wanted in checked.excludes]
+    return check_excludes(checked, door, matches, count_cells(matrix).cells)
 
 
 def _matrix(spec: MatrixSpec, checked: Checked, text: str, path: Path, files: tuple[tuple[str, bytes], ...]) -> Matrix:

@@ -17,8 +17,7 @@ from typing import TypeVar
 
 from agents.contract.device import Device, same_power, same_split
 from agents.contract.job import Job, LoadSettings, MachineState
-from orchestrator.matrix import Cell, Matrix
-from orchestrator.matrix.canary import canary_cell
+from orchestrator.matrix import Cell, Matrix, canary_cell
 from orchestrator.matrix.matrix import Measure, Rounds
 from orchestrator.plan.canary import with_canaries
 from orchestrator.plan.planned import PlannedJob

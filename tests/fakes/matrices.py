@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.matrix import Cells, Matrix, expand, parse_matrix
+from orchestrator.matrix import Cell, Matrix, expand, parse_matrix
 
 
 def no_file(name: str) -> bytes:
@@ -15,6 +15,6 @@ def matrix_of(text: str) -> Matrix:
     return parse_matrix(text, Path("m.yaml"), no_file)
 
 
-def matrix_and_cells(text: str) -> tuple[Matrix, Cells]:
+def matrix_and_cells(text: str) -> tuple[Matrix, tuple[Cell, ...]]:
     matrix = matrix_of(text)
     return matrix, expand(matrix)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,18 @@ from hypothesis import strategies as st
 
 from agents.contract.job import LoadSettings, MachineState, ModelSource, Runtime, Synthetic
 from orchestrator.errors import UsageError
-from orchestrator.matrix import Cells, check_size, expand, job_count, matrix_from_json, matrix_to_json, parse_matrix
+from orchestrator.matrix import (
+    Cell,
+    CellCounts,
+    Matrix,
+    check_size,
+    count_cells,
+    expand,
+    job_count,
+    matrix_from_json,
+    matrix_to_json,
+    parse_matrix,
+)
 from orchestrator.matrix.axes import AXES, Value
 from orchestrator.matrix.problems import BadValue
 from tests.unit.matrix.matrix_file import GOOD, read
@@ -19,14 +32,23 @@ from tests.unit.matrix.matrix_file import GOOD, read
 TUNED = {"threads": "1 2 3 4", "batch": "32 64 128", "micro_batch": "8 16", "context": "512 1024 2048"}
 
 
-def cells_of(text: str) -> Cells:
+def matrix_of(text: str) -> Matrix:
     def no_file(name: str) -> bytes:
         raise BadValue("no such file")
 
-    return expand(parse_matrix(text, Path("m.yaml"), no_file))
+    return parse_matrix(text, Path("m.yaml"), no_file)
 
 
-def rows(cells: Cells, *names: str) -> list[tuple[Value | None, ...]]:
+def cells_of(text: str) -> tuple[Cell, ...]:
+    """The cells, which are as many as ``count_cells`` says."""
+    matrix = matrix_of(text)
+    cells, counts = expand(matrix), count_cells(matrix)
+    assert counts.cells == len(cells)
+    assert counts.for_one_device == sum(cell.device is not None for cell in cells)
+    return cells
+
+
+def rows(cells: tuple[Cell, ...], *names: str) -> list[tuple[Value | None, ...]]:
     return [tuple(cell.values.get(name) for name in names) for cell in cells]
 
 
@@ -50,13 +72,13 @@ def test_defaults_are_overridden_by_axes_zip_and_include() -> None:
 
 
 def test_exclude_drops_from_the_product_and_leaves_include_alone() -> None:
-    cells = cells_of(
+    text = (
         GOOD.replace("}", ", threads: [1, 2, 3], mmap: [on, off]}")
         + "exclude: [{threads: [1, 3], mmap: on}, {threads: 3}]\n"
         + "include: [{model: tiny:llama, workload: pp512, threads: 3, mmap: on}]"
     )
-    assert rows(cells, "threads", "mmap") == [(1, False), (2, True), (2, False), (3, True)]
-    assert cells.excluded == 3
+    assert rows(cells_of(text), "threads", "mmap") == [(1, False), (2, True), (2, False), (3, True)]
+    assert count_cells(matrix_of(text)).excluded == 3
 
 
 def test_no_axes_give_one_cell_and_only_include_gives_only_that() -> None:
@@ -65,13 +87,13 @@ def test_no_axes_give_one_cell_and_only_include_gives_only_that() -> None:
 
 
 def test_duplicates_are_dropped_and_counted() -> None:
-    cells = cells_of(
+    text = (
         GOOD.replace("}", ", context: [16K, 16384, 1K]}")
         + "defaults: {model: tiny:llama, workload: pp512}\n"
         + "include: [{context: [1K, 2K]}, {context: 2K}]"
     )
-    assert rows(cells, "context") == [(16384,), (1024,), (2048,)]
-    assert cells.duplicates == 3
+    assert rows(cells_of(text), "context") == [(16384,), (1024,), (2048,)]
+    assert count_cells(matrix_of(text)).duplicates == 3
 
 
 @pytest.mark.parametrize(
@@ -115,19 +137,54 @@ def test_cells_are_those_of_a_plain_product(axes: dict[str, list[str]], excludes
     text += f"exclude: [{', '.join('{' + ', '.join(f'{n}: {v}' for n, v in entry.items()) + '}' for entry in used)}]\n"
     cells = cells_of(text)
     assert [{name: cell.values[name] for name in axes} for cell in cells] == left
-    assert [cells[at].values for at in range(len(cells))] == [cell.values for cell in cells]
     assert len({cell.cell_id for cell in cells}) == len(cells) == len(left)
-    assert cells.excluded == len(expected) - len(left)
-    assert cells.duplicates == len(list(itertools.product(*axes.values()))) - len(expected)
+    counts = count_cells(matrix_of(text))
+    assert counts.excluded == len(expected) - len(left)
+    assert counts.duplicates == len(list(itertools.product(*axes.values()))) - len(expected)
 
 
-def test_indexing_as_a_list() -> None:
-    cells = cells_of(GOOD.replace("}", ", threads: [1, 2, 3]}") + "include: [{model: tiny:llama, workload: pp1}]")
-    assert [cell.values for cell in cells[1:]] == [cell.values for cell in list(cells)[1:]]
-    assert cells[-1].values == cells[3].values
-    for index in (4, -5):
-        with pytest.raises(IndexError):
-            cells[index]
+@given(
+    axis_values,
+    st.lists(axis_values, max_size=3),
+    st.lists(st.sampled_from(["1 2", "3"]), max_size=1),
+)
+def test_included_cells_come_once(
+    axes: dict[str, list[str]], includes: list[dict[str, list[str]]], excluded: list[str]
+) -> None:
+    """Against a dict of all values that were seen: an excluded cell may be included again."""
+    without = {int(value) for text in excluded for value in text.split() if value in axes["threads"]}
+    product = [row for row in plain_product(axes) if row["threads"] not in without]
+    expected = list(
+        dict.fromkeys(tuple(row[n] for n in axes) for grid in (product, *map(plain_product, includes)) for row in grid)
+    )
+    if not product:
+        return
+    text = GOOD.replace("}", "".join(f", {name}: [{', '.join(values)}]" for name, values in axes.items()) + "}")
+    for at, entry in enumerate(includes):
+        text += "include:\n" if at == 0 else ""
+        text += f"  - {{model: tiny:llama, workload: pp512, {', '.join(f'{n}: {v}' for n, v in entry.items())}}}\n"
+    text += f"exclude: [{{threads: [{', '.join(map(str, without))}]}}]\n" if without else ""
+    cells = cells_of(text)
+    assert rows(cells, *axes) == expected
+    every = sum(math.prod(map(len, grid.values())) for grid in (axes, *includes))
+    counts = count_cells(matrix_of(text))
+    assert counts.duplicates == every - counts.excluded - len(expected)
+
+
+def plain_product(axes: dict[str, list[str]]) -> list[dict[str, int]]:
+    return [
+        dict(zip(axes, map(int, row), strict=True)) for row in itertools.product(*map(dict.fromkeys, axes.values()))
+    ]
+
+
+def test_counting_makes_no_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error about too many cells comes before they are in memory."""
+    axes = ", ".join(f"{name}: {{from: 1, to: 100, step: 1}}" for name in ("threads", "batch", "micro_batch"))
+    matrix = matrix_of(GOOD.replace("}", f", {axes}, mmap: [on, off]}}") + "exclude: [{threads: 1}, {batch: 1}]")
+    monkeypatch.setattr(import_module("orchestrator.matrix.expand"), "_product_choices", None)
+    assert count_cells(matrix) == CellCounts(2 * 99 * 99 * 100, 0, 2 * 100 * (100 + 99), 0)
+    with pytest.raises(UsageError, match="1,960,200 cells x 3 repeats x 1 devices = 5,880,600 jobs"):
+        check_size(matrix, 1)
 
 
 def test_a_cell_asks_for_what_the_file_says() -> None:
@@ -229,15 +286,14 @@ def test_jobs_are_cells_times_repeats_times_devices(tmp_path: Path) -> None:
     text = GOOD.replace("}", ", threads: {from: 1, to: 1000, step: 1}}") + "measure: {repeats: 50}\n"
     text += "include: [{model: tiny:llama, workload: pp1, device: [a, b]}]"
     matrix = read(tmp_path, text)
-    cells = expand(matrix)
-    assert job_count(matrix, cells, devices=2) == 1000 * 50 * 2 + 2 * 50
+    assert job_count(matrix, count_cells(matrix), devices=2) == 1000 * 50 * 2 + 2 * 50
     with pytest.raises(
         UsageError, match="1,002 cells x 50 repeats x 2 devices = 100,100 jobs; more than 100,000 need --yes"
     ):
-        check_size(matrix, cells, 2)
-    assert check_size(matrix, cells, 2, confirmed=True) == 100_100
+        check_size(matrix, 2)
+    assert check_size(matrix, 2, confirmed=True) == 100_100
     with pytest.raises(UsageError, match="at most 10,000,000 can be run as one matrix"):
-        check_size(matrix, cells, 1000, confirmed=True)
+        check_size(matrix, 1000, confirmed=True)
 
 
 def test_a_saved_matrix_needs_no_files(tmp_path: Path) -> None:

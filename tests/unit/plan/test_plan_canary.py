@@ -8,7 +8,7 @@ import pytest
 
 from agents.contract.job import MachineState
 from orchestrator.matrix import Matrix
-from orchestrator.matrix.canary import VALUES, canary_cell
+from orchestrator.matrix.cells import CANARY_VALUES, canary_cell
 from orchestrator.plan.canary import EVERY_JOBS, in_their_states
 from orchestrator.plan.jobs import job_of, plan_jobs
 from orchestrator.plan.phases import phases_of
@@ -70,12 +70,16 @@ def test_the_job_is_the_fixed_cell_in_the_state_of_its_neighbours() -> None:
     matrix, queue = queue_of(SPLITS)
     job = job_of(matrix, "run", queue[0], 1)
     assert job.canary and job.state == MachineState(dedicated_vram_bytes=GIB // 2)
-    assert (job.load.engine, job.load.model, job.workload.name) == ("embedded", "tiny:llama-0.6b", VALUES["workload"])
+    assert (job.load.engine, job.load.model, job.workload.name) == (
+        "embedded",
+        "tiny:llama-0.6b",
+        CANARY_VALUES["workload"],
+    )
     assert not job_of(matrix, "run", queue[1], 1).canary
 
 
 def test_a_cell_that_is_as_the_canary_has_jobs_of_its_own() -> None:
-    same = ", ".join(f'{name}: "{value}"' for name, value in VALUES.items())
+    same = ", ".join(f'{name}: "{value}"' for name, value in CANARY_VALUES.items())
     matrix, cells = matrix_and_cells(f"axes: {{{same}}}\nmeasure: {{repeats: 2, canary: true}}\n")
     (queue,) = plan_jobs(matrix, cells, [A]).queues.values()
     assert len({planned.cell.cell_id for planned in queue}) == 1
