@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from agents.contract.device import MemoryKind
 from agents.contract.engines import engine_names
+from agents.files import write_atomic
 
 _NUMBER = r"(\d{1,15}(?:\.\d{1,9})?)"  # as in a matrix: never infinite
 _BYTES = re.compile(_NUMBER + r"\s*(MiB|GiB|M|G|MB|GB)", re.IGNORECASE)
@@ -165,6 +166,4 @@ def keep_stated(folder: Path, said: Stated) -> None:
     """Adds to what was stated before; TAKEN_BACK takes a statement back. Raises OSError."""
     now = _said(folder) | {key: value for key, value in asdict(said).items() if value is not None}
     now = {key: value for key, value in now.items() if value != TAKEN_BACK}
-    aside = folder / "stated.json.tmp"
-    aside.write_text(json.dumps(now), encoding="utf-8")
-    aside.replace(folder / "stated.json")
+    write_atomic(folder / "stated.json", json.dumps(now))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from agents.contract.report import Report
 from agents.contract.wire_json import from_json, to_json
+from agents.files import write_atomic
 
 
 class Spool:
-    """One JSON file an attempt, written aside, fsynced, renamed."""
+    """One JSON file an attempt."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -22,18 +22,7 @@ class Spool:
 
     def put(self, report: Report) -> None:
         """Raises OSError; then no half file stays."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(report.job_id, report.attempt)
-        aside = path.with_suffix(".tmp")
-        try:
-            with aside.open("wb") as file:
-                file.write(to_json(report))
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
+        write_atomic(self._path(report.job_id, report.attempt), to_json(report))
 
     def get(self, job_id: str, attempt: int) -> Report | None:
         """None where nothing lies here, or what another version wrote."""

@@ -19,6 +19,7 @@ from agents.device.bandwidth import peak_bandwidth
 from agents.device.carveout import options_of
 from agents.device.firmware import Modules, bios_of, gpu_firmware, modules_of, npus_of, product_of
 from agents.device_file import Stated, read_device_file, read_stated
+from agents.files import write_atomic
 from agents.nvidia import Card, nvidia_cards
 from agents.power.found import PowerFound, find_power
 
@@ -31,9 +32,7 @@ def device_id_of(folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "device-id.lock"):
         if not path.exists():
-            aside = path.with_suffix(".tmp")
-            aside.write_text(str(uuid.uuid4()), encoding="ascii")
-            aside.replace(path)
+            write_atomic(path, str(uuid.uuid4()))
     text = path.read_text(encoding="ascii", errors="replace").strip()
     try:
         return str(uuid.UUID(text))

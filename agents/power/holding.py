@@ -7,13 +7,13 @@ Only the order of steps; the controls themselves come one file each in this fold
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from agents.contract.device import same_power
+from agents.files import write_atomic
 from agents.power.base import Control, Levels, LimitNotHeld, NotRestored, PowerMethod, ProfileMethod, difference
 
 Method = TypeVar("Method", bound=Control)
@@ -103,15 +103,8 @@ class Hold(Generic[Method]):
         self._set = (method, levels)
 
     def _note(self, name: str, old: Levels) -> None:
-        aside = self._journal.with_suffix(".tmp")
         try:
-            self._journal.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("w", encoding="utf-8") as file:
-                json.dump({"method": name, "levels": dict(old)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self._journal)
-            _flush(self._journal.parent)
+            write_atomic(self._journal, json.dumps({"method": name, "levels": dict(old)}))
         except OSError as error:
             raise LimitNotHeld(f"{self._journal}: cannot be written, so nothing is set: {error}") from error
 
@@ -177,17 +170,6 @@ class ProfileHold(Hold[ProfileMethod]):
                 raise LimitNotHeld(f"{method.name}: {_words(old)} stands now, and could not be put back")
             self._enter(method, method.levels_for(profile), old)
             self._profile = profile
-
-
-def _flush(folder: Path) -> None:
-    """Makes a rename in it durable. Windows has no such call and needs none. Raises OSError."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _checked(levels: object) -> Levels:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from agents.device_file import DeviceFile, read_device_file
+from agents.files import write_atomic
 from agents.places import data_root, device_root
 from orchestrator.cluster.addresses import (
     address_towards,
@@ -221,9 +222,7 @@ def _keep_device_file(name: str | None, labels: Mapping[str, str]) -> None:
         before = yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
         after = before | {"name": wanted.name, "labels": wanted.labels}
         DeviceFile.model_validate(after)
-        aside = path.with_suffix(".tmp")
-        aside.write_text(yaml.safe_dump({key: value for key, value in after.items() if value}), encoding="utf-8")
-        aside.replace(path)
+        write_atomic(path, yaml.safe_dump({key: value for key, value in after.items() if value}))
     except OSError as error:
         raise OrchestrateError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -15,7 +15,7 @@ from orchestrator.cli.words import counted
 from orchestrator.errors import UsageError
 from orchestrator.report.llama_bench import LlamaBenchFile, llama_bench_file
 from orchestrator.results import load, schema
-from orchestrator.results.durable import written_aside
+from orchestrator.results.durable import durable_file
 from orchestrator.results.export import export, format_named, write
 from orchestrator.results.reference import PREFIX
 from orchestrator.results.store import Store
@@ -71,7 +71,7 @@ def _export_llama_bench(name: str, to: Path | None, table: str, where: Sequence[
     if to is None or str(to) == "-":
         sys.stdout.write(text)
     else:
-        with written_aside(to) as file:
+        with durable_file(to) as file:
             file.write(text.encode())
         print(f"{to}: {counted(len(found.records), 'test')} as {LLAMA_BENCH} writes them")
     for line in _remarks(found):

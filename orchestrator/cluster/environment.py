@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from agents.files import write_atomic
 from agents.places import data_root
 
 
@@ -48,11 +49,7 @@ def noted() -> Noted | None:
 
 def note(of: Noted) -> None:
     """Raises OSError."""
-    path = _note_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps(asdict(of)), encoding="utf-8")
-    aside.replace(path)
+    write_atomic(_note_path(), json.dumps(asdict(of)))
 
 
 def forget() -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from agents.files import write_atomic
 from orchestrator.errors import OrchestrateError
 
 
@@ -13,11 +14,7 @@ def write_private(path: Path, content: bytes) -> None:
     """With mode 600, in a folder that is made with mode 700. Raises OrchestrateError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.unlink(missing_ok=True)  # its mode would stay
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        aside.replace(path)
+        write_atomic(path, content, mode=0o600)
     except OSError as error:
         raise OrchestrateError(f"{path}: cannot be written: {error.strerror or error}") from error
 

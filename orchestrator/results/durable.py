@@ -11,16 +11,13 @@
 from __future__ import annotations
 
 import errno
-import os
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from agents.files import atomic_file
 from orchestrator.errors import OrchestrateError
-
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
 
 
 class StoreError(OrchestrateError):
@@ -44,48 +41,13 @@ def _named(error: OSError, path: Path) -> StoreError:
 
 
 @contextmanager
-def written_aside(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
-    """A file that becomes ``path`` when the block ends well, and vanishes when it does not.
-
-    After the block ``path`` survives a loss of power (but for ``flush=False``). Raises StoreFull,
-    StoreNotWritable or StoreError; ``path`` is then as it was before.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def durable_file(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
+    """``agents.files.atomic_file`` that raises StoreFull, StoreNotWritable or StoreError."""
     try:
-        make_folder(path.parent)
-        with aside.open("wb") as file:
+        with atomic_file(path, flush=flush) as file:
             yield file
-            file.flush()
-            if flush:
-                os.fsync(file.fileno())
-        os.replace(aside, path)  # noqa: PTH105  one call to replace in a fault-injection test, as os.fsync
-        if flush:
-            flush_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _named(error, path) from error
-        raise
-
-
-def make_folder(folder: Path) -> None:
-    """``folder`` and what is missing above it, each entered durably in the one above."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    for each in reversed(missing):
-        each.mkdir(exist_ok=True)
-        flush_folder(each.parent)
-
-
-def flush_folder(folder: Path) -> None:
-    """Makes renames inside ``folder`` durable. Windows has no such call and needs none."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    except OSError as error:
+        raise _named(error, path) from error
 
 
 def remove(path: Path) -> None:
@@ -94,16 +56,3 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise _named(error, path) from error
-
-
-def clean(folder: Path) -> None:
-    """Removes what a crashed writer left aside in ``folder``; a writer that still runs keeps its file."""
-    import psutil
-
-    if not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        found = _TEMPORARY.fullmatch(path.name)
-        if found and not psutil.pid_exists(int(found[1])):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)

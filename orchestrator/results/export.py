@@ -18,7 +18,7 @@ from pyarrow import ipc
 
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import nearest, quoted
-from orchestrator.results.durable import written_aside
+from orchestrator.results.durable import durable_file
 
 FORMATS = {"parquet": ".parquet", "arrow": ".arrow", "csv": ".csv", "jsonl": ".jsonl"}
 """Name of a format -> ending of its files."""
@@ -49,7 +49,7 @@ def export(table: pa.Table, path: str | Path, format: str | None = None) -> Path
     """
     path = Path(path)
     kind = format_of(path) if format is None else format_named(format)
-    with written_aside(path) as file:
+    with durable_file(path) as file:
         write(table, file, kind)
     return path
 

@@ -28,10 +28,11 @@ import pyarrow.parquet as pq
 from agents.contract.device import Device
 from agents.contract.job import Job
 from agents.contract.report import Refused, Report
+from agents.files import flush_folder, remove_abandoned
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.results import schema
 from orchestrator.results.attempt_files import Read, Unreadable, can_merge, read_all, read_parquet
-from orchestrator.results.durable import StoreError, clean, flush_folder, remove, written_aside
+from orchestrator.results.durable import StoreError, durable_file, remove
 from orchestrator.results.flat import flat, needed
 from orchestrator.results.rows import Kept, devices_of, rows_of_many
 
@@ -136,7 +137,7 @@ class Store:
     def keep_log(self, report: Report) -> str:
         """The engine's log of one attempt; its path, relative to the run's folder."""
         path = f"logs/{self._name(report)}.log"
-        with written_aside(self.run_folder(report.run_id) / path, flush=False) as file:
+        with durable_file(self.run_folder(report.run_id) / path, flush=False) as file:
             file.write(report.log.encode("utf-8", "replace"))
         return path
 
@@ -193,7 +194,7 @@ class Store:
         keys = sorted(set[Key]().union(*(self._keys(path) for path in files)))
         target = self.run_folder(run) / "trials" / _merged_name(keys)
         with (
-            written_aside(target) as file,
+            durable_file(target) as file,
             pq.ParquetWriter(file, schema.attempt_schema(), compression="snappy") as out,
         ):
             damaged = {path for group in _groups(takes) for path in _merge(group, out)}
@@ -218,7 +219,7 @@ class Store:
     def _clean_once(self, run: str) -> None:
         if run not in self._cleaned:
             for part in ("trials", "devices", "logs"):
-                clean(self.run_folder(run) / part)
+                remove_abandoned(self.run_folder(run) / part)
             self._cleaned.add(run)
 
     def _single(self, run: str, key: Key) -> Path:
@@ -279,7 +280,7 @@ def _write(path: Path, table: pa.Table) -> None:
     """Serialised in memory first, so that every error of the disk comes from one place and with its number."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="snappy")
-    with written_aside(path) as file:
+    with durable_file(path) as file:
         file.write(sink.getvalue())
 
 

@@ -7,6 +7,7 @@ and docs/gpu.mdx of Ollama 0.33.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from agents.device_file import EngineEntry
 from agents.engines.ollama.api import version_of
 from agents.engines.server.api import POLL_S, Api, ApiError
 from agents.errors import LoadFailed, Unsupported
+from agents.files import write_atomic
 
 RESTART_S = 60.0
 KV_TYPES = ("f16", "q8_0", "q4_0")  # docs/faq.mdx
@@ -176,12 +178,7 @@ def _environments() -> list[dict[str, str]]:
 
 
 def _write(path: Path, text: str) -> None:
-    """At once, and on the disk."""
-    aside = path.with_name(f"{path.name}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        aside.chmod(path.stat().st_mode & 0o777)
-    aside.replace(path)
+    """With the mode that the file has, so that the server can still read it. Its folder is the owner's to make."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    write_atomic(path, text, mode=path.stat().st_mode & 0o777 if path.exists() else None)

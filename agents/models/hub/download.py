@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents.files import rename_durably
 from agents.models.hub.errors import HubUnreachable, hub_errors_named
 from agents.models.hub.pick import RemoteFile
 from agents.models.progress import Say
-from agents.models.store.disk import keep_digest, settle
+from agents.models.store.disk import keep_digest
 from agents.models.store.transfer import Sender, Stopped, library_folder_of, partial_of, receive, verified
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def download(repo: RemoteRepo, file: RemoteFile, target: Path, at: Callable[[int
             except Stopped as why:
                 raise HubUnreachable(f"the hub stopped sending {file.path} ({why})") from why
         sha256 = verified(partial, file.size_bytes, file.sha256, f"hf:{repo.name}: {file.path}", say)
-        settle(partial, target)
+        rename_durably(partial, target)
         keep_digest(target, sha256)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agents.contract.job import ModelSource
+from agents.files import write_atomic
 from agents.models.hub.errors import HubUnreachable, hub_errors_named
 from agents.models.hub.pick import RemoteFile
 from agents.models.progress import Say
-from agents.models.store.disk import written_aside
 
 LISTING_HOLDS_S = 3600.0
 """So long a listing is believed without asking again, where all that is picked from it is there: a run of
@@ -99,10 +99,7 @@ def kept_listing(home: Path, request: HubRequest, *, fresh_only: bool) -> Listin
 
 
 def _keep_listing(home: Path, request: HubRequest, listing: Listing) -> None:
-    path = _listing_path(home, request)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as file:
-        file.write(json.dumps(asdict(listing)).encode())
+    write_atomic(_listing_path(home, request), json.dumps(asdict(listing)))
 
 
 def _listing_path(home: Path, request: HubRequest) -> Path:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import psutil
 
+from agents.files import write_atomic
 from agents.models.lan.protocol import State
 from agents.models.progress import Say
-from agents.models.store.disk import size_of, written_aside
+from agents.models.store.disk import size_of
 from agents.models.store.transfer import library_folder_of
 
 _SAME_START_S = 2.0  # what a process's start may be told apart by: a clock that was set meanwhile
@@ -42,9 +43,7 @@ class Announcement:
         """Raises OSError."""
         born = psutil.Process().create_time()
         note = {"pid": os.getpid(), "born": born, "state": state, "partial": str(self._partial.absolute())}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(self._path) as file:
-            file.write(json.dumps(note).encode())
+        write_atomic(self._path, json.dumps(note))
 
     def beating(self, say: Say) -> Say:
         """``say``, of which others see that something goes on: while a file is hashed no byte comes."""

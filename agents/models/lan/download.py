@@ -12,13 +12,14 @@ from pathlib import Path
 from agents.contract.model_peers import Peer, Peers
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
+from agents.files import rename_durably
 from agents.models.lan.announcement import Announcement, announced
 from agents.models.lan.client import Line, NotNow
 from agents.models.lan.election import GoAlone, Settle, Take, WaitFor, next_step
 from agents.models.lan.protocol import Answer, SharedFile, State, at_address, by_contents
 from agents.models.lan.shared_files import keep_origin, offer
 from agents.models.progress import Progress, Say
-from agents.models.store.disk import keep_digest, need_room, settle, sha256_of, size_of
+from agents.models.store.disk import keep_digest, need_room, sha256_of, size_of
 from agents.models.store.transfer import Sender, Stopped, partial_of, receive, verified
 from agents.units import in_words
 
@@ -216,7 +217,7 @@ class _Fetch:
                 raise
             # What was begun elsewhere may be what is wrong: then it is fetched whole before a device is blamed.
             return False if begun_bytes else self._drop(peer, "sent other bytes than it said")
-        settle(partial, target)
+        rename_durably(partial, target)
         keep_digest(target, sha256)
         return True
 

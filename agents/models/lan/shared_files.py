@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from agents.files import write_atomic
 from agents.models.lan.protocol import HEX64, SharedFile, files_from_json, files_to_json
-from agents.models.store.disk import kept_digest, written_aside
+from agents.models.store.disk import kept_digest
 
 
 def offer(store: Path, path: Path, sha256: str) -> None:
@@ -23,7 +24,7 @@ def offer(store: Path, path: Path, sha256: str) -> None:
         text = json.dumps(note).encode()
         kept = _offer_path(store, sha256)
         if not kept.is_file() or kept.read_bytes() != text:
-            _write(kept, text)
+            write_atomic(kept, text)
 
 
 def offered(store: Path, sha256: str) -> Path | None:
@@ -51,7 +52,7 @@ def keep_origin(store: Path, key: str, files: Sequence[SharedFile]) -> None:
     """``files`` came from the place that ``key``, 64 hex digits, stands for."""
     with suppress(OSError):
         if from_origin(store, key) != tuple(files):
-            _write(_origin_path(store, key), files_to_json(files))
+            write_atomic(_origin_path(store, key), files_to_json(files))
 
 
 def from_origin(store: Path, key: str) -> tuple[SharedFile, ...] | None:
@@ -60,12 +61,6 @@ def from_origin(store: Path, key: str) -> tuple[SharedFile, ...] | None:
         return files_from_json(_origin_path(store, key).read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def _write(path: Path, text: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as file:
-        file.write(text)
 
 
 def _offer_path(store: Path, sha256: str) -> Path:

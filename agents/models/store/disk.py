@@ -5,21 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
-from typing import BinaryIO
 
 from agents.contract.model_need import DISK_MARGIN_BYTES
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
+from agents.files import remove_abandoned, write_atomic
 from agents.models.progress import Progress, Say
 from agents.units import in_words
 
-_ASIDE = ".aside"
 _READ_BYTES = 4 << 20
 
 
@@ -52,34 +49,6 @@ def os_errors_named(doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def written_aside(target: Path) -> Iterator[BinaryIO]:
-    """A file that stands under its name only when it is whole: written beside ``target``, fsynced, renamed.
-
-    What is left of it after an exception is removed. The caller holds ``alone(target)``.
-    """
-    aside = target.with_name(f"{target.name}.{os.getpid()}{_ASIDE}")
-    try:
-        with aside.open("wb") as file:
-            yield file
-        settle(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def settle(aside: Path, target: Path) -> None:
-    """Bytes to the disk, then the name, then the directory that holds the name."""
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    aside.replace(target)
-    if os.name == "posix":
-        directory = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-@contextmanager
 def alone(target: Path, say: Say) -> Iterator[None]:
     """One process at a time makes ``target``; the lock is the kernel's and goes when its holder dies.
 
@@ -95,8 +64,7 @@ def alone(target: Path, say: Say) -> Iterator[None]:
         say(f"waiting for another process that makes {target.name}")
         lock.acquire()
     try:
-        for left in target.parent.glob(f"{escape(target.name)}.*{_ASIDE}"):
-            left.unlink()
+        remove_abandoned(target.parent)
         yield
     finally:
         lock.release()
@@ -144,8 +112,8 @@ def keep_digest(path: Path, sha256: str, notes: Path | None = None) -> None:
     """Writes the side file. A store that cannot take it costs another hashing, nothing else."""
     stat = path.stat()
     note = json.dumps({"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256})
-    with suppress(OSError), written_aside(_side_file(path, notes)) as file:
-        file.write(note.encode())
+    with suppress(OSError):
+        write_atomic(_side_file(path, notes), note)
 
 
 def kept_digest(path: Path, notes: Path | None = None) -> str | None:

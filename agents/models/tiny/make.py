@@ -12,9 +12,10 @@ from pathlib import Path
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
+from agents.files import atomic_file
 from agents.models.gguf.check import GgufFacts, check_gguf
 from agents.models.progress import Say
-from agents.models.store.disk import alone, keep_digest, need_room, os_errors_named, sha256_of, written_aside
+from agents.models.store.disk import alone, keep_digest, need_room, os_errors_named, sha256_of
 from agents.models.store.files import MissingFile, ModelFiles
 from agents.models.tiny.architectures import (
     Experts,
@@ -145,7 +146,7 @@ def _make(path: Path, name: str, plan: ModelPlan, quantisation: str, say: Say) -
     size_bytes = file_bytes(plan, name, quantisation, GENERATOR)
     need_room(path.parent, size_bytes, path.name)
     say(f"making {path.name}, {in_words(size_bytes)}")
-    with written_aside(path) as file:
+    with atomic_file(path) as file:
         sha256 = write(file, plan, name, quantisation, GENERATOR)
     keep_digest(path, sha256)
     return check_gguf(path)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from agents.contract.report import Cause
 from agents.contract.web_address import login_of, shown, without_login
 from agents.errors import LoadFailed
+from agents.files import rename_durably
 from agents.models.progress import Progress, Say
-from agents.models.store.disk import keep_digest, need_room, os_failure, settle, size_of
+from agents.models.store.disk import keep_digest, need_room, os_failure, size_of
 from agents.models.store.transfer import Sender, Stopped, partial_of, receive, verified
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def download_from(url: str, sha256: str | None, target: Path, say: Say) -> None:
         receive(Sender(lambda start: _answer(client, url, start, file)), partial, file.size_bytes, progress.at)
         _version_path(partial).unlink(missing_ok=True)
         digest = verified(partial, file.size_bytes, sha256, name, say)
-        settle(partial, target)
+        rename_durably(partial, target)
         keep_digest(target, digest)
 
 

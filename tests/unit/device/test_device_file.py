@@ -20,6 +20,7 @@ from agents.device_file import (
 )
 from orchestrator.matrix.units import parse_bytes as bytes_in_a_matrix
 from orchestrator.matrix.units import parse_watts as watts_in_a_matrix
+from tests.fakes.disks import full_disk
 
 GIB = 2**30
 TOP_KEYS = "name, labels, memory, dedicated_vram, power_limit, memory_bandwidth, allow"
@@ -169,12 +170,9 @@ def test_what_stands_there_and_cannot_be_read_is_as_nothing_and_can_be_said_anew
     assert read_stated(tmp_path, OWN) == Stated(8 * GIB, 80.0)
 
 
-def test_a_disk_that_takes_no_more_leaves_the_word_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_takes_no_more_leaves_the_word_before(tmp_path: Path) -> None:
     keep_stated(tmp_path, Stated(power_limit_w=80.0))
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here")
-    (tmp_path / "stated.json.tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
+    with full_disk(), pytest.raises(OSError, match="No space left"):
         keep_stated(tmp_path, Stated(power_limit_w=60.0))
     assert read_stated(tmp_path, OWN).power_limit_w == 80.0
 

@@ -185,7 +185,7 @@ def test_two_processes_make_it_once(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / "tiny-llama-Q4_0.g1.gguf.123.aside"
+    left = tmp_path / ".tiny-llama-Q4_0.g1.gguf.4194305.tmp"  # above the greatest process id of Linux
     left.write_bytes(b"half a model")
     make_tiny("llama", "Q4_0", tmp_path)
     assert not left.exists()

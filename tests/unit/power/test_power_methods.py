@@ -86,7 +86,7 @@ def crashes(writes: tuple[Any, str], a_session: Callable[[], None], last: int) -
     """A session in a process that dies after ``last`` steps on the disk and on the machine; how many it did."""
     steps: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), writes):
+        for owner, name in ((os, "fsync"), (os, "replace"), (Path, "unlink"), writes):
             stepped(patch, owner, name, steps, last)
         with suppress(Crash):
             a_session()
@@ -97,6 +97,7 @@ def after_every_crash(
     machine: Machine | Profiled, journal: Path, a_session: Callable[[], None], hold: Callable[[], Hold[Any]]
 ) -> int:
     """At the next start the machine has its own values again, whatever step was the last; the number of steps."""
+    journal.parent.mkdir(exist_ok=True)  # else the first session alone makes it, in steps of its own
     whole = crashes(machine.writes, a_session, sys.maxsize)
     assert machine.stands() == machine.own
     changed = 0

@@ -13,9 +13,10 @@ import pytest
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.results import schema
 from orchestrator.results.attempt_files import DamagedFileWarning
-from orchestrator.results.durable import StoreError, StoreFull, StoreNotWritable, written_aside
+from orchestrator.results.durable import StoreError, StoreFull, StoreNotWritable, durable_file
 from orchestrator.results.rows import rows_of
 from orchestrator.results.store import Store
+from tests.fakes.disks import full_disk
 from tests.unit.results.made_attempts import DEVICE, FAILED, REFUSED, job, report
 
 
@@ -99,11 +100,8 @@ def test_a_disk_that_fails_leaves_no_half_file(
     assert store.has("run-1", "j9", 1)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_disk_that_is_really_full_is_named_so(tmp_path: Path) -> None:
-    aside = tmp_path / f".x.parquet.{os.getpid()}.tmp"
-    aside.symlink_to("/dev/full")
-    with pytest.raises(StoreFull, match="no space left"), written_aside(tmp_path / "x.parquet") as file:
+def test_a_full_disk_is_named_so(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(StoreFull, match="no space left"), durable_file(tmp_path / "x.parquet") as file:
         file.write(b"x" * 100_000)
     assert list(tmp_path.iterdir()) == []
 
