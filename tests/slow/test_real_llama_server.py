@@ -32,10 +32,7 @@ from tests.slow.build_llama import built
 from tests.waiting import until
 
 PROGRAM = built() or Path("not built")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(built() is None, reason="llama-server is not built: python tests/slow/build_llama.py"),
-]
+pytestmark = pytest.mark.skipif(built() is None, reason="llama-server is not built: python tests/slow/build_llama.py")
 CHAT = Chat("hello", "Say hello.", 12, stop=Stop.EXACT)
 SYNTHETIC = Synthetic("pp64+tg16", prompt_tokens=64, generate_tokens=16)
 DEEP = Synthetic("pp32+tg4 @ d128", 32, 4, 128)
