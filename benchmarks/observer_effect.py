@@ -31,9 +31,9 @@ from agents.contract.job import Job, LoadSettings, ModelSource, Synthetic, Timeo
 from agents.contract.rates import decode_tps
 from agents.contract.report import Measured
 from agents.telemetry import SOURCES
+from agents.telemetry.recorder import QUIET_VARIABLE, TELEMETRY_VARIABLE
 from agents.telemetry.sampler import PERIOD_S, find
 from agents.telemetry.sampling import SamplerProcess
-from agents.telemetry.watch import QUIET_VARIABLE, TELEMETRY_VARIABLE
 
 
 def rate_of(agent: Agent, job: Job) -> float:

@@ -28,8 +28,8 @@ from agents.job.measure import measure
 from agents.power.base import NotRestored
 from agents.power.found import PowerFound, find_power
 from agents.power.state import PowerState
+from agents.telemetry.recorder import JobRecord, LoadRecord, Recorder, TrialsRecord
 from agents.telemetry.validity import Machine
-from agents.telemetry.watch import Watch
 
 LOG_LIMIT = 256 * 1024  # characters of an engine's log that travel with a report
 READY_AGAIN_S = 0.5
@@ -37,8 +37,21 @@ READY_AGAIN_S = 0.5
 PASSING = frozenset({Cause.CANCELLED, Cause.DISK_FULL})
 """Causes of a failed load that say nothing of the next try with the same settings."""
 
-Say = Callable[[str, Progress | None], None]
-"""Told of each phase as it begins ("loading", "measuring"), with the live view of the stream if there is one."""
+Notify = Callable[[str, Progress | None], None]
+"""Called with each stage as it begins ("loading", "measuring"), and the live view of the stream if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One attempt at a job, as each of its steps needs it."""
+
+    job: Job
+    record: JobRecord
+    cancelled: threading.Event
+    notify: Notify
+
+    def notify_stage(self, stage: str) -> None:
+        self.notify(stage, None)
 
 
 @dataclass
@@ -51,7 +64,7 @@ class Host:
     clock: Clock = field(default_factory=SystemClock)
     power: PowerState = field(default_factory=lambda: PowerState(PowerFound(Path("/")), Path("unused")))
     peers: Peers | None = None  # devices that model files can be fetched from
-    watch: Watch = field(default_factory=Watch)  # telemetry; by default none
+    recorder: Recorder = field(default_factory=Recorder)  # telemetry; by default none
     _failed: tuple[LoadSettings, LoadFailed] | None = None  # the last load, if it failed: repeats come one by one
     _session: Session | None = None
     _settings: LoadSettings | None = None
@@ -65,14 +78,14 @@ class Host:
         engines = engines_of(own)
         power = PowerState(find_power(own.allow, Path("/")), folder)
         power.restore_left()  # before anybody looks at what stands
-        watch = Watch.of_this_machine()  # it finds its sources while we look for the engines
+        recorder = Recorder.of_this_machine()  # it finds its sources while we look for the engines
         try:
             device = cls._looked_at(folder, engines, power)
         except BaseException:
-            watch.close()
+            recorder.close()
             raise
-        watch.rests()
-        return cls(device, folder, engines, power=power, watch=watch)
+        recorder.idle.begin()
+        return cls(device, folder, engines, power=power, recorder=recorder)
 
     @staticmethod
     def _looked_at(folder: Path, engines: tuple[Engine, ...], power: PowerState) -> Device:
@@ -82,13 +95,13 @@ class Host:
                     engine.restore_left()
         return inventory(folder, found_of(look_for(engines)), power=power.found)
 
-    def run(self, job: Job, cancelled: threading.Event, say: Say) -> Report:
+    def run(self, job: Job, cancelled: threading.Event, notify: Notify) -> Report:
         """One attempt at ``job``. The engine stays loaded for a next job with equal settings."""
         started = self.clock.unix_s()
-        self.watch.begin()
-        outcome = self._outcome(job, cancelled, say)
+        record = self.recorder.begin(job.conditions)
+        outcome = self._outcome(_Attempt(job, record, cancelled, notify))
         machine = self._machine()
-        seen = self.watch.ended(job, outcome, self._judged(job))
+        recorded = record.end(outcome, self._judged(job))
         log = self._engine_log(outcome)
         if isinstance(outcome, Failed):
             self.unload()  # what failed is not trusted with the next cell
@@ -101,30 +114,33 @@ class Host:
             boot_id=self.device.boot_id,
             started_unix_s=started,
             ended_unix_s=self.clock.unix_s(),
-            outcome=seen.outcome,
+            outcome=recorded.outcome,
             log=log,
             machine=machine,
-            readings=seen.readings,
-            usage=seen.usage,
-            energy=seen.energy,
+            readings=recorded.readings,
+            usage=recorded.usage,
+            energy=recorded.energy,
         )
 
-    def _outcome(self, job: Job, cancelled: threading.Event, say: Say) -> Outcome:
+    def _outcome(self, attempt: _Attempt) -> Outcome:
+        job, record = attempt.job, attempt.record
         loaded: Loaded | None = None
         trials: list[Trial] = []
         try:
             self._enter_state(job)
-            self.watch.until_fit(job.conditions, lambda words: say(words, None), cancelled)
-            session, reused = self._loaded(job, cancelled, say)
+            record.wait_until_ready(attempt.notify_stage, attempt.cancelled)
+            session, reused = self._loaded(attempt)
             loaded = replace(session.loaded, reused=reused)
             warmups = 0 if self._is_warm(job) else job.warmups
-            self.watch.measuring()
-            self._measure(job, session, warmups, cancelled, say, trials)
+            trials_record = record.before_trials()
+            self._measure(attempt, session, warmups, trials_record, trials)
             for _ in range(job.conditions.again):
-                if not self._may_pass(job, trials[-1]):
+                # Another trial costs its time only where it may be without what the last one is flagged for. Not for
+                # images: those would come from the engine's cache.
+                if isinstance(job.workload, Workflow) or not trials_record.may_pass(trials[-1], self._judged(job)):
                     break
-                self.watch.until_fit(job.conditions, lambda words: say(words, None), cancelled)
-                self._measure(job, session, 0, cancelled, say, trials)
+                record.wait_until_ready(attempt.notify_stage, attempt.cancelled)
+                self._measure(attempt, session, 0, trials_record, trials)
             return Measured(loaded, tuple(trials))
         except NotRestored:
             raise  # the machine is in nobody's state: no job may run here
@@ -137,20 +153,15 @@ class Host:
             return Failed(cause, f"{type(error).__name__}: {error}", loaded, tuple(trials))
 
     def _measure(
-        self, job: Job, session: Session, warmups: int, cancelled: threading.Event, say: Say, trials: list[Trial]
+        self, attempt: _Attempt, session: Session, warmups: int, record: TrialsRecord, trials: list[Trial]
     ) -> None:
         """Adds each trial to ``trials`` as soon as it is complete: those stay if a later one fails."""
-        for trial in measure(job, session, warmups, cancelled, say, self.watch.zero_ns):
-            self.watch.trial_ended()
+        job = attempt.job
+        for trial in measure(job, session, warmups, attempt.cancelled, attempt.notify, attempt.record.zero_ns):
+            record.trial_ended()
             trials.append(self._bounded(replace(trial, index=len(trials)), session.loaded))
             self.power.check()
         self._warmed.add(job.workload)
-
-    def _may_pass(self, job: Job, trial: Trial) -> bool:
-        """Whether another trial may be without what this one is flagged for. (Images would come from a cache.)"""
-        if isinstance(job.workload, Workflow):
-            return False
-        return self.watch.may_pass(job, trial, self._judged(job))
 
     def _is_warm(self, job: Job) -> bool:
         """Not for images: each cell sends the same graph, and a warm-up between two is what keeps the second from
@@ -161,7 +172,7 @@ class Host:
         """What a trial is held against: of power limits, only the one that its cell asks for."""
         limit_w = self._machine().power_limit_seen_w if job.state.power_limit_w is not None else None
         gpu_in_package = self.device.memory_kind in (MemoryKind.CARVE_OUT, MemoryKind.UNIFIED)
-        return Machine(self.watch.cores, limit_w, gpu_in_package, self.power.limit_of)
+        return Machine(self.recorder.cores, limit_w, gpu_in_package, self.power.limit_of)
 
     def _bounded(self, trial: Trial, loaded: Loaded) -> Trial:
         """Flagged where its decode rate passes what the memory of this device could feed."""
@@ -180,7 +191,12 @@ class Host:
         device = self.device
         return MachineSeen(device.dedicated_vram_bytes, device.split_source, *self.power.now(device))
 
-    def _loaded(self, job: Job, cancelled: threading.Event, say: Say) -> tuple[Session, bool]:
+    def _loaded(self, attempt: _Attempt) -> tuple[Session, bool]:
+        """The session that the job is measured on, and whether it was there before.
+
+        Raises AgentError: Unsupported, LoadFailed, EngineAway where the engine never was here.
+        """
+        job = attempt.job
         engine = self._engine(job)
         if self._session is not None and self._settings == job.load and _is_alive(self._session):
             refuse_workload(engine.name, self._support, job.workload)
@@ -192,28 +208,10 @@ class Host:
         self._support = engine.capabilities()
         refuse_settings(engine.name, self._support, job.load)
         refuse_workload(engine.name, self._support, job.workload)
-        self._log = self.folder / "logs" / job.run_id / f"{job.job_id}-{job.attempt}.log"
-        self._log.unlink(missing_ok=True)  # of the same attempt before a crash: not this engine's words
-
-        def tell(phase: str) -> None:
-            if cancelled.is_set():  # a download or a hash may take long, and looks nowhere else
-                raise LoadFailed(Cause.CANCELLED, "cancelled while the model was prepared")
-            say(phase, None)
-
-        place = LoadPlace(
-            models=self.folder / "models",
-            log=self._log,
-            timeout_s=job.timeouts.load_s,
-            clock=self.clock,
-            cancelled=cancelled,
-            say=tell,
-            peers=self.peers,
-            emptied=self.watch.before_load,
-        )
         self._failed = None
-        self.watch.before_load()
+        load = attempt.record.before_load()
         try:
-            self._session = self._when_ready(engine, job, place)
+            self._session = self._when_ready(engine, job, self._place(attempt, load))
         except EngineAway as error:
             if engine.name not in {found.name for found in self.device.engines}:
                 raise  # it never was here
@@ -223,8 +221,29 @@ class Host:
                 self._failed = (job.load, error)
             raise
         self._settings = job.load
-        self.watch.loaded(engine.name, self._session)
+        load.loaded(engine.name, self._session)
         return self._session, False
+
+    def _place(self, attempt: _Attempt, load: LoadRecord) -> LoadPlace:
+        job = attempt.job
+        self._log = self.folder / "logs" / job.run_id / f"{job.job_id}-{job.attempt}.log"
+        self._log.unlink(missing_ok=True)  # of the same attempt before a crash: not this engine's words
+
+        def notify_unless_cancelled(stage: str) -> None:
+            if attempt.cancelled.is_set():  # a download or a hash may take long, and looks nowhere else
+                raise LoadFailed(Cause.CANCELLED, "cancelled while the model was prepared")
+            attempt.notify_stage(stage)
+
+        return LoadPlace(
+            models=self.folder / "models",
+            log=self._log,
+            timeout_s=job.timeouts.load_s,
+            clock=self.clock,
+            cancelled=attempt.cancelled,
+            say=notify_unless_cancelled,
+            peers=self.peers,
+            emptied=load.emptied,
+        )
 
     def _when_ready(self, engine: Engine, job: Job, place: LoadPlace) -> Session:
         """Loads; where the server is not ready, again and again for as long as a load may take."""

@@ -82,11 +82,11 @@ def on_battery(series: Series, window: Window) -> bool:
 
 
 TEMPERATURES = (Quantity.GPU_TEMPERATURE, Quantity.CPU_TEMPERATURE)
-Idle = dict[tuple[str, str], float]
+Temperatures = dict[tuple[str, str], float]
 """(source, quantity) -> lowest temperature seen, °C."""
 
 
-def coolest(series: Series, before: Idle) -> Idle:
+def coolest(series: Series, before: Temperatures) -> Temperatures:
     lowest = dict(before)
     for quantity in TEMPERATURES:
         for source in series.sources(quantity):
@@ -95,7 +95,7 @@ def coolest(series: Series, before: Idle) -> Idle:
     return lowest
 
 
-def too_warm(series: Series, at_s: float, idle: Idle) -> tuple[str, ...]:
+def too_warm(series: Series, at_s: float, idle: Temperatures) -> tuple[str, ...]:
     said = []
     for quantity in TEMPERATURES:
         for source in series.sources(quantity):

@@ -12,9 +12,9 @@ from agents.contract.job import Conditions, Job, LoadSettings
 from agents.contract.measure import Flag
 from agents.contract.report import Measured, Report
 from agents.job.host import Host
+from agents.telemetry.recorder import Recorder
 from agents.telemetry.sampling import Batch
 from agents.telemetry.sources.base import UNITS, Quantity
-from agents.telemetry.watch import Watch
 from tests.fakes.telemetry import S, ScriptedClock
 from tests.unit.contract.test_contract import a_device
 from tests.unit.job.test_host_state import ScriptedEngine
@@ -44,8 +44,8 @@ def a_host(folder: Path, engine: ScriptedEngine, values: dict[Quantity, float]) 
     hosts: list[Host] = []
     sampler = Noting(hosts, values)
     clock = ScriptedClock(SENT_NS - S)
-    watch = Watch(sampler, clock=clock)
-    hosts.append(Host(a_device(MemoryKind.DISCRETE), folder, (engine,), clock, watch=watch))
+    recorder = Recorder(sampler, clock=clock)
+    hosts.append(Host(a_device(MemoryKind.DISCRETE), folder, (engine,), clock, recorder=recorder))
     return hosts[0], sampler
 
 
@@ -70,7 +70,7 @@ def test_the_machine_is_looked_at_before_the_load_after_it_and_after_each_trial(
 
 def test_flags_and_times_reach_the_trials(tmp_path: Path) -> None:
     host, _ = a_host(tmp_path, ScriptedEngine(), {Quantity.ON_MAINS: 0.0})
-    host.watch.waits = False
+    host.recorder.readiness.waits = False
     report = run(host)
     assert isinstance(report.outcome, Measured)
     assert [Flag.ON_BATTERY in trial.flags for trial in report.outcome.trials] == [True, True]

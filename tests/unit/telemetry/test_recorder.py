@@ -13,11 +13,12 @@ from agents.contract.job import Conditions
 from agents.contract.measure import Arrival, Flag
 from agents.contract.report import Cause, Failed, Loaded, Measured, Outcome, Refused
 from agents.telemetry import validity
+from agents.telemetry.readiness import PATIENCE_S
+from agents.telemetry.recorder import JobRecord, Recorded, Recorder
 from agents.telemetry.sampling import NoSampler
 from agents.telemetry.sources.base import Missing, Quantity
-from agents.telemetry.watch import PATIENCE_S, Seen, Watch
 from tests.fakes.telemetry import Machine, ScriptedClock, ScriptedSampler, WaitingEvent
-from tests.unit.results.made_attempts import job, trial
+from tests.unit.results.made_attempts import trial
 
 GIB = 2**30
 LOADED = Loaded(1.0, False, "b1")
@@ -41,36 +42,36 @@ class Story:
     def __post_init__(self) -> None:
         self.sampler = ScriptedSampler(self.clock, self.machine, (Missing("nvml", "no driver"),))
         self.cancelled = WaitingEvent(self.clock)
-        self.watch = Watch(
+        self.recorder = Recorder(
             self.sampler,
             Awake(()),
             self.clock,
             cores=8,
             waits=self.waits,
             own_cpu_s=lambda: 0.0,
-            disturber=lambda pause: "cc1plus 4711, 0.9 cores",
+            busiest=lambda pause: "cc1plus 4711, 0.9 cores",
         )
-        self.watch.rests()
+        self.recorder.idle.begin()
 
-    def job(self, wanted: Conditions = USUAL, *, idle_s: float = 5.0, loads: bool = True) -> Seen:
+    def job(self, wanted: Conditions = USUAL, *, idle_s: float = 5.0, loads: bool = True) -> Recorded:
         """A job after ``idle_s`` of rest: 4 s of load, then a trial of 10 s, its first token after 2 s."""
         self.clock.sleep(idle_s)
-        self.watch.begin()
-        self.watch.until_fit(wanted, self.said.append, self.cancelled)
+        record = self.recorder.begin(wanted)
+        record.wait_until_ready(self.said.append, self.cancelled)
         if loads:
-            self.watch.before_load()
+            load = record.before_load()
             self.clock.sleep(4.0)
-            self.watch.loaded("llama-server", Process())
-        self.watch.measuring()
-        sent_s = (self.clock.now_ns - self.watch.zero_ns) / 1e9
+            load.loaded("llama-server", Process())
+        trials = record.before_trials()
+        sent_s = (self.clock.now_ns - record.zero_ns) / 1e9
         self.clock.sleep(10.0)
-        self.watch.trial_ended()
+        trials.trial_ended()
         arrivals = tuple(Arrival(2.0 + place, place) for place in range(9))
         measured = replace(trial(), sent_s=sent_s, arrivals=arrivals, ended_s=10.0)
-        return self.ended(Measured(LOADED, (measured,)), wanted)
+        return self.end(record, Measured(LOADED, (measured,)))
 
-    def ended(self, outcome: Outcome, wanted: Conditions = USUAL) -> Seen:
-        return self.watch.ended(replace(job(), conditions=wanted), outcome, validity.Machine(8, gpu_in_package=True))
+    def end(self, record: JobRecord, outcome: Outcome) -> Recorded:
+        return record.end(outcome, validity.Machine(8, gpu_in_package=True))
 
     @property
     def waited_s(self) -> float:
@@ -81,7 +82,7 @@ class Process:
     pids = (4711,)
 
 
-def flags(seen: Seen) -> tuple[Flag, ...]:
+def flags(seen: Recorded) -> tuple[Flag, ...]:
     assert isinstance(seen.outcome, Measured)
     return seen.outcome.trials[0].flags
 
@@ -199,74 +200,67 @@ def test_a_cancelled_job_does_not_wait() -> None:
     story = Story(shows(cpu=lambda at_s: 50.0))
     story.cancelled.set()
     story.clock.sleep(5.0)
-    story.watch.begin()
-    story.watch.until_fit(Conditions(), story.said.append, story.cancelled)
+    story.recorder.begin(USUAL).wait_until_ready(story.said.append, story.cancelled)
     assert (story.waited_s, story.said) == (0.0, [])
 
 
 def test_a_machine_that_slept_in_a_trial() -> None:
     clock = ScriptedClock()
-    watch = Watch(clock=clock)  # no sensor is needed for that
-    watch.begin()
-    watch.measuring()
+    record = Recorder(clock=clock).begin(USUAL)  # no sensor is needed for that
+    trials = record.before_trials()
     clock.sleep(1.0)
     clock.wall_off_s += 600.0
-    watch.trial_ended()
+    trials.trial_ended()
     outcome = Measured(LOADED, (replace(trial(), sent_s=0.1),))
-    assert flags(watch.ended(job(), outcome, validity.Machine(8))) == (Flag.CLOCK_JUMPED,)
+    assert flags(record.end(outcome, validity.Machine(8))) == (Flag.CLOCK_JUMPED,)
 
 
 @pytest.mark.parametrize(("off_s", "may"), [(600.0, True), (0.0, False)])
 def test_a_doubt_that_may_pass_is_told_when_its_trial_has_ended(off_s: float, may: bool) -> None:
     clock = ScriptedClock()
-    watch = Watch(clock=clock)
-    watch.begin()
-    watch.measuring()
+    trials = Recorder(clock=clock).begin(USUAL).before_trials()
     clock.sleep(1.0)
-    watch.trial_ended()
+    trials.trial_ended()
     clock.sleep(1.0)
     clock.wall_off_s += off_s
-    watch.trial_ended()
+    trials.trial_ended()
     ended = replace(trial(), sent_s=1.1)
-    assert watch.may_pass(job(), ended, validity.Machine(8)) is may
+    assert trials.may_pass(ended, validity.Machine(8)) is may
 
 
 def test_a_failed_load_tells_how_far_the_memory_went() -> None:
     story = Story(shows())
     story.clock.sleep(5.0)
-    story.watch.begin()
-    story.watch.before_load()
+    record = story.recorder.begin(USUAL)
+    record.before_load()
     story.clock.sleep(3.0)
     failed = Failed(Cause.RAM, "no memory")
-    seen = story.ended(failed)
+    seen = story.end(record, failed)
     assert seen.outcome == failed
     assert (seen.usage.ram_peak_bytes, seen.usage.cpu_busy_mean_pct) == (10 * GIB, None)
 
 
 def test_a_refused_job_has_readings_and_no_usage() -> None:
     story = Story(shows())
-    story.watch.begin()
-    seen = story.ended(Refused(Cause.UNSUPPORTED, "no"))
+    seen = story.end(story.recorder.begin(USUAL), Refused(Cause.UNSUPPORTED, "no"))
     assert seen.readings and seen.usage.ram_peak_bytes is None
 
 
 def test_what_ends_meanwhile_is_told_and_what_was_never_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     story = Story(shows())
-    story.watch.begin()
+    trials = story.recorder.begin(USUAL).before_trials()
     assert capsys.readouterr().err == ""
     story.sampler._missing = (Missing("rapl", "PermissionError"),)
-    story.watch.trial_ended()
+    trials.trial_ended()
     assert capsys.readouterr().err == "telemetry: rapl: PermissionError\n"
 
 
 def test_without_telemetry_a_job_is_as_it_is() -> None:
-    watch = Watch(NoSampler(), clock=ScriptedClock())
-    watch.rests()
-    watch.begin()
-    watch.until_fit(Conditions(cool_down_s=60.0), pytest.fail, threading.Event())
-    watch.before_load()
-    watch.loaded("ollama", object())
-    watch.measuring()
-    watch.trial_ended()
+    recorder = Recorder(NoSampler(), clock=ScriptedClock())
+    recorder.idle.begin()
+    record = recorder.begin(Conditions(cool_down_s=60.0))
+    record.wait_until_ready(pytest.fail, threading.Event())
+    record.before_load().loaded("ollama", object())
+    record.before_trials().trial_ended()
     outcome = Measured(LOADED, (trial(),))
-    assert watch.ended(job(), outcome, validity.Machine(8, 50.0)) == Seen(outcome)
+    assert record.end(outcome, validity.Machine(8, 50.0)) == Recorded(outcome)

@@ -1,4 +1,4 @@
-"""Which processes are an engine's."""
+"""Which processes are an engine's, and which one disturbs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import threading
 
 import pytest
 
-from agents.telemetry.disturber import busiest_other
-from agents.telemetry.engine_pids import engine_pids, names_program
+from agents.telemetry.processes import busiest_other, engine_pids, names_program
 
 
 @pytest.mark.parametrize(
