@@ -25,7 +25,7 @@ from agents.device_file import DEVICE_FILE, read_device_file  # noqa: E402
 from agents.engines import engines_of  # noqa: E402
 from agents.job.host import Host  # noqa: E402
 from agents.models.needs import needs  # noqa: E402
-from agents.telemetry.engine_pids import engine_pids  # noqa: E402
+from agents.telemetry.processes import engine_pids  # noqa: E402
 from orchestrator.matrix import expand, json_schema, read_matrix  # noqa: E402
 from orchestrator.plan.jobs import job_of, plan_jobs  # noqa: E402
 from tests.contract.adapters.made_up import ROUTES  # noqa: E402
