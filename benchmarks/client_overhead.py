@@ -87,12 +87,12 @@ def take_with_socket(url: str, target: str) -> Taken:
 
 
 def take_with_project(url: str, target: str) -> Taken:
-    from agents.engines.stream.exchange_http import Ended, Limits, exchange
+    from agents.engines.stream.exchange import ExchangeEnd, Limits, exchange
 
     cpu_ns, start_ns = time.process_time_ns(), time.perf_counter_ns()
     done = exchange(url + target, BODY, {"Content-Type": "application/json"}, Limits(5, 60, 600))
     cpu_ns, wall_ns = time.process_time_ns() - cpu_ns, time.perf_counter_ns() - start_ns
-    assert done.ended is Ended.COMPLETE, done.detail
+    assert done.end is ExchangeEnd.COMPLETE, done.detail
     return Taken(done.sent_ns, cpu_ns, wall_ns, [(at_ns, len(data)) for at_ns, data in done.reads], [])
 
 

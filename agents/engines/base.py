@@ -19,7 +19,7 @@ from agents.contract.measure import EngineTimings, Trial
 from agents.contract.model_peers import Peers
 from agents.contract.report import Cause, Loaded
 from agents.engines.stream.chunks import Chunk, Event
-from agents.engines.stream.exchange_http import Exchange, Limits, Progress
+from agents.engines.stream.exchange import Exchange, Limits, LiveCount
 from agents.errors import LoadFailed, Unsupported
 
 DYING_S = 3.0  # between the end of an engine's connections and that of its process
@@ -89,7 +89,7 @@ class Session(Protocol):
         ...
 
     def stream(
-        self, request: Request, body: bytes, limits: Limits, progress: Progress, cancelled: threading.Event
+        self, request: Request, body: bytes, limits: Limits, live: LiveCount, cancelled: threading.Event
     ) -> Exchange: ...
 
     def check_alive(self, within_s: float = DYING_S) -> None:
@@ -107,7 +107,7 @@ class ImageSession(Session, Protocol):
     """A session that makes images from graphs, and has no stream of tokens."""
 
     def generate(
-        self, workflow: Workflow, nonce: int, limits: Limits, progress: Progress, cancelled: threading.Event
+        self, workflow: Workflow, nonce: int, limits: Limits, live: LiveCount, cancelled: threading.Event
     ) -> Trial:
         """One run, with a seed of its own for each ``nonce``. Raises AgentError.
 

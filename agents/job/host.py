@@ -22,7 +22,7 @@ from agents.device.inventory import inventory
 from agents.device_file import read_device_file
 from agents.engines import engines_of
 from agents.engines.base import Engine, LoadPlace, Restores, Session, Support, refuse_settings, refuse_workload
-from agents.engines.stream.exchange_http import Progress
+from agents.engines.stream.exchange import LiveCount
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 from agents.job.measure import measure
 from agents.power.base import NotRestored
@@ -37,7 +37,7 @@ READY_AGAIN_S = 0.5
 PASSING = frozenset({Cause.CANCELLED, Cause.DISK_FULL})
 """Causes of a failed load that say nothing of the next try with the same settings."""
 
-Notify = Callable[[str, Progress | None], None]
+Notify = Callable[[str, LiveCount | None], None]
 """Called with each stage as it begins ("loading", "measuring"), and the live view of the stream if there is one."""
 
 

@@ -15,7 +15,7 @@ from agents.contract.measure import Flag, Trial
 from agents.contract.report import Cause
 from agents.engines.base import ImageSession, Request, Session
 from agents.engines.stream.chunks import Chunk
-from agents.engines.stream.exchange import Ended, Exchange, Limits, Progress
+from agents.engines.stream.exchange import Exchange, ExchangeEnd, Limits, LiveCount
 from agents.errors import RequestFailed, Unsupported
 from agents.job.trial import chunks_of, trial_of
 
@@ -28,7 +28,7 @@ def measure(
     session: Session,
     warmups: int,
     cancelled: threading.Event,
-    progress: Callable[[str, Progress | None], None],
+    progress: Callable[[str, LiveCount | None], None],
     zero_ns: int = 0,
 ) -> Iterator[Trial]:
     """Yields the warm-ups, then the measured trial, each as soon as it is complete.
@@ -40,7 +40,7 @@ def measure(
     conductor = _Conductor(job, session, cancelled, limits_of(job.timeouts))
     for index in range(warmups + 1):
         warmup = index < warmups
-        live = Progress()
+        live = LiveCount()
         progress(f"warm-up {index + 1}/{warmups}" if warmup else "measuring", live)
         if cancelled.is_set():  # a short stream would be over before it looks
             raise RequestFailed(Cause.CANCELLED, "cancelled between two requests")
@@ -68,24 +68,24 @@ class _Conductor:
     cancelled: threading.Event
     limits: Limits
 
-    def image_trial(self, workflow: Workflow, nonce: int, live: Progress) -> Trial:
+    def image_trial(self, workflow: Workflow, nonce: int, live: LiveCount) -> Trial:
         if not isinstance(self.session, ImageSession):
             raise Unsupported(f"{self.job.load.engine} makes no images")
         return self.session.generate(workflow, nonce, self.limits, live, self.cancelled)
 
-    def text_trial(self, nonce: int, live: Progress) -> Trial:
+    def text_trial(self, nonce: int, live: LiveCount) -> Trial:
         request = self.session.request_for(self.job.workload, nonce=nonce)
         if request.prime is not None:
             # Fills the KV cache up to the depth that is measured at. Its figures are nobody's, but it must succeed.
-            self._answer(request, request.prime, Progress())
+            self._answer(request, request.prime, LiveCount())
         exchange, chunks = self._answer(request, request.body, live)
         afterwards = request.after() if request.after is not None else None
         trial = trial_of(exchange, chunks, request, self.job.workload, afterwards, self.job.keep_output)
         return replace(trial, sent_s=exchange.sent_ns / 1e9)
 
-    def _answer(self, request: Request, body: bytes, live: Progress) -> tuple[Exchange, tuple[Chunk, ...]]:
+    def _answer(self, request: Request, body: bytes, live: LiveCount) -> tuple[Exchange, tuple[Chunk, ...]]:
         exchange = self.session.stream(request, body, self.limits, live, self.cancelled)
-        if exchange.ended in (Ended.UNREACHABLE, Ended.BROKEN):
+        if exchange.end in (ExchangeEnd.UNREACHABLE, ExchangeEnd.BROKEN):
             self.session.check_alive()  # an engine that died says more than the stream that it broke
         return exchange, chunks_of(exchange, request)
 

@@ -27,7 +27,7 @@ from agents.contract.job import Job
 from agents.contract.model_peers import Peers
 from agents.contract.report import Cause, Failed, Report
 from agents.contract.wire_json import from_json, to_json
-from agents.engines.stream.exchange_http import Progress
+from agents.engines.stream.exchange import LiveCount
 from agents.errors import AgentError
 from agents.job.host import Host
 from agents.power.base import NotRestored
@@ -42,7 +42,7 @@ class Runner:
         self._jobs: queue.Queue[tuple[Job, Peers | None]] = queue.Queue()
         self._host: Host | None = None
         self._cancelled = threading.Event()
-        self._live: Progress | None = None
+        self._live: LiveCount | None = None
         self._writing = threading.Lock()
         self._spool = Spool(folder / "spool")
         self._folder = folder
@@ -107,7 +107,7 @@ class Runner:
             return replace(report, log=f"{report.log}\n{words}\n".lstrip())
         return report
 
-    def _say(self, phase: str, live: Progress | None) -> None:
+    def _say(self, phase: str, live: LiveCount | None) -> None:
         self._live = live
         self._write(json.dumps({"phase": phase}).encode())
 
@@ -150,7 +150,7 @@ class Runner:
             self._write(json.dumps({"live": _view(self._live)}).encode())
 
 
-def _view(live: Progress | None) -> dict[str, float | int] | None:
+def _view(live: LiveCount | None) -> dict[str, float | int] | None:
     """Reads so far and reads a second: one read is one token on the engines that send them one by one."""
     if live is None or live.reads == 0:
         return None

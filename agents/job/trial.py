@@ -19,7 +19,7 @@ from agents.contract.report import Cause
 from agents.engines.base import Request
 from agents.engines.causes import cause_of_request
 from agents.engines.stream.chunks import Chunk, Event, Final, Response, bunched_share, read_response, stream_events
-from agents.engines.stream.exchange import Ended, Exchange
+from agents.engines.stream.exchange import Exchange, ExchangeEnd
 from agents.errors import EngineLost, RequestFailed
 from agents.job.sanity import output_flags
 
@@ -30,9 +30,9 @@ BUNCHED_RATE = 0.01  # error of the decode rate that bunched first and last toke
 LONGEST_TOKEN = 10  # events that one token may come in, where a server sends letters
 
 _CAUSE_OF_END = {
-    Ended.CANCELLED: Cause.CANCELLED,
-    Ended.FIRST_TOKEN_TIMEOUT: Cause.FIRST_TOKEN_TIMEOUT,
-    Ended.TRIAL_TIMEOUT: Cause.TRIAL_TIMEOUT,
+    ExchangeEnd.CANCELLED: Cause.CANCELLED,
+    ExchangeEnd.FIRST_TOKEN_TIMEOUT: Cause.FIRST_TOKEN_TIMEOUT,
+    ExchangeEnd.TRIAL_TIMEOUT: Cause.TRIAL_TIMEOUT,
 }
 """Ends that we chose ourselves: what had come until then is not looked at."""
 
@@ -43,9 +43,9 @@ def chunks_of(exchange: Exchange, request: Request) -> tuple[Chunk, ...]:
     Raises RequestFailed for an answer that is not complete or is an error, with the engine's own words where it sent
     some; EngineLost where the request could not be sent.
     """
-    if exchange.ended is Ended.UNREACHABLE:
+    if exchange.end is ExchangeEnd.UNREACHABLE:
         raise EngineLost(exchange.detail)
-    if (cause := _CAUSE_OF_END.get(exchange.ended)) is not None:
+    if (cause := _CAUSE_OF_END.get(exchange.end)) is not None:
         raise RequestFailed(cause, "cancelled while tokens arrived" if cause is Cause.CANCELLED else exchange.detail)
     chunks = request.decode(_events_of(read_response(exchange.reads)))
     for chunk in chunks:
@@ -53,7 +53,7 @@ def chunks_of(exchange: Exchange, request: Request) -> tuple[Chunk, ...]:
             # Inside a stream that had begun well, an engine's error is no refusal of the request.
             cause = cause_of_request(chunk.error)
             raise RequestFailed(Cause.STREAM_BROKEN if cause is Cause.REQUEST_REFUSED else cause, chunk.error)
-    if exchange.ended is Ended.BROKEN:  # looked at last: an error that the engine sent before it says why
+    if exchange.end is ExchangeEnd.BROKEN:  # looked at last: an error that the engine sent before it says why
         raise RequestFailed(Cause.STREAM_BROKEN, exchange.detail)
     return chunks
 

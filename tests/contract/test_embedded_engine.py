@@ -32,7 +32,7 @@ from agents.contract.report import Cause, Failed, Measured, Outcome, Refused, Re
 from agents.device.inventory import inventory
 from agents.engines.base import LoadPlace
 from agents.engines.llama.embedded import Embedded, EmbeddedSession
-from agents.engines.stream.exchange_http import Progress
+from agents.engines.stream.exchange import LiveCount
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
 from agents.models.gguf.check import check_gguf
@@ -75,15 +75,15 @@ class Bench:
     cancelled: threading.Event = field(default_factory=threading.Event)
     phases: list[str] = field(default_factory=list)
 
-    def run(self, job: Job, on: dict[str, Callable[[Progress | None], None]] | None = None) -> Report:
-        def say(phase: str, live: Progress | None) -> None:
+    def run(self, job: Job, on: dict[str, Callable[[LiveCount | None], None]] | None = None) -> Report:
+        def say(phase: str, live: LiveCount | None) -> None:
             self.phases.append(phase)
             if on and phase in on:
                 on[phase](live)
 
         return self.host.run(job, self.cancelled, say)
 
-    def outcome(self, job: Job, on: dict[str, Callable[[Progress | None], None]] | None = None) -> Outcome:
+    def outcome(self, job: Job, on: dict[str, Callable[[LiveCount | None], None]] | None = None) -> Outcome:
         return self.run(job, on).outcome
 
 
@@ -391,10 +391,10 @@ def test_cancelled_before_the_model_is_ready(bench: Bench, phase: str) -> None:
     assert outcome.loaded is None
 
 
-def in_mid_stream(do: Callable[[], None]) -> Callable[[Progress | None], None]:
+def in_mid_stream(do: Callable[[], None]) -> Callable[[LiveCount | None], None]:
     """For a phase: does something from another thread when tokens arrive."""
 
-    def begin(live: Progress | None) -> None:
+    def begin(live: LiveCount | None) -> None:
         assert live is not None
 
         def watch() -> None:
@@ -431,7 +431,7 @@ def test_an_engine_that_is_killed_while_tokens_arrive(bench: Bench) -> None:
 
 
 def test_trials_that_were_complete_stay_when_a_later_one_fails(bench: Bench) -> None:
-    def cancel(_: Progress | None) -> None:
+    def cancel(_: LiveCount | None) -> None:
         bench.cancelled.set()
 
     outcome = failed(bench.outcome(a_job(tiny(), warmups=2), {"measuring": cancel}))

@@ -22,7 +22,7 @@ from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace
 from agents.engines.llama.child import tied
 from agents.engines.llama.server import LlamaServer
-from agents.engines.stream.exchange_http import Progress
+from agents.engines.stream.exchange import LiveCount
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
 from tests.fakes.llama_server_program import program as fake_program
@@ -171,11 +171,11 @@ def test_a_measured_trial_and_one_at_a_depth(host: Host) -> None:
 
 
 def test_a_server_that_is_killed_while_tokens_arrive(host: Host) -> None:
-    def kill(live: Progress) -> None:
+    def kill(live: LiveCount) -> None:
         until(lambda: live.reads > 5, "tokens")
         servers()[0].kill()
 
-    def on(phase: str, live: Progress | None) -> None:
+    def on(phase: str, live: LiveCount | None) -> None:
         if live is not None:
             threading.Thread(target=kill, args=(live,), daemon=True).start()
 

@@ -21,7 +21,7 @@ from agents.engines.comfyui.graph import Graph, filled, refusal
 from agents.engines.comfyui.memory import polled
 from agents.engines.comfyui.trial import Sent, trial_of
 from agents.engines.server.api import Api, ApiError
-from agents.engines.stream.exchange_http import Exchange, Limits, Progress
+from agents.engines.stream.exchange import Exchange, Limits, LiveCount
 from agents.errors import AgentError, EngineLost, RequestFailed, Unsupported
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ class ComfySession:
         return self._loaded
 
     def generate(
-        self, workflow: Workflow, nonce: int, limits: Limits, progress: Progress, cancelled: threading.Event
+        self, workflow: Workflow, nonce: int, limits: Limits, live: LiveCount, cancelled: threading.Event
     ) -> Trial:
         """One run of the graph. Raises AgentError; what runs then is interrupted."""
         graph = filled(workflow, nonce, self._model)
         client_id = uuid.uuid4().hex
         with self._socket(client_id, limits) as socket, polled(self._stats) as most:
             watched = _Watched(Sent(self._clock.monotonic_ns(), self._clock.unix_s()))
-            progress.follow(watched.steps)
+            live.follow(watched.steps)
             watched.prompt_id = self._submit(graph, client_id)
             try:
                 run = self._watch(socket, watched, limits, cancelled)

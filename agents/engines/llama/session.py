@@ -14,7 +14,7 @@ from agents.engines.llama.log import read_log
 from agents.engines.llama.requests import llama_request
 from agents.engines.llama.text_tokens import with_text_tokens
 from agents.engines.server.api import Api, ApiError
-from agents.engines.stream.exchange_http import Exchange, Limits, Progress, exchange
+from agents.engines.stream.exchange import Exchange, Limits, LiveCount, exchange
 from agents.errors import LoadFailed
 from agents.models.store.files import ModelFiles
 
@@ -44,9 +44,9 @@ class ChildSession:
         return with_text_tokens(request, Api(self._address), workload)
 
     def stream(
-        self, request: Request, body: bytes, limits: Limits, progress: Progress, cancelled: threading.Event
+        self, request: Request, body: bytes, limits: Limits, live: LiveCount, cancelled: threading.Event
     ) -> Exchange:
-        return exchange(request.url, body, request.headers, limits, progress=progress, cancelled=cancelled)
+        return exchange(request.url, body, request.headers, limits, live=live, cancelled=cancelled)
 
     def check_alive(self, within_s: float = DYING_S) -> None:
         self._child.check_alive(within_s)

@@ -11,17 +11,17 @@ from agents.engines.base import LoadPlace, Request
 from agents.engines.causes import cause_of_load
 from agents.engines.server.api import CALL_S, LATER
 from agents.engines.stream.chunks import Event, Response, engine_words, read_response, refusal_words, stream_events
-from agents.engines.stream.exchange_http import Ended, Exchange, Limits, exchange
+from agents.engines.stream.exchange import Exchange, ExchangeEnd, Limits, exchange
 from agents.engines.stream.shapes import whole
 from agents.errors import LoadFailed, NotReady, RequestFailed, Unsupported
 
 _STANDARD = {"model", "messages", "max_tokens", "stream"}
 _ENDED = {
-    Ended.CANCELLED: Cause.CANCELLED,
-    Ended.FIRST_TOKEN_TIMEOUT: Cause.LOAD_TIMEOUT,
-    Ended.TRIAL_TIMEOUT: Cause.LOAD_TIMEOUT,
-    Ended.UNREACHABLE: Cause.ENGINE_LOST,
-    Ended.BROKEN: Cause.ENGINE_LOST,
+    ExchangeEnd.CANCELLED: Cause.CANCELLED,
+    ExchangeEnd.FIRST_TOKEN_TIMEOUT: Cause.LOAD_TIMEOUT,
+    ExchangeEnd.TRIAL_TIMEOUT: Cause.LOAD_TIMEOUT,
+    ExchangeEnd.UNREACHABLE: Cause.ENGINE_LOST,
+    ExchangeEnd.BROKEN: Cause.ENGINE_LOST,
 }
 
 
@@ -37,8 +37,8 @@ def first_word(request: Request, place: LoadPlace, token_hint: str) -> Word:
     obeyed."""
     limits = Limits(CALL_S, place.timeout_s, place.timeout_s)
     done = exchange(request.url, request.body, request.headers, limits, cancelled=place.cancelled)
-    if done.ended is not Ended.COMPLETE:
-        raise LoadFailed(_ENDED[done.ended], _words_of(done, place))
+    if done.end is not ExchangeEnd.COMPLETE:
+        raise LoadFailed(_ENDED[done.end], _words_of(done, place))
     try:
         response = read_response(done.reads)
         if not response.is_good:
@@ -54,9 +54,9 @@ def first_word(request: Request, place: LoadPlace, token_hint: str) -> Word:
 
 
 def _words_of(done: Exchange, place: LoadPlace) -> str:
-    if done.ended is Ended.CANCELLED:
+    if done.end is ExchangeEnd.CANCELLED:
         return "cancelled while the model was loading"
-    if _ENDED[done.ended] is Cause.LOAD_TIMEOUT:
+    if _ENDED[done.end] is Cause.LOAD_TIMEOUT:
         return f"the server said no word within {place.timeout_s:g} s"
     return done.detail
 

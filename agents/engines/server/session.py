@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agents.contract.job import Workload
 from agents.contract.report import Loaded
 from agents.engines.base import DYING_S, Request
-from agents.engines.stream.exchange_http import Exchange, Limits, Progress, exchange
+from agents.engines.stream.exchange import Exchange, Limits, LiveCount, exchange
 from agents.errors import AgentError, EngineLost
 
 
@@ -25,9 +25,9 @@ class HttpSession:
     unload: Callable[[], object]
 
     def stream(
-        self, request: Request, body: bytes, limits: Limits, progress: Progress, cancelled: threading.Event
+        self, request: Request, body: bytes, limits: Limits, live: LiveCount, cancelled: threading.Event
     ) -> Exchange:
-        return exchange(request.url, body, request.headers, limits, progress=progress, cancelled=cancelled)
+        return exchange(request.url, body, request.headers, limits, live=live, cancelled=cancelled)
 
     def check_alive(self, within_s: float = DYING_S) -> None:  # noqa: ARG002  a server that is not ours is only asked
         try:

@@ -98,38 +98,45 @@ class Replay:
         return b"".join(pieces)
 
 
-class Ending:
-    """Tells whether the response in a list of reads, which may grow, has come to its end.
+class EndDetector:
+    """Finds whether the response in a list of reads, which may grow, has come to its end.
 
-    ``told``: the response itself told where it ends, not the close of the connection. ``fault``: why it has no end.
+    ``is_framed``: the response states where it ends (a length, a last chunk); else the close of the connection is its
+    end. ``fault``: why it has no end.
     """
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
-        self._asked_at = -1
-        self._replayed = 0
+        self._checked_reads = -1  # how many there were at the last call of ``reached``
+        self._replayed = 0  # how many of them went through h11
         self._replay: Replay | None = None  # made when it is needed: that takes longer than some tokens do
-        self.told = True
+        self.is_framed = True
         self.fault = ""
 
     def reached(self, *, closed: bool = False) -> bool:
-        """``closed``: the peer has closed the connection, or the end was reached before."""
-        if self._asked_at == len(self._reads) and not closed:
+        """``closed``: the peer has closed the connection, or the end was reached before.
+
+        Called by the limit keeper after a silence, while the receiver waits in ``recv``, and by the receiver at the
+        end, when the keeper has been joined: never by both at once.
+        """
+        if self._checked_reads == len(self._reads) and not closed:
             return False
-        self._asked_at = len(self._reads)
+        self._checked_reads = len(self._reads)
         replay = self._replay = self._replay or Replay()
+        # The head alone at first: it says by what the body ends.
         while not replay.status and not replay.fault and self._feed_next(replay):
             pass
         coding = _header(replay.headers, "transfer-encoding")
         if "chunked" in coding:
+            # The last seven bytes decide most cases, without a replay of a body that may be megabytes long.
             if closed and ends_in_last_chunk(self._reads):
                 return True
             if not closed and not may_be_last_chunk(self._reads):
-                return False  # so a pause in a long stream costs next to nothing
+                return False
         elif replay.status and not _header(replay.headers, "content-length") and replay.status not in (204, 304):
-            self.told = False
+            self.is_framed = False
             return closed
-        while self._feed_next(replay):
+        while self._feed_next(replay):  # the whole body, piece by piece: only here, when it may have ended
             pass
         self.fault = replay.fault
         if closed and not replay.complete and not self.fault:

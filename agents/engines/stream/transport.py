@@ -15,14 +15,13 @@ from typing import Any
 import httpcore
 import httpx
 
-from agents.engines.stream.exchange import Ended
-from agents.engines.stream.receive import Line, Stopped
+from agents.engines.stream.receive import ExchangeEnd, ExchangeStopped, Receiver
 
 
 def post(
-    line: Line, url: str, body: bytes, headers: Mapping[str, str], tls: ssl.SSLContext | None
-) -> tuple[Ended, str]:
-    """Sends one request and has ``line`` read its response. Raises nothing; the words say what went wrong."""
+    receiver: Receiver, url: str, body: bytes, headers: Mapping[str, str], tls: ssl.SSLContext | None
+) -> tuple[ExchangeEnd, str]:
+    """Sends one request and has ``receiver`` read its response. Raises nothing; the words say what went wrong."""
     try:
         sent_headers = httpx.Headers(dict(headers))
         sent_headers.setdefault("Content-Type", "application/json")
@@ -30,15 +29,15 @@ def post(
         sent_headers["Accept-Encoding"] = "identity"
         with (
             httpx.Client(
-                transport=_Transport(line, tls), timeout=httpx.Timeout(line.limits.connect_s), trust_env=False
+                transport=_Transport(receiver, tls), timeout=httpx.Timeout(receiver.limits.connect_s), trust_env=False
             ) as client,
             client.stream("POST", url, content=body, headers=sent_headers),
         ):
-            return Ended.COMPLETE, ""
-    except Stopped as stop:
-        return stop.ended, stop.detail
+            return ExchangeEnd.COMPLETE, ""
+    except ExchangeStopped as stop:
+        return stop.end, stop.detail
     except (httpx.HTTPError, httpx.InvalidURL, *_HTTPCORE_ERRORS, OSError, ValueError) as error:
-        return line.give_up(error)
+        return receiver.give_up(error)
 
 
 _HTTPCORE_ERRORS = (
@@ -52,8 +51,8 @@ _HTTPCORE_ERRORS = (
 class _Transport(httpx.BaseTransport):
     """httpx over httpcore, as httpx's own transport is, with the network backend below."""
 
-    def __init__(self, line: Line, tls: ssl.SSLContext | None) -> None:
-        self._pool = httpcore.ConnectionPool(ssl_context=tls, network_backend=_Network(line))
+    def __init__(self, receiver: Receiver, tls: ssl.SSLContext | None) -> None:
+        self._pool = httpcore.ConnectionPool(ssl_context=tls, network_backend=_Network(receiver))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         assert isinstance(request.stream, httpx.SyncByteStream)
@@ -92,8 +91,8 @@ class _AlreadyRead(httpx.SyncByteStream):
 
 
 class _Network(httpcore.NetworkBackend):
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
 
     def connect_tcp(
         self,
@@ -104,18 +103,18 @@ class _Network(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         stream = httpcore.SyncBackend().connect_tcp(host, port, timeout, local_address, socket_options)
-        return _TappedStream(stream, self._line)
+        return _TappedStream(stream, self._receiver)
 
 
 class _TappedStream(httpcore.NetworkStream):
     """httpcore's own stream, but that the request waits for the first ``read``.
 
-    That one hands the whole request to the kernel at once, and receives the whole response into the line.
+    That one hands the whole request to the kernel at once, and receives the whole response into the receiver.
     """
 
-    def __init__(self, stream: httpcore.NetworkStream, line: Line) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, receiver: Receiver) -> None:
         self._stream = stream
-        self._line = line
+        self._receiver = receiver
         self._request: list[bytes] = []
         self._received: Iterator[tuple[int, bytes]] | None = None
 
@@ -126,10 +125,10 @@ class _TappedStream(httpcore.NetworkStream):
             def send() -> None:
                 # A server that refuses a request may answer and close before it has read all of it.
                 with suppress(httpcore.WriteError):
-                    self._stream.write(request, self._line.limits.connect_s)
+                    self._stream.write(request, self._receiver.limits.connect_s)
 
-            self._line.exchange(self._stream.get_extra_info("socket"), send)
-            self._received = iter(self._line.reads)
+            self._receiver.exchange(self._stream.get_extra_info("socket"), send)
+            self._received = iter(self._receiver.reads)
         return next(self._received, (0, b""))[1]
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
@@ -141,7 +140,7 @@ class _TappedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _TappedStream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._line)
+        return _TappedStream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._receiver)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agents.clock import SystemClock
 from agents.engines.stream.chunks import llama_completion_chunks, read_response, stream_events
-from agents.engines.stream.exchange_http import Ended, Exchange, Limits, Progress, exchange
+from agents.engines.stream.exchange import Exchange, ExchangeEnd, Limits, LiveCount, exchange
 from tests.fakes.scripted_server import (
     LAST_CHUNK,
     End,
@@ -45,7 +45,7 @@ def test_a_stream_with_its_times() -> None:
     script = Stream(tokens=20, interval_s=0.0005, first_s=0.001).script()
     with ScriptedServer(lambda _: script) as server:
         done = exchange(server.url, b"{}", {}, PATIENT, SystemClock())
-    assert (done.ended, done.detail) == (Ended.COMPLETE, "")
+    assert (done.end, done.detail) == (ExchangeEnd.COMPLETE, "")
     assert received(done) == b"".join(send.data for send in script.sends)
     times = [done.sent_ns, *(at_ns for at_ns, _ in done.reads)]
     assert times == sorted(times)
@@ -73,7 +73,7 @@ def test_the_request_as_the_server_gets_it() -> None:
 def test_nothing_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert play(at_once(*response(EVENTS))).ended is Ended.COMPLETE
+    assert play(at_once(*response(EVENTS))).end is ExchangeEnd.COMPLETE
 
 
 TRAILERS = b"0\r\nServer-Timing: total;dur=5\r\n\r\n"
@@ -103,7 +103,7 @@ CRLF_EVENTS = (chunked(b"data: a\r\n\r\n"), chunked(b"data: b\r\n"), chunked(b"\
 def test_a_response_ends_where_it_says_so(pieces: tuple[bytes, ...], end: End) -> None:
     """Also where the server keeps the connection open, against what was asked."""
     done = play(at_once(*pieces, end=end))
-    assert (done.ended, done.detail) == (Ended.COMPLETE, "")
+    assert (done.end, done.detail) == (ExchangeEnd.COMPLETE, "")
     assert received(done) == b"".join(pieces)
     assert read_response(done.reads).complete
     assert done.ended_ns == done.reads[-1][0]
@@ -111,7 +111,7 @@ def test_a_response_ends_where_it_says_so(pieces: tuple[bytes, ...], end: End) -
 
 def test_a_response_may_end_with_the_connection() -> None:
     done = play(at_once(*response(EVENTS, "close")))
-    assert done.ended is Ended.COMPLETE
+    assert done.end is ExchangeEnd.COMPLETE
     assert len(read_response(done.reads).events) == 3
     assert done.ended_ns >= done.reads[-1][0]
 
@@ -132,7 +132,7 @@ def test_a_response_may_end_with_the_connection() -> None:
 )
 def test_a_broken_response_keeps_what_came(script: Script, words: str) -> None:
     done = play(script)
-    assert done.ended is Ended.BROKEN
+    assert done.end is ExchangeEnd.BROKEN
     assert words in done.detail.lower() or words in done.detail
     if script.end is not End.RESET:  # a reset throws away what the client has not read yet
         assert received(done) == b"".join(send.data for send in script.sends)
@@ -140,19 +140,19 @@ def test_a_broken_response_keeps_what_came(script: Script, words: str) -> None:
 
 def test_a_reset_after_the_last_chunk_is_no_fault() -> None:
     script = Script((*at_once(*response(EVENTS)).sends, Send(0.05, b"")), End.RESET)
-    assert play(script).ended is Ended.COMPLETE
+    assert play(script).end is ExchangeEnd.COMPLETE
 
 
 def test_silence() -> None:
     done = play(at_once(end=End.HANG), Limits(5, first_token_s=0.02, trial_s=60))
-    assert (done.ended, done.detail) == (Ended.FIRST_TOKEN_TIMEOUT, "no token within 0.02 s of sending the request")
+    assert (done.end, done.detail) == (ExchangeEnd.FIRST_TOKEN_TIMEOUT, "no token within 0.02 s of sending the request")
     assert done.ended_ns - done.sent_ns >= 20_000_000
 
 
 def test_pings_are_no_first_token() -> None:
     pings = [Send(index * 0.005, chunked(b": ping\n\n")) for index in range(100)]
     done = play(Script((Send(0, head()), *pings), End.HANG), Limits(5, first_token_s=0.15, trial_s=60))
-    assert done.ended is Ended.FIRST_TOKEN_TIMEOUT
+    assert done.end is ExchangeEnd.FIRST_TOKEN_TIMEOUT
     assert b": ping" in received(done)
 
 
@@ -168,20 +168,20 @@ class JumpsAtReading(SystemClock):
         return time.perf_counter_ns() + (60_000_000_000 if self._left <= 0 else 0)
 
 
-@pytest.mark.parametrize(("nth", "ended"), [(3, Ended.FIRST_TOKEN_TIMEOUT), (4, Ended.COMPLETE)])
-def test_the_first_token_counts_by_its_arrival_and_later_ones_take_their_time(nth: int, ended: Ended) -> None:
+@pytest.mark.parametrize(("nth", "ended"), [(3, ExchangeEnd.FIRST_TOKEN_TIMEOUT), (4, ExchangeEnd.COMPLETE)])
+def test_the_first_token_counts_by_its_arrival_and_later_ones_take_their_time(nth: int, ended: ExchangeEnd) -> None:
     """The clock is read at the start, after the sending, and after each receive: the third is the first token's."""
     script = Script((Send(0, head() + chunked(EVENTS[0])), Send(0.3, chunked(EVENTS[1])), Send(0.3, LAST_CHUNK)))
     with ScriptedServer(lambda _: script) as server:
         done = exchange(server.url, b"{}", {}, Limits(5, first_token_s=30, trial_s=600), JumpsAtReading(nth))
-    assert done.ended is ended
+    assert done.end is ended
 
 
 @pytest.mark.parametrize("interval_s", [0.001, 1.0])
 def test_the_limit_for_the_whole(interval_s: float) -> None:
     tokens = [Send(index * interval_s, chunked(EVENTS[0])) for index in range(1_000)]
     done = play(Script((Send(0, head()), *tokens)), Limits(5, first_token_s=30, trial_s=0.2))
-    assert (done.ended, done.detail) == (Ended.TRIAL_TIMEOUT, "not done within 0.2 s of sending the request")
+    assert (done.end, done.detail) == (ExchangeEnd.TRIAL_TIMEOUT, "not done within 0.2 s of sending the request")
     assert EVENTS[0] in received(done)
 
 
@@ -205,14 +205,14 @@ def test_cancelled_at_once_or_while_tokens_come(nth: int) -> None:
     clock = CancelsAtReading(nth)
     with ScriptedServer(lambda _: Script((Send(0, head()), *tokens), End.HANG)) as server:
         done = exchange(server.url, b"{}", {}, PATIENT, clock, cancelled=clock.cancelled)
-    assert done.ended is Ended.CANCELLED
+    assert done.end is ExchangeEnd.CANCELLED
     assert done.ended_ns >= done.reads[-1][0]
 
 
 def test_cancelled_in_silence() -> None:
     cancelled = threading.Event()
     cancelled.set()
-    assert play(at_once(end=End.HANG), cancelled=cancelled).ended is Ended.CANCELLED
+    assert play(at_once(end=End.HANG), cancelled=cancelled).end is ExchangeEnd.CANCELLED
 
 
 def free_port() -> int:
@@ -224,15 +224,15 @@ def free_port() -> int:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/", "http://", "ftp://x/", "http://[", "/completion"])
 def test_unreachable(url: str) -> None:
     done = exchange(url.format(port=free_port()), b"{}", {}, PATIENT)
-    assert done.ended is Ended.UNREACHABLE
+    assert done.end is ExchangeEnd.UNREACHABLE
     assert done.detail
     assert done.reads == ()
 
 
 def test_a_header_that_cannot_be_sent_is_no_traceback() -> None:
     with ScriptedServer(lambda _: at_once(*response(EVENTS))) as server:
-        assert exchange(server.url, b"{}", {"X-Key": "a\r\nb: c"}, PATIENT).ended is Ended.UNREACHABLE
-        assert exchange(server.url, b"{}", {"X-Key": "\ud800"}, PATIENT).ended is Ended.UNREACHABLE
+        assert exchange(server.url, b"{}", {"X-Key": "a\r\nb: c"}, PATIENT).end is ExchangeEnd.UNREACHABLE
+        assert exchange(server.url, b"{}", {"X-Key": "\ud800"}, PATIENT).end is ExchangeEnd.UNREACHABLE
 
 
 def anonymous_tls(protocol: int) -> ssl.SSLContext:
@@ -251,22 +251,22 @@ def test_tls(end: End) -> None:
     script = Script(tuple(Send(index * 0.001, piece) for index, piece in enumerate(response(EVENTS))), end)
     with ScriptedServer(lambda _: script, tls=anonymous_tls(ssl.PROTOCOL_TLS_SERVER)) as server:
         done = exchange(server.url, b"{}", {}, PATIENT, tls=anonymous_tls(ssl.PROTOCOL_TLS_CLIENT))
-    assert (done.ended, done.detail) == (Ended.COMPLETE, "")
+    assert (done.end, done.detail) == (ExchangeEnd.COMPLETE, "")
     assert len(read_response(done.reads).events) == 3
 
 
 def test_tls_in_silence_is_timed_out() -> None:
     with ScriptedServer(lambda _: at_once(end=End.HANG), tls=anonymous_tls(ssl.PROTOCOL_TLS_SERVER)) as server:
         done = exchange(server.url, b"", {}, Limits(5, 0.02, 60), tls=anonymous_tls(ssl.PROTOCOL_TLS_CLIENT))
-    assert done.ended is Ended.FIRST_TOKEN_TIMEOUT
+    assert done.end is ExchangeEnd.FIRST_TOKEN_TIMEOUT
 
 
-def test_progress_shows_the_reads() -> None:
-    progress = Progress()
-    assert (progress.reads, progress.first_ns, progress.last_ns) == (0, 0, 0)
+def test_a_live_count_shows_the_reads() -> None:
+    live = LiveCount()
+    assert (live.reads, live.first_ns, live.last_ns) == (0, 0, 0)
     with ScriptedServer(lambda _: at_once(*response(EVENTS))) as server:
-        done = exchange(server.url, b"{}", {}, PATIENT, progress=progress)
-    assert (progress.reads, progress.first_ns, progress.last_ns) == (
+        done = exchange(server.url, b"{}", {}, PATIENT, live=live)
+    assert (live.reads, live.first_ns, live.last_ns) == (
         len(done.reads),
         done.reads[0][0],
         done.reads[-1][0],
@@ -295,5 +295,5 @@ def test_the_interpreter_is_quiet_meanwhile_and_as_before_afterwards() -> None:
 def test_random_bytes_never_raise(pieces: list[bytes], with_head: bool) -> None:
     sends = ([head()] if with_head else []) + pieces
     done = play(at_once(*sends))
-    assert done.ended in (Ended.COMPLETE, Ended.BROKEN)
+    assert done.end in (ExchangeEnd.COMPLETE, ExchangeEnd.BROKEN)
     assert b"".join(sends).startswith(received(done))

@@ -21,7 +21,7 @@ from agents.engines.stream.chunks import (
     read_response,
     stream_events,
 )
-from agents.engines.stream.sse import Ending, first_event_ns
+from agents.engines.stream.sse import EndDetector, first_event_ns
 from agents.errors import RequestFailed
 from tests.fakes.scripted_server import chunked, head, response
 
@@ -134,14 +134,14 @@ def test_the_end_is_found_where_it_is_and_nowhere_else(framing: str, cuts: list[
         pieces = (*pieces[:-1], b"0\r\nX-Time: 5\r\n\r\n")
     whole = split(b"".join(pieces), cuts)
     growing: list[tuple[int, bytes]] = []
-    ending = Ending(growing)
+    ending = EndDetector(growing)
     for place, read in enumerate(whole):
         assert not ending.reached()
         growing.append(read)
         assert ending.reached() is (framing != "close" and place == len(whole) - 1)
     assert ending.reached(closed=True)
-    assert ending.told is (framing != "close")
-    assert Ending(whole).reached(closed=True)
+    assert ending.is_framed is (framing != "close")
+    assert EndDetector(whole).reached(closed=True)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_end_is_found_where_it_is_and_nowhere_else(framing: str, cuts: list[
     ],
 )
 def test_a_response_without_its_end(pieces: list[bytes], fault: str) -> None:
-    ending = Ending(reads_of(*pieces))
+    ending = EndDetector(reads_of(*pieces))
     assert not ending.reached(closed=True)
     assert ending.fault == fault
 

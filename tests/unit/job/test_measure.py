@@ -14,7 +14,7 @@ from agents.contract.report import Cause, Loaded
 from agents.engines.base import Request
 from agents.engines.llama.requests import llama_request
 from agents.engines.stream.chunks import llama_completion_chunks
-from agents.engines.stream.exchange_http import Ended, Exchange, Limits, Progress
+from agents.engines.stream.exchange import Exchange, ExchangeEnd, Limits, LiveCount
 from agents.errors import AgentError, EngineLost, RequestFailed
 from agents.job.measure import limits_of, measure
 from agents.job.trial import bunched_rate_error, uncounted_rate_error
@@ -46,10 +46,12 @@ def stop(tokens: int, *, cached: int = 0, prompt_ms: float = 10.0, rate: float |
     return b"data: " + json.dumps(fields).encode() + b"\n\n"
 
 
-def exchange_of(reads: Sequence[tuple[float, bytes]], ended: Ended = Ended.COMPLETE, detail: str = "") -> Exchange:
+def exchange_of(
+    reads: Sequence[tuple[float, bytes]], end: ExchangeEnd = ExchangeEnd.COMPLETE, detail: str = ""
+) -> Exchange:
     """``reads``: milliseconds after the sending, and the bytes."""
     stamped = tuple((SENT_NS + int(at_ms * MS), data) for at_ms, data in reads)
-    return Exchange(SENT_NS, 1e9, stamped, stamped[-1][0] if stamped else SENT_NS, ended, detail)
+    return Exchange(SENT_NS, 1e9, stamped, stamped[-1][0] if stamped else SENT_NS, end, detail)
 
 
 SECOND = tuple(10.0 + 10 * index for index in range(101))  # 100 tokens/s for a second
@@ -90,12 +92,12 @@ class Scripted:
         return request if self.expected_tokens == -1 else replace(request, expected_tokens=self.expected_tokens)
 
     def stream(
-        self, request: Request, body: bytes, limits: Limits, progress: Progress, cancelled: threading.Event
+        self, request: Request, body: bytes, limits: Limits, live: LiveCount, cancelled: threading.Event
     ) -> Exchange:
         self.sent.append(body)
         self.limits.append(limits)
         exchange = self.exchanges.pop(0)
-        progress.follow(exchange.reads)
+        live.follow(exchange.reads)
         return exchange
 
     def check_alive(self, within_s: float = 0.0) -> None:
@@ -113,9 +115,9 @@ def run(session: Scripted, given: Job | None = None, warmups: int = 0) -> list[T
 def test_warm_ups_come_first_flagged_each_with_a_nonce_of_its_own() -> None:
     phases: list[tuple[str, int]] = []
     session = Scripted([stream_of(), stream_of(), stream_of()])
-    lives: list[Progress] = []
+    lives: list[LiveCount] = []
 
-    def say(phase: str, live: Progress | None) -> None:
+    def say(phase: str, live: LiveCount | None) -> None:
         assert live is not None
         phases.append((phase, live.reads))
         lives.append(live)
@@ -130,7 +132,7 @@ def test_warm_ups_come_first_flagged_each_with_a_nonce_of_its_own() -> None:
 
 
 def test_each_trial_is_handed_over_as_soon_as_it_is_complete() -> None:
-    session = Scripted([stream_of(), exchange_of([], Ended.CANCELLED)])
+    session = Scripted([stream_of(), exchange_of([], ExchangeEnd.CANCELLED)])
     trials = measure(job(), session, 1, threading.Event(), lambda phase, live: None)
     assert next(trials).warmup
     with pytest.raises(RequestFailed):
@@ -183,23 +185,23 @@ IN_STREAM = b'error: {"code":500,"message":"the GPU is gone","type":"server_erro
 NO_WORDS = (head(), LAST_CHUNK)
 
 ENDS = [
-    (exchange_of(CUT, Ended.CANCELLED, "cancelled"), Cause.CANCELLED, "cancelled"),
-    (exchange_of([], Ended.FIRST_TOKEN_TIMEOUT, "no token within 2 s"), Cause.FIRST_TOKEN_TIMEOUT, "within 2 s"),
-    (exchange_of(CUT, Ended.TRIAL_TIMEOUT, "not done within 3 s"), Cause.TRIAL_TIMEOUT, "within 3 s"),
-    (exchange_of([], Ended.UNREACHABLE, "connection refused"), Cause.ENGINE_LOST, "connection refused"),
-    (exchange_of(CUT, Ended.BROKEN, "reset by peer"), Cause.STREAM_BROKEN, "reset by peer"),
-    (exchange_of([], Ended.BROKEN, "closed"), Cause.STREAM_BROKEN, "answer"),
+    (exchange_of(CUT, ExchangeEnd.CANCELLED, "cancelled"), Cause.CANCELLED, "cancelled"),
+    (exchange_of([], ExchangeEnd.FIRST_TOKEN_TIMEOUT, "no token within 2 s"), Cause.FIRST_TOKEN_TIMEOUT, "within 2 s"),
+    (exchange_of(CUT, ExchangeEnd.TRIAL_TIMEOUT, "not done within 3 s"), Cause.TRIAL_TIMEOUT, "within 3 s"),
+    (exchange_of([], ExchangeEnd.UNREACHABLE, "connection refused"), Cause.ENGINE_LOST, "connection refused"),
+    (exchange_of(CUT, ExchangeEnd.BROKEN, "reset by peer"), Cause.STREAM_BROKEN, "reset by peer"),
+    (exchange_of([], ExchangeEnd.BROKEN, "closed"), Cause.STREAM_BROKEN, "answer"),
     (exchange_of([(1, REFUSED)]), Cause.REQUEST_REFUSED, "unknown sampler"),
-    (exchange_of([(1, REFUSED)], Ended.BROKEN, "reset"), Cause.REQUEST_REFUSED, "unknown sampler"),
+    (exchange_of([(1, REFUSED)], ExchangeEnd.BROKEN, "reset"), Cause.REQUEST_REFUSED, "unknown sampler"),
     (exchange_of([(1, TOO_LONG)]), Cause.PROMPT_TOO_LONG, "too long"),
     (exchange_of([(1, OPENAI_TOO_LONG)]), Cause.PROMPT_TOO_LONG, "too long"),
     (exchange_of([*CUT, (7, chunked(IN_STREAM) + LAST_CHUNK)]), Cause.STREAM_BROKEN, "the GPU is gone"),
-    (exchange_of([*CUT, (7, chunked(IN_STREAM))], Ended.BROKEN, "reset"), Cause.STREAM_BROKEN, "the GPU is gone"),
+    (exchange_of([*CUT, (7, chunked(IN_STREAM))], ExchangeEnd.BROKEN, "reset"), Cause.STREAM_BROKEN, "the GPU is gone"),
     (exchange_of([(1, b"".join(NO_WORDS))]), Cause.STREAM_BROKEN, "without a token"),
 ]
 
 
-@pytest.mark.parametrize(("exchange", "cause", "words"), ENDS, ids=[f"{e.ended}-{c}" for e, c, _ in ENDS])
+@pytest.mark.parametrize(("exchange", "cause", "words"), ENDS, ids=[f"{e.end}-{c}" for e, c, _ in ENDS])
 def test_each_end_has_its_cause_and_the_engines_words(exchange: Exchange, cause: Cause, words: str) -> None:
     with pytest.raises(AgentError) as caught:
         run(Scripted([exchange]))
@@ -209,15 +211,15 @@ def test_each_end_has_its_cause_and_the_engines_words(exchange: Exchange, cause:
 
 
 def test_every_way_to_end_is_in_the_table() -> None:
-    assert {exchange.ended for exchange, _, _ in ENDS} == set(Ended)
+    assert {exchange.end for exchange, _, _ in ENDS} == set(ExchangeEnd)
 
 
-@pytest.mark.parametrize("exchange", [exchange_of([], Ended.UNREACHABLE), exchange_of([], Ended.BROKEN)])
+@pytest.mark.parametrize("exchange", [exchange_of([], ExchangeEnd.UNREACHABLE), exchange_of([], ExchangeEnd.BROKEN)])
 @pytest.mark.parametrize("reads", [[], CUT])
 def test_an_engine_that_died_says_so_before_the_stream_does(
     exchange: Exchange, reads: list[tuple[float, bytes]]
 ) -> None:
-    broken = exchange_of(reads, exchange.ended, "reset by peer")
+    broken = exchange_of(reads, exchange.end, "reset by peer")
     died = RequestFailed(Cause.ENGINE_CRASHED, "the engine died of SIGABRT", "GGML_ASSERT(x) failed")
     with pytest.raises(RequestFailed) as caught:
         run(Scripted([broken], dead=died))
