@@ -16,7 +16,7 @@ from agents.contract.engines import engine_names
 from agents.contract.job import TINY_NAMES, Runtime
 from agents.contract.web_address import is_web
 from orchestrator.matrix import units
-from orchestrator.matrix.addresses import parse_literal_address
+from orchestrator.matrix.model_names import parse_literal_address
 from orchestrator.matrix.problems import BadValue, not_one_of, quoted
 
 Value = str | int | float | bool

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from orchestrator.matrix.axes import ALIASES, AXES, Axis, Value
+from orchestrator.matrix.parsers import TEXT, Reads, Schema, Several
 from orchestrator.matrix.problems import BadValue
 from orchestrator.matrix.ranges import range_values
-from orchestrator.matrix.reading import TEXT, Reads, Schema, Several
 
 
 class Door(BaseModel):

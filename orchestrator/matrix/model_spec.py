@@ -9,11 +9,11 @@ from pydantic import Field, create_model, model_validator
 
 from agents.contract.job import TINY_NAMES
 from agents.contract.web_address import is_web
-from orchestrator.matrix.addresses import ADDRESS_SCHEMA, SHA256_SCHEMA, parse_address, parse_sha256
 from orchestrator.matrix.axes import ENGINES, HF, parse_name
 from orchestrator.matrix.axis_sections import Door
+from orchestrator.matrix.model_names import ADDRESS_SCHEMA, SHA256_SCHEMA, parse_address, parse_sha256
+from orchestrator.matrix.parsers import WORD, MaybeName, Reads
 from orchestrator.matrix.problems import BadValue, not_one_of, quoted
-from orchestrator.matrix.reading import WORD, MaybeName, Reads
 
 SOURCES = ("hf", "path", "url", "tiny")
 

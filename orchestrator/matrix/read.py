@@ -11,15 +11,15 @@ from typing import Any
 
 from agents.contract.job import Conditions, Timeouts
 from orchestrator.errors import UsageError
-from orchestrator.matrix.check import Checked, check_excludes
-from orchestrator.matrix.door import Door
+from orchestrator.matrix.cross_check import Checked, check_excludes
 from orchestrator.matrix.expand import count_cells, matches_product
 from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure, OnBattery
+from orchestrator.matrix.parsers import stands_here
 from orchestrator.matrix.problems import BadValue, MatrixErrors, Problem, quoted
-from orchestrator.matrix.reading import stands_here
-from orchestrator.matrix.spec import MatrixSpec, MeasureSpec
-from orchestrator.matrix.tree import read_tree
+from orchestrator.matrix.sections import MatrixSpec, MeasureSpec
+from orchestrator.matrix.validate import Door
 from orchestrator.matrix.workloads import MOST_FILE_BYTES, FileReader
+from orchestrator.matrix.yaml_tree import read_tree
 
 MOST_MATRIX_BYTES = 16 * 1024**2
 SAVED_VERSION = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.matrix.axes import ALIASES
-from orchestrator.matrix.spec import MatrixSpec
+from orchestrator.matrix.sections import MatrixSpec
 
 
 def json_schema() -> dict[str, Any]:

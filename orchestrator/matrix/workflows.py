@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from agents.contract.job import NodeInput, Workflow
 from orchestrator.matrix.problems import BadValue, nearest, quoted
-from orchestrator.matrix.spec import WorkflowSpec
+from orchestrator.matrix.sections import WorkflowSpec
 from orchestrator.matrix.workloads import FileProblem, FileReader
 
 Graph = dict[str, dict[str, Any]]

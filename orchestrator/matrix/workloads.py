@@ -10,7 +10,7 @@ from pathlib import PurePath
 from agents.contract.job import Chat, Image, Sampling, Synthetic
 from orchestrator.matrix.images import picture
 from orchestrator.matrix.problems import BadValue, quoted
-from orchestrator.matrix.spec import ChatSpec, SyntheticSpec
+from orchestrator.matrix.sections import ChatSpec, SyntheticSpec
 from orchestrator.matrix.units import parse_tokens
 
 NOTATION = "pp512, tg128, pp512+tg128, tg128@d4096 (numbers may end in K)"

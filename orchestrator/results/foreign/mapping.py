@@ -24,9 +24,9 @@ import pyarrow.types as kinds
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import BadValue, MatrixErrors, Problem, nearest, quoted, unknown_key
 from orchestrator.matrix.read import read_file
-from orchestrator.matrix.tree import Node, read_tree
 from orchestrator.matrix.units import parse_bytes, parse_switch, parse_tokens, parse_watts
 from orchestrator.matrix.workloads import from_notation
+from orchestrator.matrix.yaml_tree import Node, read_tree
 from orchestrator.results import schema
 from orchestrator.results.foreign.records import Record
 

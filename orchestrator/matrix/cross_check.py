@@ -12,15 +12,15 @@ from agents.contract.engines import facts_of
 from agents.contract.job import ModelSource, Workload
 from orchestrator.matrix.axes import ALIASES, BY_NAME, DEFAULT_ENGINE, Value
 from orchestrator.matrix.cells import CANARY_VALUES
-from orchestrator.matrix.door import ROWS, Door
 from orchestrator.matrix.expand import MOST_CELLS, MOST_INCLUDED
 from orchestrator.matrix.matrix import Dimension, Grid
 from orchestrator.matrix.models import has_files, literal_source, named_source, needs_quantisation
 from orchestrator.matrix.problems import Problem, key_path, nearest, not_one_of, quoted
-from orchestrator.matrix.spec import ChatSpec, SyntheticSpec, WorkflowSpec
-from orchestrator.matrix.tree import Step
+from orchestrator.matrix.sections import ChatSpec, SyntheticSpec, WorkflowSpec
+from orchestrator.matrix.validate import ROWS, Door
 from orchestrator.matrix.workflows import workflow
 from orchestrator.matrix.workloads import NOTATION, FileProblem, FileReader, chat, from_notation, synthetic
+from orchestrator.matrix.yaml_tree import Step
 
 Values = dict[str, tuple[Value, ...]]
 REQUIRED = ("model", "workload")

@@ -15,8 +15,7 @@ from orchestrator.matrix.axes import AXES
 from orchestrator.matrix.axis_sections import AxesSpec, DefaultsSpec, Door, range_keys
 from orchestrator.matrix.matrix import OnBattery, Rounds
 from orchestrator.matrix.model_spec import EngineNamesSpec, ModelSpec
-from orchestrator.matrix.problems import BadValue, not_one_of, quoted
-from orchestrator.matrix.reading import (
+from orchestrator.matrix.parsers import (
     ANY_TEXT,
     NAME,
     PROMPT,
@@ -31,6 +30,7 @@ from orchestrator.matrix.reading import (
     tokens,
     whole,
 )
+from orchestrator.matrix.problems import BadValue, not_one_of, quoted
 
 GPU_VENDORS = ("amd", "nvidia", "intel", "apple")
 STOPS = tuple(stop.value for stop in Stop)

@@ -6,10 +6,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.matrix.axes import ALIASES
+from orchestrator.matrix.parsers import stands_here
 from orchestrator.matrix.problems import Problem, key_path, quoted, unknown_key
-from orchestrator.matrix.reading import stands_here
-from orchestrator.matrix.spec import MatrixSpec, allowed_keys
-from orchestrator.matrix.tree import Node, Plain, Step
+from orchestrator.matrix.sections import MatrixSpec, allowed_keys
+from orchestrator.matrix.yaml_tree import Node, Plain, Step
 
 ROWS = ("zip", "include", "exclude")
 _MOST_PASSES = 20
