@@ -8,7 +8,7 @@ from orchestrator.matrix.expand import CellCounts, check_size, count_cells, expa
 from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure
 from orchestrator.matrix.problems import MatrixErrors, Problem
 from orchestrator.matrix.read import matrix_from_json, matrix_to_json, parse_matrix, read_matrix
-from orchestrator.matrix.schema import json_schema
+from orchestrator.matrix.sections import json_schema
 
 __all__ = [
     "AXES",

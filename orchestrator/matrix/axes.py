@@ -7,16 +7,15 @@ parser gives the canonical one, so that ``16K`` and ``16384`` are the same cell.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from agents.contract.engines import engine_names
-from agents.contract.job import TINY_NAMES, Runtime
-from agents.contract.web_address import is_web
+from agents.contract.job import Runtime
 from orchestrator.matrix import units
-from orchestrator.matrix.model_names import parse_literal_address
+from orchestrator.matrix.model_names import parse_model, parse_quantisation
+from orchestrator.matrix.parsers import parse_name
 from orchestrator.matrix.problems import BadValue, not_one_of, quoted
 
 Value = str | int | float | bool
@@ -27,18 +26,6 @@ DEFAULT_ENGINE = "embedded"
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 RUNTIMES = tuple(runtime.value for runtime in Runtime)
 ALL_LAYERS = -1
-
-_COMMON_QUANTISATIONS = (
-    *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0"),
-    *("Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_XXS", "IQ2_M", "MXFP4"),
-)
-_LLAMA_QUANTISATION = re.compile(
-    r"(?:UD-)?(?:Q[2-8]_(?:[01](?:_\d_\d)?|K|K_(?:XS|S|M|L|XL))|IQ[1-4]_(?:NL|XXS|XS|S|M)|TQ[12]_0)"
-)
-_LOOKS_LIKE_LLAMA = re.compile(r"(?:UD-)?(?:I|T)?Q[0-9]", re.IGNORECASE)
-_FREE_QUANTISATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}")
-HF = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
-_LONGEST = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,38 +58,6 @@ def _one_of(words: tuple[str, ...], what: str) -> Callable[[str], Value]:
         return by_fold[text.casefold()]
 
     return parse
-
-
-def parse_name(text: str) -> str:
-    """Any text on one line, without blanks around it."""
-    if not text.strip() or len(text) > _LONGEST or not text.isprintable() or text != text.strip():
-        raise BadValue(
-            f"{quoted(text)} is not a name. Allowed: printable text on one line, at most {_LONGEST} characters"
-        )
-    return text
-
-
-def _parse_model(text: str) -> Value:
-    if text.startswith("tiny:") and text.removeprefix("tiny:") not in TINY_NAMES:
-        raise not_one_of(text, "a tiny model", [f"tiny:{name}" for name in TINY_NAMES])
-    if text.startswith("hf:") and not HF.fullmatch(text):
-        raise BadValue(
-            f"{quoted(text)} is not a Hugging Face name. Allowed: hf:OWNER/REPO, hf:OWNER/REPO/FILE.gguf,"
-            " either with @REVISION"
-        )
-    return parse_literal_address(text) if is_web(text) else parse_name(text)
-
-
-def _parse_quantisation(text: str) -> Value:
-    """llama.cpp's own notation is checked and written in capitals; other engines' words pass as they stand."""
-    upper = text.upper()
-    if upper in _COMMON_QUANTISATIONS or _LLAMA_QUANTISATION.fullmatch(upper):
-        return upper
-    if _LOOKS_LIKE_LLAMA.match(text) or not _FREE_QUANTISATION.fullmatch(text):
-        raise not_one_of(
-            text, "a quantisation", _COMMON_QUANTISATIONS, also="or another engine's word such as 4bit, AWQ"
-        )
-    return text
 
 
 def _parse_kv_type(text: str) -> Value:
@@ -148,7 +103,7 @@ AXES: tuple[Axis, ...] = (
         name="model",
         part="load",
         columns=("model",),
-        parse=_parse_model,
+        parse=parse_model,
         schema=_NAME,
         help="A name under models; else tiny:ARCH (made here), hf:OWNER/REPO (Hugging Face), an address"
         " (http:// or https://, ends in .gguf), a path (ends in .gguf, or begins with / ./ ../ ~/ or a drive letter);"
@@ -158,7 +113,7 @@ AXES: tuple[Axis, ...] = (
         name="quantisation",
         part="load",
         columns=("quantisation",),
-        parse=_parse_quantisation,
+        parse=parse_quantisation,
         schema=_NAME,
         help="Weight quantisation: F16, Q8_0, Q4_K_M ..., or another engine's word such as 4bit",
         alias="quantization",

@@ -19,7 +19,8 @@ from typing import Any
 from agents.contract.job import LoadSettings, MachineState, ModelSource, Workload
 from orchestrator.matrix.axes import AXES, BY_NAME, Value
 from orchestrator.matrix.matrix import Matrix
-from orchestrator.matrix.models import fill_quantisation, identity, literal_source
+from orchestrator.matrix.model_names import literal_source
+from orchestrator.matrix.models import fill_quantisation, identity
 
 # The canary: one fixed short cell, run before, between and after all others; its drift tells the device's. It is the
 # same in every run of every matrix, so it can be compared over months too: the embedded engine on the model with

@@ -12,28 +12,37 @@ from agents.contract.engines import facts_of
 from agents.contract.job import ModelSource, Workload
 from orchestrator.matrix.axes import ALIASES, BY_NAME, DEFAULT_ENGINE, Value
 from orchestrator.matrix.cells import CANARY_VALUES
-from orchestrator.matrix.expand import MOST_CELLS, MOST_INCLUDED
-from orchestrator.matrix.matrix import Dimension, Grid
-from orchestrator.matrix.models import has_files, literal_source, named_source, needs_quantisation
+from orchestrator.matrix.expand import MOST_CELLS, MOST_INCLUDED, count_cells, matches_product
+from orchestrator.matrix.matrix import Dimension, Grid, Matrix
+from orchestrator.matrix.model_names import literal_source
+from orchestrator.matrix.models import has_files, named_source, needs_quantisation
 from orchestrator.matrix.problems import Problem, key_path, nearest, not_one_of, quoted
-from orchestrator.matrix.sections import ChatSpec, SyntheticSpec, WorkflowSpec
-from orchestrator.matrix.validate import ROWS, Door
-from orchestrator.matrix.workflows import workflow
-from orchestrator.matrix.workloads import NOTATION, FileProblem, FileReader, chat, from_notation, synthetic
+from orchestrator.matrix.validate import ROWS, Validated
+from orchestrator.matrix.workflows import WorkflowSpec, workflow
+from orchestrator.matrix.workloads import (
+    NOTATION,
+    ChatSpec,
+    FileProblem,
+    FileReader,
+    SyntheticSpec,
+    chat,
+    from_notation,
+    synthetic,
+)
 from orchestrator.matrix.yaml_tree import Step
 
 Values = dict[str, tuple[Value, ...]]
 REQUIRED = ("model", "workload")
 
 
-class Checked:
+class CrossCheck:
     """The parts of a Matrix, and ``problems``; complete only where there are none."""
 
-    def __init__(self, door: Door, open_file: FileReader) -> None:
-        self._door = door
+    def __init__(self, validated: Validated, open_file: FileReader) -> None:
+        self._validated = validated
         self.problems: list[Problem] = []
         self._found: dict[str, dict[str, tuple[Step, ...]]] = {}
-        spec, raw = door.spec, door.raw
+        spec, raw = validated.spec, validated.raw
         self.models: dict[str, ModelSource] = {name: named_source(model) for name, model in spec.models.items()}
         self.workloads: dict[str, Workload] = {}
         self._read_workloads(open_file)
@@ -50,14 +59,14 @@ class Checked:
         self._check_sizes()
 
     def report(self, steps: tuple[Step, ...], message: str, at_key: bool = False) -> None:
-        tree = self._door.tree
+        tree = self._validated.tree
         line = tree.line_of_key(steps) if at_key else tree.line_of(steps)
-        self.problems.append(Problem(self._door.file, line, key_path(steps), message))
+        self.problems.append(Problem(self._validated.file, line, key_path(steps), message))
 
     # ---- workloads
 
     def _read_workloads(self, open_file: FileReader) -> None:
-        for name, spec in self._door.spec.workloads.items():
+        for name, spec in self._validated.spec.workloads.items():
             steps = ("workloads", name)
             if from_notation(name) is not None:
                 self.report(steps, f"{quoted(name)} is built in (llama-bench's notation); choose another name", True)
@@ -78,24 +87,24 @@ class Checked:
                 self.workloads[built.name] = built
             elif text not in names:
                 steps: tuple[Step, ...] = (section, "workload") if row is None else (section, row, "workload")
-                if self._door.tree.at((*steps, at)) is not None:
+                if self._validated.tree.at((*steps, at)) is not None:
                     steps = (*steps, at)
                 self.report(steps, str(not_one_of(text, "a workload", names, also=NOTATION)))
             found.append(built.name if built is not None else text)
         return {name: tuple(found) if name == "workload" else given for name, given in values.items()}
 
     def _named(self, section: str) -> dict[str, Any]:
-        named = self._door.written.get(section)
+        named = self._validated.written.get(section)
         return named if isinstance(named, dict) else {}
 
     # ---- rows: zip, include, exclude
 
     def _rows(self, section: str) -> list[tuple[int, Values]]:
         """The rows that are right, each with its number."""
-        raws = self._door.raw.get(section, [])
+        raws = self._validated.raw.get(section, [])
         rows = []
-        for row, (spec, raw) in enumerate(zip(getattr(self._door.spec, section), raws, strict=True)):
-            if self._door.is_broken(section, row):
+        for row, (spec, raw) in enumerate(zip(getattr(self._validated.spec, section), raws, strict=True)):
+            if self._validated.is_broken(section, row):
                 self._known(section, spec.given(raw), row)  # only for what it reports
                 continue
             if not raw:
@@ -139,12 +148,12 @@ class Checked:
         return grid
 
     def _rows_written(self, section: str) -> bool:
-        return bool(self._door.written.get(section))
+        return bool(self._validated.written.get(section))
 
     def _unsure(self) -> bool:
         """Whether a section that decides what the product holds was left out."""
         sections = ("axes", "zip", "defaults")
-        return any(not place or place[0] in sections for place in self._door.broken)
+        return any(not place or place[0] in sections for place in self._validated.broken)
 
     def _check_grid(self, grid: Grid, steps: tuple[Step, ...]) -> None:
         """``steps``: the entry of include, or () for the product."""
@@ -158,8 +167,8 @@ class Checked:
     def _may_hold(self, name: str) -> bool:
         """Whether a part that was left out holds this axis, or may hold it."""
         names = {name, *(alias for alias, axis in ALIASES.items() if axis == name)}
-        for place in self._door.broken:
-            section = self._door.written.get(str(place[0])) if place else None
+        for place in self._validated.broken:
+            section = self._validated.written.get(str(place[0])) if place else None
             if len(place) < 2 and (not place or place[0] in ("defaults", "axes", "zip")):
                 return True
             if place[0] in ("defaults", "axes") and place[1] in names:
@@ -197,7 +206,7 @@ class Checked:
         if axis not in self._found:
             found = self._found[axis] = {}
             for steps in self._places(axis):
-                node = self._door.tree.at(steps)
+                node = self._validated.tree.at(steps)
                 if node is not None and node.scalar is not None:
                     found.setdefault(node.scalar, steps)
                 for at, item in enumerate(node.items or () if node is not None else ()):
@@ -207,7 +216,7 @@ class Checked:
     def _places(self, axis: str) -> Iterator[tuple[Step, ...]]:
         yield ("axes", axis)
         for section in ROWS:
-            rows = self._door.written.get(section)
+            rows = self._validated.written.get(section)
             for row in range(len(rows) if isinstance(rows, list) else 0):
                 yield (section, row, axis)
         yield ("defaults", axis)
@@ -229,26 +238,25 @@ def _built(name: str, spec: ChatSpec | SyntheticSpec | WorkflowSpec, open_file: 
 
 def _constants(defaults: Values, given: Iterable[str]) -> Dimension:
     """The defaults that nothing overrides, as a dimension with one option."""
-    left: Mapping[str, tuple[Value, ...]] = {name: values for name, values in defaults.items() if name not in given}
-    return Dimension(tuple(left), (tuple(values[0] for values in left.values()),))
+    constant = {name: values[0] for name, values in defaults.items() if name not in given}
+    return Dimension(tuple(constant), (tuple(constant.values()),))
 
 
-def check_excludes(checked: Checked, door: Door, matches: Iterable[bool], left: int) -> list[Problem]:
-    """An entry that matches nothing is an error, and so is a list that leaves nothing."""
-    grid = checked.product
+def exclude_problems(matrix: Matrix, validated: Validated) -> list[Problem]:
+    """An entry of ``exclude`` that matches nothing is an error, and so is a list that leaves no cell."""
     problems = []
-    for row, (wanted, matched) in enumerate(zip(checked.excludes, matches, strict=True)):
-        if not matched:
+    for row, wanted in enumerate(matrix.excludes):
+        if not matches_product(matrix, wanted):
             steps: tuple[Step, ...] = ("exclude", row)
-            line = door.tree.line_of(steps)
-            problems.append(Problem(door.file, line, key_path(steps), _why_nothing(wanted, grid)))
-    if not left and checked.excludes and not problems:
-        line = door.tree.line_of_key(("exclude",))
-        problems.append(Problem(door.file, line, "exclude", "every cell of the product is excluded"))
+            line = validated.tree.line_of(steps)
+            problems.append(Problem(validated.file, line, key_path(steps), _why_nothing(wanted, matrix.product)))
+    if matrix.excludes and not problems and not count_cells(matrix).cells:
+        line = validated.tree.line_of_key(("exclude",))
+        problems.append(Problem(validated.file, line, "exclude", "every cell of the product is excluded"))
     return problems
 
 
-def _why_nothing(wanted: Values, grid: Grid | None) -> str:
+def _why_nothing(wanted: Mapping[str, tuple[Value, ...]], grid: Grid | None) -> str:
     if grid is None:
         return "nothing to exclude from: there are no axes and no zip (cells of include are never excluded)"
     for name, values in wanted.items():

@@ -1,6 +1,6 @@
-"""How a key reads what stands under it: a text by its parser, one value or several. PURE
+"""What every section and every key of the file is built from: a text read by its parser, one value or a list. PURE
 
-``Reads`` and ``Several`` go into ``Annotated``: pydantic takes the check from them, and the JSON Schema.
+``Parsed`` and ``ParsedList`` go into ``Annotated``: pydantic takes the check from them, and the JSON Schema.
 """
 
 from __future__ import annotations
@@ -9,24 +9,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from orchestrator.matrix import units
-from orchestrator.matrix.axes import parse_name
-from orchestrator.matrix.problems import BadValue
+from orchestrator.matrix.problems import BadValue, quoted
 
 Schema = dict[str, Any]
+_LONGEST_NAME = 1024
 
 
-def stands_here(raw: Any) -> str:
+class Section(BaseModel):
+    """A section of the file: a key that is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def describe_raw(raw: Any) -> str:
     if raw is None:
         return "nothing stands here"
     return "a list stands here" if isinstance(raw, list) else "a mapping stands here"
 
 
 @dataclass(frozen=True, eq=False)
-class Reads:
+class Parsed:
     """One value from its text. ``schema`` is what an editor checks."""
 
     parse: Callable[[str], Any]
@@ -41,17 +47,17 @@ class Reads:
     def read(self, raw: Any) -> Any:
         if isinstance(raw, str):
             return self.parse(raw)
-        raise BadValue(f"one value belongs here, but {stands_here(raw)}")
+        raise BadValue(f"one value belongs here, but {describe_raw(raw)}")
 
 
 @dataclass(frozen=True, eq=False)
-class Several:
+class ParsedList:
     """A tuple of values from one value, or from a list; with ``spread``, from ranges too.
 
     A range is a mapping: ``range_model`` checks it, ``spread`` makes values of it, ``range_schema`` describes it.
     """
 
-    one: Reads
+    one: Parsed
     range_model: type[BaseModel] | None = None
     spread: Callable[[Any], tuple[Any, ...]] = tuple
     range_schema: Schema | None = None
@@ -87,25 +93,34 @@ def _joined(items: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(value for item in items for value in item)
 
 
+def parse_name(text: str) -> str:
+    """Any text on one line, without blanks around it."""
+    if not text.strip() or len(text) > _LONGEST_NAME or not text.isprintable() or text != text.strip():
+        raise BadValue(
+            f"{quoted(text)} is not a name. Allowed: printable text on one line, at most {_LONGEST_NAME} characters"
+        )
+    return text
+
+
 def parse_text(text: str) -> str:
     if not text.strip():
         raise BadValue("the text is empty")
     return text
 
 
-def whole(least: int, most: int) -> Reads:
+def whole(least: int, most: int) -> Parsed:
     schema = {"type": ["integer", "string"], "minimum": least, "maximum": most, "pattern": units.WHOLE_PATTERN}
-    return Reads(lambda text: units.parse_whole(text, least, most), schema)
+    return Parsed(lambda text: units.parse_whole(text, least, most), schema)
 
 
-def decimal(least: float, most: float) -> Reads:
+def decimal(least: float, most: float) -> Parsed:
     schema = {"type": ["number", "string"], "minimum": least, "maximum": most, "pattern": units.DECIMAL_PATTERN}
-    return Reads(lambda text: units.parse_decimal(text, least, most), schema)
+    return Parsed(lambda text: units.parse_decimal(text, least, most), schema)
 
 
-def tokens(least: int) -> Reads:
+def tokens(least: int) -> Parsed:
     schema = {"type": ["integer", "string"], "minimum": least, "pattern": units.TOKENS_PATTERN}
-    return Reads(lambda text: units.parse_tokens(text, least), schema)
+    return Parsed(lambda text: units.parse_tokens(text, least), schema)
 
 
 ANY_TEXT: Schema = {"type": "string"}
@@ -113,10 +128,10 @@ SOME_TEXT: Schema = {"type": "string", "minLength": 1}
 # A name may look like a number to an editor (`7`); here it stays text.
 WORD: Schema = {"type": ["string", "number"], "minLength": 1}
 
-TEXT = Reads(str, {"type": ["string", "number", "boolean"]})
-NAME = Reads(parse_name, WORD)
+TEXT = Parsed(str, {"type": ["string", "number", "boolean"]})
+NAME = Parsed(parse_name, WORD)
 MaybeName = Annotated[str | None, NAME]
-PROMPT = Reads(parse_text, SOME_TEXT)
-SWITCH = Reads(units.parse_switch, {"type": ["boolean", "string"], "pattern": units.SWITCH_PATTERN})
-SIZE = Reads(units.parse_bytes, {"type": ["integer", "string"], "pattern": units.BYTES_PATTERN, "maximum": 0})
-SECONDS = Reads(units.parse_seconds, {"type": "string", "pattern": units.SECONDS_PATTERN, "minLength": 2})
+PROMPT = Parsed(parse_text, SOME_TEXT)
+SWITCH = Parsed(units.parse_switch, {"type": ["boolean", "string"], "pattern": units.SWITCH_PATTERN})
+SIZE = Parsed(units.parse_bytes, {"type": ["integer", "string"], "pattern": units.BYTES_PATTERN, "maximum": 0})
+SECONDS = Parsed(units.parse_seconds, {"type": "string", "pattern": units.SECONDS_PATTERN, "minLength": 2})

@@ -11,13 +11,12 @@ from typing import Any
 
 from agents.contract.job import Conditions, Timeouts
 from orchestrator.errors import UsageError
-from orchestrator.matrix.cross_check import Checked, check_excludes
-from orchestrator.matrix.expand import count_cells, matches_product
+from orchestrator.matrix.cross_check import CrossCheck, exclude_problems
 from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure, OnBattery
-from orchestrator.matrix.parsers import stands_here
+from orchestrator.matrix.parsers import describe_raw
 from orchestrator.matrix.problems import BadValue, MatrixErrors, Problem, quoted
 from orchestrator.matrix.sections import MatrixSpec, MeasureSpec
-from orchestrator.matrix.validate import Door
+from orchestrator.matrix.validate import Validated
 from orchestrator.matrix.workloads import MOST_FILE_BYTES, FileReader
 from orchestrator.matrix.yaml_tree import read_tree
 
@@ -26,7 +25,7 @@ SAVED_VERSION = 1
 
 
 def read_matrix(path: Path) -> Matrix:
-    """Reads the file and the prompts and pictures that it names. Raises MatrixErrors with all that is wrong."""
+    """Parsed the file and the prompts and pictures that it names. Raises MatrixErrors with all that is wrong."""
     file = str(path)
     try:
         data = read_file(path, MOST_MATRIX_BYTES)
@@ -78,7 +77,7 @@ def parse_matrix(text: str, path: Path, open_file: FileReader) -> Matrix:
         if tree is None and not problems:
             problems = [Problem(file, 0, "", "the file is empty")]
         elif tree is not None:
-            found = f"{quoted(tree.scalar)} stands here" if tree.scalar is not None else stands_here(tree.plain())
+            found = f"{quoted(tree.scalar)} stands here" if tree.scalar is not None else describe_raw(tree.plain())
             problems = [*problems, Problem(file, tree.line, "", f"a mapping (key: value) belongs here, but {found}")]
         raise MatrixErrors(problems)
     files: dict[str, bytes] = {}
@@ -88,25 +87,20 @@ def parse_matrix(text: str, path: Path, open_file: FileReader) -> Matrix:
             files[name] = open_file(name)
         return files[name]
 
-    door = Door(tree, file)
-    checked = Checked(door, kept)
-    problems = [*problems, *door.problems, *checked.problems]
-    matrix = _matrix(door.spec, checked, text, path, tuple(sorted(files.items())))
+    validated = Validated(tree, file)
+    checked = CrossCheck(validated, kept)
+    problems = [*problems, *validated.problems, *checked.problems]
+    matrix = _matrix(validated.spec, checked, text, path, tuple(sorted(files.items())))
     if not any(problem.key.startswith(("axes", "zip", "defaults")) or not problem.key for problem in problems):
-        problems += _check_excludes(matrix, checked, door)
+        problems += exclude_problems(matrix, validated)
     if problems:
         raise MatrixErrors(problems)
     return matrix
 
 
-def _check_excludes(matrix: Matrix, checked: Checked, door: Door) -> list[Problem]:
-    if not checked.excludes:
-        return []
-    matches = [matches_product(matrix, wanted) for wanted in checked.excludes]
-    return check_excludes(checked, door, matches, count_cells(matrix).cells)
-
-
-def _matrix(spec: MatrixSpec, checked: Checked, text: str, path: Path, files: tuple[tuple[str, bytes], ...]) -> Matrix:
+def _matrix(
+    spec: MatrixSpec, checked: CrossCheck, text: str, path: Path, files: tuple[tuple[str, bytes], ...]
+) -> Matrix:
     timeouts = spec.timeouts
     return Matrix(
         name=spec.name or re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:80],

@@ -1,39 +1,39 @@
-"""The matrix file at the door: pydantic models, every key named, no key more. PURE
+"""The sections of the matrix file: pydantic models, every key named, no key more; and their JSON Schema. PURE
 
-A file comes in as texts, lists and mappings (``tree.py``); each text is read by the parser of the key that it
-stands under. The JSON Schema for editors is made from these same models (``schema.py``).
+A file comes in as texts, lists and mappings (``yaml_tree.py``); each text is read by the parser of the key that it
+stands under. The JSON Schema (draft 2020-12, for editors) is made from these same models. An editor sees YAML 1.2
+types, so a value is described as number, boolean or text as it may be written. What only the program can check (units
+that come out whole, names, files, lengths) is not in it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag
 
-from agents.contract.job import Sampling, Stop, Timeouts
-from orchestrator.matrix.axes import AXES
-from orchestrator.matrix.axis_sections import AxesSpec, DefaultsSpec, Door, range_keys
+from agents.contract.job import Timeouts
+from orchestrator.matrix.axes import ALIASES, AXES
+from orchestrator.matrix.axis_sections import AxesSpec, DefaultsSpec, range_keys
 from orchestrator.matrix.matrix import OnBattery, Rounds
-from orchestrator.matrix.model_spec import EngineNamesSpec, ModelSpec
+from orchestrator.matrix.models import EngineNamesSpec, ModelSpec
 from orchestrator.matrix.parsers import (
     ANY_TEXT,
     NAME,
-    PROMPT,
     SECONDS,
     SIZE,
     SWITCH,
     TEXT,
-    MaybeName,
-    Reads,
-    Several,
-    decimal,
-    tokens,
+    Parsed,
+    ParsedList,
+    Section,
     whole,
 )
 from orchestrator.matrix.problems import BadValue, not_one_of, quoted
+from orchestrator.matrix.workflows import NodeInputsSpec, WorkflowSpec
+from orchestrator.matrix.workloads import ChatSpec, SyntheticSpec
 
 GPU_VENDORS = ("amd", "nvidia", "intel", "apple")
-STOPS = tuple(stop.value for stop in Stop)
 
 
 def _parse_title(text: str) -> str:
@@ -41,12 +41,6 @@ def _parse_title(text: str) -> str:
     if len(text) > 80 or not bare.isascii() or not bare.isalnum():
         raise BadValue(f"{quoted(text)} is not a name. Allowed: ASCII letters, digits, - _ and ., at most 80")
     return text
-
-
-def _parse_stop(text: str) -> Stop:
-    if text not in STOPS:
-        raise not_one_of(text, "a way to stop", STOPS)
-    return Stop(text)
 
 
 def _parse_rounds(text: str) -> Rounds:
@@ -70,17 +64,16 @@ def _parse_vendor(text: str) -> str:
     return vendor
 
 
-TITLE = Reads(_parse_title, {"type": ["string", "number"], "pattern": "^[A-Za-z0-9._-]{1,80}$"})
-ON_BATTERY = Reads(_parse_on_battery, {"enum": [each.value for each in OnBattery]})
-ROUNDS = Reads(_parse_rounds, {"enum": [each.value for each in Rounds]})
-STOP = Reads(_parse_stop, {"enum": list(STOPS)})
-VENDOR = Reads(_parse_vendor, ANY_TEXT)
+TITLE = Parsed(_parse_title, {"type": ["string", "number"], "pattern": "^[A-Za-z0-9._-]{1,80}$"})
+ON_BATTERY = Parsed(_parse_on_battery, {"enum": [each.value for each in OnBattery]})
+ROUNDS = Parsed(_parse_rounds, {"enum": [each.value for each in Rounds]})
+VENDOR = Parsed(_parse_vendor, ANY_TEXT)
 Labels = dict[str, Annotated[str, TEXT]]
-Names = Annotated[tuple[str, ...], Several(NAME)]
-Vendors = Annotated[tuple[str, ...], Several(VENDOR)]
+Names = Annotated[tuple[str, ...], ParsedList(NAME)]
+Vendors = Annotated[tuple[str, ...], ParsedList(VENDOR)]
 
 
-class DevicesSpec(Door):
+class DevicesSpec(Section):
     ids: Names = Field(default_factory=tuple, description="Device ids; any of them")
     names: Names = Field(default_factory=tuple, description="Device names, * and ? as in file names; any of them")
     labels: Labels = Field(default_factory=dict, description="Labels that a device must have, all of them")
@@ -92,97 +85,6 @@ class DevicesSpec(Door):
     )
     gpu_vendor: Vendors = Field(
         default_factory=tuple, description="amd, nvidia, intel, apple or a PCI vendor id; any of them"
-    )
-
-
-class SamplingSpec(Door):
-    seed: Annotated[int, whole(0, 2**32 - 1)] = Field(
-        default=0, description="Seed of the sampler and of random prompts"
-    )
-    temperature: Annotated[float, decimal(0, 10)] = Field(default=0.0, description="0 takes the likeliest token")
-    top_k: Annotated[int | None, whole(0, 10**6)] = Field(
-        default=None, description="Sample from the k likeliest tokens"
-    )
-    top_p: Annotated[float | None, decimal(0, 1)] = Field(
-        default=None, description="Sample from the likeliest tokens that together reach p"
-    )
-    min_p: Annotated[float | None, decimal(0, 1)] = Field(
-        default=None, description="Least probability, as a part of the likeliest token's"
-    )
-    repeat_penalty: Annotated[float | None, decimal(0, 10)] = Field(
-        default=None, description="Penalty for repeated tokens; 1 is none"
-    )
-
-    def sampling(self) -> Sampling:
-        return Sampling(self.seed, self.temperature, self.top_k, self.top_p, self.min_p, self.repeat_penalty)
-
-
-class ChatSpec(SamplingSpec):
-    prompt: Annotated[str | None, PROMPT] = Field(default=None, description="The user's message")
-    prompt_file: MaybeName = Field(default=None, description="UTF-8 file with the message; relative to the matrix file")
-    system: Annotated[str | None, PROMPT] = Field(default=None, description="System message")
-    image: MaybeName = Field(default=None, description="PNG, JPEG or WebP with it; relative to the matrix file")
-    max_tokens: Annotated[int, tokens(1)] = Field(description="Most tokens to generate; with stop: exact, the number")
-    stop: Annotated[Stop, STOP] = Field(
-        default=Stop.NATURAL,
-        description="natural: at the model's end of text or at max_tokens; exact: after max_tokens, whatever comes",
-    )
-
-    @model_validator(mode="after")
-    def _one_prompt(self) -> Self:
-        if (self.prompt is None) == (self.prompt_file is None):
-            raise BadValue("a chat takes either prompt or prompt_file")
-        return self
-
-
-class SyntheticSpec(SamplingSpec):
-    prompt_tokens: Annotated[int, tokens(0)] = Field(default=0, description="Random prompt tokens, measured")
-    generate_tokens: Annotated[int, tokens(0)] = Field(default=0, description="Tokens to generate, exactly")
-    depth: Annotated[int, tokens(0)] = Field(default=0, description="Tokens in the KV cache before the measured ones")
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.prompt_tokens and not self.generate_tokens:
-            raise BadValue("nothing to measure. Allowed: prompt_tokens or generate_tokens above 0, or both")
-        return self
-
-
-def _parse_node_input(text: str) -> tuple[str, str]:
-    node, dot, name = text.strip().partition(".")
-    if not (node and dot and name):
-        raise BadValue(f"{quoted(text)} is not an input of a node. Allowed: NODE.INPUT, such as 5.steps")
-    return node, name
-
-
-_NODE_INPUT = Reads(_parse_node_input, {"type": ["string", "number"], "pattern": r"^[^.]+\..+$"})
-NodeInputs = Annotated[tuple[tuple[str, str], ...], Several(_NODE_INPUT)]
-
-
-class NodeInputsSpec(Door):
-    seed: NodeInputs = Field(default_factory=tuple, description="Else every input seed and noise_seed")
-    steps: NodeInputs = Field(default_factory=tuple, description="Else every input steps")
-    width: NodeInputs = Field(default_factory=tuple, description="Else in every node with width, height, batch_size")
-    height: NodeInputs = Field(default_factory=tuple, description="Else in every node with width, height, batch_size")
-    batch: NodeInputs = Field(default_factory=tuple, description="Else every batch_size beside a width and a height")
-    model: NodeInputs = Field(default_factory=tuple, description="Takes the name of the cell's model; else none does")
-
-
-class WorkflowSpec(Door):
-    workflow: Annotated[str, NAME] = Field(
-        description="ComfyUI's graph in its API format (Workflow > Export (API)); relative to the matrix file"
-    )
-    images: Annotated[int | None, whole(1, 10_000)] = Field(
-        default=None, description="Images that a run makes; else the batch"
-    )
-    seed: Annotated[int, whole(0, 2**32 - 1)] = Field(default=0, description="Seed; counted up from run to run")
-    steps: Annotated[int | None, whole(1, 10_000)] = Field(default=None, description="Sampler steps; else the graph's")
-    width: Annotated[int | None, whole(1, 100_000)] = Field(default=None, description="Pixels; else the graph's")
-    height: Annotated[int | None, whole(1, 100_000)] = Field(default=None, description="Pixels; else the graph's")
-    batch: Annotated[int | None, whole(1, 10_000)] = Field(
-        default=None, description="Images made at once; else the graph's"
-    )
-    inputs: NodeInputsSpec = Field(
-        default_factory=NodeInputsSpec, description="Which inputs of nodes (NODE.INPUT) take them"
     )
 
 
@@ -201,7 +103,7 @@ WorkloadSpec = Annotated[
 ]
 
 
-class MeasureSpec(Door):
+class MeasureSpec(Section):
     repeats: Annotated[int, whole(1, 10_000)] = Field(default=3, description="Measured runs of each cell")
     warmups: Annotated[int, whole(0, 1_000)] = Field(default=1, description="Runs before them that are kept apart")
     seed: Annotated[int, whole(0, 2**32 - 1)] = Field(default=1, description="Seed of the order of the runs")
@@ -237,7 +139,7 @@ class MeasureSpec(Door):
 _times = Timeouts()
 
 
-class TimeoutsSpec(Door):
+class TimeoutsSpec(Section):
     load: Annotated[float, SECONDS] = Field(default=_times.load_s, description="For loading the model")
     first_token: Annotated[float, SECONDS] = Field(
         default=_times.first_token_s, description="From the request to its first token"
@@ -245,7 +147,7 @@ class TimeoutsSpec(Door):
     trial: Annotated[float, SECONDS] = Field(default=_times.trial_s, description="For a whole request")
 
 
-class MatrixSpec(Door):
+class MatrixSpec(Section):
     name: Annotated[str | None, TITLE] = Field(default=None, description="Name of the matrix; else the file's name")
     question: Annotated[str | None, TEXT] = Field(
         default=None, description="The question that the matrix answers, in words"
@@ -297,3 +199,33 @@ def allowed_keys(steps: tuple[str | int, ...], raw: Any) -> tuple[str, ...]:
             return tuple(model.model_fields)
     is_row = len(steps) == 2 and steps[0] in ("zip", "include", "exclude")
     return tuple(axis.name for axis in AXES) if is_row or len(steps) == 1 else range_keys()
+
+
+def json_schema() -> dict[str, Any]:
+    schema = MatrixSpec.model_json_schema(by_alias=True)
+    _plain_defaults(schema)
+    for section in ("DefaultsSpec", "AxesSpec"):
+        properties = schema["$defs"][section]["properties"]
+        for alias, name in ALIASES.items():
+            properties[alias] = {**properties[name], "description": f"The same as {name}"}
+    schema["patternProperties"] = {"^x-": {"description": "A place for anchors; not read"}}
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Orchestrate matrix",
+        "description": "A benchmark matrix: what to measure on which devices. K of tokens is 1,024; MiB and GiB,"
+        " M and G are powers of 1,024; MB and GB of 1,000.",
+    }
+    return {**schema, **head}
+
+
+def _plain_defaults(schema: Any) -> None:
+    """Takes out what only says None or repeats a model: an editor would offer it as text."""
+    if isinstance(schema, dict):
+        schema.pop("title", None) if isinstance(schema.get("title"), str) else None
+        if "default" in schema and not isinstance(schema["default"], (int, float, str)):
+            del schema["default"]
+        for part in schema.values():
+            _plain_defaults(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _plain_defaults(part)

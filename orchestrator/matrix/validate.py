@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.matrix.axes import ALIASES
-from orchestrator.matrix.parsers import stands_here
+from orchestrator.matrix.parsers import describe_raw
 from orchestrator.matrix.problems import Problem, key_path, quoted, unknown_key
 from orchestrator.matrix.sections import MatrixSpec, allowed_keys
 from orchestrator.matrix.yaml_tree import Node, Plain, Step
@@ -15,7 +15,7 @@ ROWS = ("zip", "include", "exclude")
 _MOST_PASSES = 20
 
 
-class Door:
+class Validated:
     """``spec`` is what is right in the file, ``raw`` the same as texts; ``broken`` the sections left out of both."""
 
     def __init__(self, tree: Node, file: str) -> None:
@@ -58,7 +58,7 @@ class Door:
             wanted = "a list" if kind in ("list_type", "tuple_type") else "a mapping (key: value)"
             node = self.tree.at(steps)
             raw = node.plain() if node else None
-            found = f"{quoted(raw)} stands here" if isinstance(raw, str) else stands_here(raw)
+            found = f"{quoted(raw)} stands here" if isinstance(raw, str) else describe_raw(raw)
             message = f"{wanted} belongs here, but {found}"
         self.problems.append(Problem(self.file, line, key_path(steps), message))
         self._leave_out(steps)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+from pydantic import Field
 
 from agents.contract.job import NodeInput, Workflow
+from orchestrator.matrix.parsers import NAME, Parsed, ParsedList, Section, whole
 from orchestrator.matrix.problems import BadValue, nearest, quoted
-from orchestrator.matrix.sections import WorkflowSpec
 from orchestrator.matrix.workloads import FileProblem, FileReader
 
 Graph = dict[str, dict[str, Any]]
@@ -17,12 +19,51 @@ _BY_NAME = {"seed": ("seed", "noise_seed"), "steps": ("steps",)}
 _OF_LATENTS = {"width": "width", "height": "height", "batch": "batch_size"}
 
 
+def _parse_node_input(text: str) -> tuple[str, str]:
+    node, dot, name = text.strip().partition(".")
+    if not (node and dot and name):
+        raise BadValue(f"{quoted(text)} is not an input of a node. Allowed: NODE.INPUT, such as 5.steps")
+    return node, name
+
+
+_NODE_INPUT = Parsed(_parse_node_input, {"type": ["string", "number"], "pattern": r"^[^.]+\..+$"})
+NodeInputs = Annotated[tuple[tuple[str, str], ...], ParsedList(_NODE_INPUT)]
+
+
+class NodeInputsSpec(Section):
+    seed: NodeInputs = Field(default_factory=tuple, description="Else every input seed and noise_seed")
+    steps: NodeInputs = Field(default_factory=tuple, description="Else every input steps")
+    width: NodeInputs = Field(default_factory=tuple, description="Else in every node with width, height, batch_size")
+    height: NodeInputs = Field(default_factory=tuple, description="Else in every node with width, height, batch_size")
+    batch: NodeInputs = Field(default_factory=tuple, description="Else every batch_size beside a width and a height")
+    model: NodeInputs = Field(default_factory=tuple, description="Takes the name of the cell's model; else none does")
+
+
+class WorkflowSpec(Section):
+    workflow: Annotated[str, NAME] = Field(
+        description="ComfyUI's graph in its API format (Workflow > Export (API)); relative to the matrix file"
+    )
+    images: Annotated[int | None, whole(1, 10_000)] = Field(
+        default=None, description="Images that a run makes; else the batch"
+    )
+    seed: Annotated[int, whole(0, 2**32 - 1)] = Field(default=0, description="Seed; counted up from run to run")
+    steps: Annotated[int | None, whole(1, 10_000)] = Field(default=None, description="Sampler steps; else the graph's")
+    width: Annotated[int | None, whole(1, 100_000)] = Field(default=None, description="Pixels; else the graph's")
+    height: Annotated[int | None, whole(1, 100_000)] = Field(default=None, description="Pixels; else the graph's")
+    batch: Annotated[int | None, whole(1, 10_000)] = Field(
+        default=None, description="Images made at once; else the graph's"
+    )
+    inputs: NodeInputsSpec = Field(
+        default_factory=NodeInputsSpec, description="Which inputs of nodes (NODE.INPUT) take them"
+    )
+
+
 def workflow(name: str, spec: WorkflowSpec, open_file: FileReader) -> Workflow:
     """Raises ``FileProblem`` with the key of what cannot be used."""
     graph = _graph(spec.workflow, open_file)
     places = [place for sets in _BY_NAME for place in _by_name(graph, sets, spec)]
     places += [place for sets in _OF_LATENTS for place in _of_latents(graph, sets, spec)]
-    places += _said(graph, "model", spec)
+    places += _chosen(graph, "model", spec)
     return Workflow(
         name=name,
         graph=json.dumps(graph, separators=(",", ":")),
@@ -64,8 +105,8 @@ def _no_number(text: str) -> NoReturn:
 
 def _by_name(graph: Graph, sets: str, spec: WorkflowSpec) -> list[NodeInput]:
     """Where the file says, else every input of that name."""
-    if said := _said(graph, sets, spec):
-        return said
+    if chosen := _chosen(graph, sets, spec):
+        return chosen
     found = [
         NodeInput(sets, node, name)
         for node, content in graph.items()
@@ -82,8 +123,8 @@ def _by_name(graph: Graph, sets: str, spec: WorkflowSpec) -> list[NodeInput]:
 
 def _of_latents(graph: Graph, sets: str, spec: WorkflowSpec) -> list[NodeInput]:
     """Where the file says, else in every node that has a width, a height and a batch size: an empty latent image."""
-    if said := _said(graph, sets, spec):
-        return said
+    if chosen := _chosen(graph, sets, spec):
+        return chosen
     latents = [
         node
         for node, content in graph.items()
@@ -95,11 +136,11 @@ def _of_latents(graph: Graph, sets: str, spec: WorkflowSpec) -> list[NodeInput]:
     return [NodeInput(sets, node, _OF_LATENTS[sets]) for node in latents]
 
 
-def _said(graph: Graph, sets: str, spec: WorkflowSpec) -> list[NodeInput]:
-    return [_checked(graph, sets, node, name) for node, name in getattr(spec.inputs, sets)]
+def _chosen(graph: Graph, sets: str, spec: WorkflowSpec) -> list[NodeInput]:
+    return [_existing(graph, sets, node, name) for node, name in getattr(spec.inputs, sets)]
 
 
-def _checked(graph: Graph, sets: str, node: str, name: str) -> NodeInput:
+def _existing(graph: Graph, sets: str, node: str, name: str) -> NodeInput:
     if node not in graph:
         near = nearest(node, graph) or "."
         raise FileProblem("inputs", f"{sets}: no node {quoted(node)}{near} Allowed: {', '.join(list(graph)[:50])}")

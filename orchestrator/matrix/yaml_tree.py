@@ -85,7 +85,7 @@ class _Open:
     merged: dict[str, tuple[int, Node]] = field(default_factory=dict)
 
 
-class _Refused(Exception):
+class _Unreadable(Exception):
     """Reading ends here: what follows cannot be understood, or would be too much."""
 
     def __init__(self, line: int, steps: tuple[Step, ...], message: str) -> None:
@@ -99,7 +99,7 @@ def read_tree(text: str, file: str) -> tuple[Node | None, list[Problem]]:
     try:
         for event in _events(text):
             composer.take(event)
-    except _Refused as error:
+    except _Unreadable as error:
         return None, [*composer.problems, Problem(file, error.line, key_path(error.steps), str(error))]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -139,7 +139,7 @@ class _Composer:
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                raise _Refused(line, (), "a second document begins here; a matrix file holds one")
+                raise _Unreadable(line, (), "a second document begins here; a matrix file holds one")
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event, line)
         elif isinstance(event, yaml.ScalarEvent):
@@ -158,10 +158,10 @@ class _Composer:
         self._check_tag(event.tag, line)
         steps = self._steps()
         if len(self._open) >= MOST_DEPTH:
-            raise _Refused(line, (), f"more than {MOST_DEPTH} levels of lists and mappings")
+            raise _Unreadable(line, (), f"more than {MOST_DEPTH} levels of lists and mappings")
         is_mapping = isinstance(event, yaml.MappingStartEvent)
         if self._open and self._open[-1].node.entries is not None and self._open[-1].key is None:
-            raise _Refused(line, self._open[-1].steps, "a key must be a word, not a list or a mapping")
+            raise _Unreadable(line, self._open[-1].steps, "a key must be a word, not a list or a mapping")
         node = Node(line, entries={}) if is_mapping else Node(line, items=[])
         self._open.append(_Open(node, event.anchor, steps))
         if event.anchor:
@@ -180,16 +180,16 @@ class _Composer:
         node = self._anchors.get(event.anchor or "")
         if node is None:
             if any(part.anchor == event.anchor for part in self._open):
-                raise _Refused(line, self._steps(), f"alias *{event.anchor} stands inside its own anchor")
+                raise _Unreadable(line, self._steps(), f"alias *{event.anchor} stands inside its own anchor")
             near = ", ".join(f"*{name}" for name in list(self._anchors)[:20]) or "none is defined above"
-            raise _Refused(line, self._steps(), f"alias *{event.anchor} has no anchor above it. Allowed: {near}")
+            raise _Unreadable(line, self._steps(), f"alias *{event.anchor} has no anchor above it. Allowed: {near}")
         self._add(node, line)
 
     def _add(self, node: Node, line: int, counted: bool = False) -> None:
         """Puts a complete node where it belongs. ``counted``: its parts are in the total already."""
         self._total += 1 if counted else node.size
         if self._total > MOST_NODES:
-            raise _Refused(
+            raise _Unreadable(
                 line, self._steps(), f"too much: with its aliases written out the file has over {MOST_NODES:,} values"
             )
         if not self._open:
@@ -206,11 +206,11 @@ class _Composer:
         parent.node.size += node.size
         parent.node.depth = max(parent.node.depth, node.depth + 1)
         if len(self._open) + node.depth > MOST_DEPTH:
-            raise _Refused(line, self._steps(), f"more than {MOST_DEPTH} levels of lists and mappings")
+            raise _Unreadable(line, self._steps(), f"more than {MOST_DEPTH} levels of lists and mappings")
 
     def _key(self, parent: _Open, node: Node, line: int) -> None:
         if node.scalar is None:
-            raise _Refused(line, parent.steps, "a key must be a word, not a list or a mapping")
+            raise _Unreadable(line, parent.steps, "a key must be a word, not a list or a mapping")
         parent.key = (node.scalar, line)
         assert parent.node.entries is not None
         if node.scalar in parent.node.entries and node.scalar != MERGE:
@@ -227,7 +227,9 @@ class _Composer:
             return
         for source in node.items if node.items is not None else [node]:
             if source.entries is None:
-                raise _Refused(line, parent.steps, "<< takes a mapping (an alias such as *base) or a list of mappings")
+                raise _Unreadable(
+                    line, parent.steps, "<< takes a mapping (an alias such as *base) or a list of mappings"
+                )
             for name, entry in source.entries.items():
                 parent.merged.setdefault(name, entry)
 

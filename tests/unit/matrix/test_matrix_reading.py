@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from agents.contract.device import Device, Gpu, MemoryKind
 from agents.contract.job import Chat, Image, Sampling, Stop, Synthetic, Timeouts
 from orchestrator.matrix import MatrixErrors, Measure, expand, parse_matrix
-from orchestrator.matrix.images import picture
 from orchestrator.matrix.problems import BadValue
-from orchestrator.matrix.workloads import from_notation
+from orchestrator.matrix.workloads import from_notation, picture
 from tests.unit.matrix.matrix_file import GOOD, read
 
 HEAVY = ("numpy", "pyarrow", "ray", "httpx", "rich")

@@ -9,7 +9,7 @@ import pytest
 
 from agents.contract.job import NODE_INPUTS, NodeInput, Workflow
 from orchestrator.matrix import expand, read_matrix
-from orchestrator.matrix.sections import NodeInputsSpec
+from orchestrator.matrix.workflows import NodeInputsSpec
 from tests.unit.matrix.matrix_file import errors, read
 
 GRAPH: dict[str, Any] = {
