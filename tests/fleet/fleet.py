@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ DEVICES = ("one", "two", "three")
 COMMAND = (sys.executable, "-m", "orchestrator")
 UP_S = 120.0
 RUN_S = 300.0
+# Ray gives up a peer sooner than it does by itself, or tests would wait minutes for nothing: a host whose link is down
+# after (1 s + 4 s) x 4 instead of (3 s + 10 s) x 5, a head that does not answer after 15 s instead of 60 s.
+IMPATIENT_RAY = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
+}
+DEAD_AFTER_S = 20.0
 
 SHORT = """
 name: short
@@ -34,6 +44,7 @@ defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quanti
 axes: {context: [2K, 3K]}
 measure: {repeats: 4, warmups: 0, quiet: off, again: 0}
 """
+LONG_JOBS = 24  # on three devices
 SPLITS = """
 name: splits
 defaults: {engine: embedded, runtime: cpu, threads: 1, model: tiny:llama, quantisation: Q8_0, workload: pp8+tg8}
@@ -78,6 +89,15 @@ class Run:
 
     def sent(self, device: str) -> int:
         return sum(event["device"] == device for event in self.events("job_sent"))
+
+    def as_sent(self, devices: Sequence[str], count: int = 2) -> Iterator[str]:
+        """Each device as soon as ``count`` jobs have begun on it: one may be done before another begins."""
+        waiting = list(devices)
+        while waiting:
+            self.until(lambda: any(self.sent(name) >= count for name in waiting), f"{count} jobs sent to {waiting}")
+            for name in [name for name in waiting if self.sent(name) >= count]:
+                waiting.remove(name)
+                yield name
 
     def until_running(self, device: str) -> None:
         """Until the device itself has reported that it works at the job that was sent last, or has done it."""
@@ -212,6 +232,30 @@ def started_fleet(lan: Lan, devices: tuple[str, ...] = DEVICES) -> Fleet:
         fleet.start_device(name, device_file=SETS_ITS_SPLIT if name == "one" else "")
     fleet.until_free(*devices)
     return fleet
+
+
+def impatient(lan: Lan) -> Lan:
+    """Before anything is started there."""
+    for host in lan.hosts.values():
+        host.variables |= IMPATIENT_RAY
+    return lan
+
+
+@contextmanager
+def whole(running: Fleet) -> Iterator[Fleet]:
+    """A fleet that is whole at the start of a test, whatever the one before did; its runs are cancelled at the end."""
+    for name in DEVICES:
+        host = running.lan.hosts[name]
+        host.heal()
+        host.free_disk()
+        if running.services[name].poll() is not None:
+            running.start_device(name)
+    running.head.free_disk()
+    running.until_free()
+    yield running
+    for view in json.loads(running.command("status", "--json"))["runs"]:
+        if view["left"]:
+            running.command("cancel", view["id"])
 
 
 def lan_of(folder: Path, *more: str, clocks: tuple[str, ...] = ()) -> Lan:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.fleet.fleet import COMMAND, DEVICES, LONG, SHORT, SPLITS, Fleet, Run, lan_of, started_fleet
+from tests.fleet.fleet import (
+    COMMAND,
+    DEVICES,
+    LONG,
+    LONG_JOBS,
+    SHORT,
+    SPLITS,
+    Fleet,
+    Run,
+    impatient,
+    lan_of,
+    started_fleet,
+    whole,
+)
 from tests.fleet.hosts import Host, why_no_clock
 from tests.fleet.machines import GIB, MIB
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
-LONG_JOBS, SPLIT_JOBS = 24, 24
+SPLIT_JOBS = 24
 INDEX_8_GIB, INDEX_32_GIB = 5, 9  # in the firmware's menu
 
 
@@ -23,24 +33,13 @@ INDEX_8_GIB, INDEX_32_GIB = 5, 9  # in the firmware's menu
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     clocks = () if why_no_clock() else ("three",)
     with lan_of(tmp_path_factory.mktemp("fleet"), "late", clocks=clocks) as lan:
-        yield started_fleet(lan)
+        yield started_fleet(impatient(lan))
 
 
 @pytest.fixture
 def fleet(running: Fleet) -> Iterator[Fleet]:
-    """Whole before each test: whatever the one before did."""
-    for name in DEVICES:
-        host = running.lan.hosts[name]
-        host.heal()
-        host.free_disk()
-        if running.services[name].poll() is not None:
-            running.start_device(name)
-    running.head.free_disk()
-    running.until_free()
-    yield running
-    for view in json.loads(running.command("status", "--json"))["runs"]:
-        if view["left"]:
-            running.command("cancel", view["id"])
+    with whole(running) as ready:
+        yield ready
 
 
 def test_splits_and_reboots(fleet: Fleet) -> None:
@@ -77,12 +76,15 @@ def test_splits_and_reboots(fleet: Fleet) -> None:
 
 def test_agent_raylet_and_job_process_are_killed(fleet: Fleet) -> None:
     run = fleet.submit(LONG)
-    for name in DEVICES:
-        run.until_sent(name, 2)
-    one, two, three = (fleet.lan.hosts[name] for name in DEVICES)
-    one.process("ray::DeviceAgent").kill()
-    two.process("raylet/raylet").kill()
-    kill_at_its_job(run, "three", three)
+    hosts = fleet.lan.hosts
+    for name in run.as_sent(DEVICES):
+        match name:
+            case "one":
+                hosts[name].process("ray::DeviceAgent").kill()
+            case "two":
+                hosts[name].process("raylet/raylet").kill()
+            case _:
+                kill_at_its_job(run, name, hosts[name])
     run.completed()
     fleet.assert_once(run.name, LONG_JOBS)
     lost = {event["device"] for event in run.events("device_lost")}
@@ -106,39 +108,6 @@ def kill_at_its_job(run: Run, device: str, host: Host) -> None:
 def has_lost_an_engine(run: Run, device: str) -> bool:
     again = [event for event in run.events("job_ended") if not event["final"]]
     return (device, "engine_lost") in {(event["device"], event["cause"]) for event in again}
-
-
-def test_links_down_for_20_and_120_seconds_and_coordinator_and_submit_killed(fleet: Fleet) -> None:
-    """Ray calls a host dead after a minute: the short one loses nothing, the long one is taken up again."""
-    run = fleet.submit(LONG)
-    for name in DEVICES:
-        run.until_sent(name, 2)
-    one, two = fleet.lan.hosts["one"], fleet.lan.hosts["two"]
-    one.cut()
-    two.cut()
-    began = time.monotonic()
-
-    def passed(seconds: float) -> None:
-        until(lambda: time.monotonic() - began >= seconds, f"{seconds} s", seconds + 30)
-
-    passed(20.0)
-    one.heal()
-    sent = run.sent("one")
-    run.until_sent("one", sent + 1)
-    for name in ("one", "three"):  # one that was sent and not heard of is sent again
-        run.until_running(name)
-    fleet.head.process("ray::CoordinatorActor").kill()
-    run.started.signal(signal.SIGKILL, group=True)
-    run.started.wait()
-    watched = fleet.watch(run.name)
-    passed(120.0)
-    two.heal()
-    watched.completed()
-    fleet.assert_once(run.name, LONG_JOBS)
-    assert {event["device"] for event in watched.events("device_there")} >= {"two"}
-    attempts = {row["attempt"] for row in fleet.rows(run.name) if row["device"] != "two"}
-    assert attempts == {1}, "agents went on while nobody asked them"
-    fleet.assert_no_orphan()
 
 
 def test_the_head_is_killed_and_starts_again(fleet: Fleet) -> None:
