@@ -37,7 +37,7 @@ class Support(StrEnum):
 class LoadPlace:
     """What a load may use on this device: where files lie, where the log goes, how to say what is going on.
 
-    ``say`` raises LoadFailed (CANCELLED) once ``cancelled`` is set.
+    ``notify`` raises LoadFailed (CANCELLED) once ``cancelled`` is set.
     """
 
     models: Path
@@ -45,9 +45,9 @@ class LoadPlace:
     timeout_s: float
     clock: Clock
     cancelled: threading.Event
-    say: Callable[[str], None]
+    notify: Callable[[str], None]
     peers: Peers | None = None
-    emptied: Callable[[], None] = lambda: None  # called where a load itself takes others' models out of the memory
+    on_emptied: Callable[[], None] = lambda: None  # called where a load itself takes others' models out of the memory
 
     def refuse_late(self, started_ns: int) -> None:
         """Raises LoadFailed if the load that began at ``started_ns`` of ``clock`` was cancelled, or takes too long."""
@@ -152,8 +152,8 @@ class Restores(Protocol):
 
 def refuse_settings(engine: str, support: Mapping[str, Support], settings: LoadSettings) -> None:
     """Raises Unsupported if a cell asks for what the engine cannot set. An axis that it can only record passes: the
-    adapter compares what it finds, by ``refuse_other``."""
-    cannot = [name for name in asked_for(settings) if support.get(name, Support.CANNOT) is Support.CANNOT]
+    adapter compares what it finds, by ``refuse_mismatch``."""
+    cannot = [name for name in requested_axes(settings) if support.get(name, Support.CANNOT) is Support.CANNOT]
     if cannot:
         able = sorted(name for name in AXES_OF_LOADS if support.get(name) is Support.SETS)
         raise Unsupported(f"{engine} cannot set {', '.join(cannot)}; it sets {', '.join(able)}")
@@ -177,7 +177,7 @@ _WHY_NOT = {
 }
 
 
-def asked_for(settings: LoadSettings) -> tuple[str, ...]:
+def requested_axes(settings: LoadSettings) -> tuple[str, ...]:
     """The axes that a cell gives a value."""
     return tuple(name for name in AXES_OF_LOADS if name not in _ALWAYS and getattr(settings, name) is not None)
 
@@ -192,10 +192,10 @@ def abilities_of(workload: Workload) -> tuple[str, ...]:
     return ("chat", *image, *exact)
 
 
-def refuse_other(engine: str, settings: LoadSettings, found: Mapping[str, object]) -> None:
+def refuse_mismatch(engine: str, settings: LoadSettings, found: Mapping[str, object]) -> None:
     """Raises Unsupported where a cell asks for another value of an axis that can only be recorded than was ``found``,
     by the names of LoadSettings; one that is not told at all cannot be asked for."""
-    for name in asked_for(settings):
+    for name in requested_axes(settings):
         if name not in found:
             continue
         wanted, seen = getattr(settings, name), found[name]
@@ -205,7 +205,7 @@ def refuse_other(engine: str, settings: LoadSettings, found: Mapping[str, object
             raise Unsupported(f"{engine} has {name} {seen}, and the cell asks for {wanted}; it cannot be set from here")
 
 
-def name_in(engine: str, settings: LoadSettings) -> str:
+def model_name_for(engine: str, settings: LoadSettings) -> str:
     """What the engine calls the model: its entry under ``names`` in the matrix, or the model as the matrix names it.
 
     Raises Unsupported where the matrix names files and no name for this engine.

@@ -240,9 +240,9 @@ class Host:
             timeout_s=job.timeouts.load_s,
             clock=self.clock,
             cancelled=attempt.cancelled,
-            say=notify_unless_cancelled,
+            notify=notify_unless_cancelled,
             peers=self.peers,
-            emptied=load.emptied,
+            on_emptied=load.emptied,
         )
 
     def _when_ready(self, engine: Engine, job: Job, place: LoadPlace) -> Session:
@@ -255,7 +255,7 @@ class Host:
                 if self.clock.monotonic_ns() > deadline:
                     words = f"not ready within {job.timeouts.load_s:g} s: {error.detail}"
                     raise LoadFailed(Cause.LOAD_TIMEOUT, words) from error
-                place.say("waiting until the server is ready")
+                place.notify("waiting until the server is ready")
                 self.clock.sleep(READY_AGAIN_S)
 
     def _engine(self, job: Job) -> Engine:

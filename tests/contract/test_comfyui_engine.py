@@ -114,11 +114,11 @@ def test_a_load_empties_the_server_and_keeps_no_argv(server: ComfyServer, place:
 
 
 def test_a_cancelled_load_loads_nothing(server: ComfyServer, place: LoadPlace) -> None:
-    def say(phase: str) -> None:
-        raise LoadFailed(Cause.CANCELLED, phase)
+    def notify(stage: str) -> None:
+        raise LoadFailed(Cause.CANCELLED, stage)
 
     with pytest.raises(LoadFailed):
-        engine(server.url).load(SETTINGS, replace(place, say=say))
+        engine(server.url).load(SETTINGS, replace(place, notify=notify))
     assert not server.bodies("POST /free")
 
 

@@ -211,7 +211,7 @@ def place(folder: Path) -> LoadPlace:
         timeout_s=60.0,
         clock=SystemClock(),
         cancelled=threading.Event(),
-        say=lambda phase: None,
+        notify=lambda stage: None,
     )
 
 

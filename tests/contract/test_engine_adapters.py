@@ -51,11 +51,11 @@ def server(adapter: Adapter) -> Iterator[RecordedServer]:
 def place(tmp_path: Path) -> LoadPlace:
     cancelled = threading.Event()
 
-    def say(phase: str) -> None:
+    def notify(stage: str) -> None:
         if cancelled.is_set():
             raise LoadFailed(Cause.CANCELLED, "cancelled while the model was prepared")
 
-    return LoadPlace(tmp_path / "models", tmp_path / "logs/engine.log", 20.0, SystemClock(), cancelled, say)
+    return LoadPlace(tmp_path / "models", tmp_path / "logs/engine.log", 20.0, SystemClock(), cancelled, notify)
 
 
 def load(adapter: Adapter, server: RecordedServer, place: LoadPlace) -> Session:

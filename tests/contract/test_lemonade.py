@@ -20,7 +20,7 @@ from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Session
 from agents.engines.lemonade.adapter import Lemonade
-from agents.engines.lemonade.api import Running, llamacpp_args, other_than_asked
+from agents.engines.lemonade.api import LoadedModel, llamacpp_args, mismatches
 from agents.errors import LoadFailed, Unsupported
 from agents.job.measure import measure
 from tests.contract.adapters.lemonade import (
@@ -206,8 +206,8 @@ def test_axes_become_llama_servers_flags(asked: LoadSettings, args: str) -> None
 COMMAND = ("llama-server", "--ctx-size", "8192", "-ctk", "f16", "--no-mmap", "-ctk", "q8_0", "-fa", "on")
 
 
-def running(command: tuple[str, ...] = COMMAND, **options: Any) -> Running:
-    return Running("m", "llamacpp", "gpu", 1, options, command)
+def running(command: tuple[str, ...] = COMMAND, **options: Any) -> LoadedModel:
+    return LoadedModel("m", "llamacpp", "gpu", 1, options, command)
 
 
 @pytest.mark.parametrize(
@@ -225,5 +225,5 @@ def running(command: tuple[str, ...] = COMMAND, **options: Any) -> Running:
         (settings(kv_type_k="f16", mmap=True), running(()), []),  # an older server does not tell
     ],
 )
-def test_what_runs_is_held_against_what_was_asked(asked: LoadSettings, now: Running, others: list[str]) -> None:
-    assert other_than_asked(asked, now) == others
+def test_what_runs_is_held_against_what_was_asked(asked: LoadSettings, now: LoadedModel, others: list[str]) -> None:
+    assert mismatches(asked, now) == others

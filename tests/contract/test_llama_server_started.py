@@ -20,7 +20,7 @@ from agents.contract.report import Cause, Failed, Measured, Outcome
 from agents.device.inventory import inventory
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace
-from agents.engines.llama.child import tied
+from agents.engines.llama.child import tied_to_parent
 from agents.engines.llama.server import LlamaServer
 from agents.engines.stream.exchange import LiveCount
 from agents.errors import LoadFailed, Unsupported
@@ -138,12 +138,12 @@ def test_a_cancel_and_a_time_out(program: Path, place: LoadPlace) -> None:
         of(program).load(tiny(), replace(place, timeout_s=0.0))
     assert late.value.cause is Cause.LOAD_TIMEOUT
 
-    def say(phase: str) -> None:
-        if phase == "loading":
+    def notify(stage: str) -> None:
+        if stage == "loading":
             place.cancelled.set()
 
     with pytest.raises(LoadFailed) as cancelled:
-        of(program).load(tiny(), replace(place, say=say))
+        of(program).load(tiny(), replace(place, notify=notify))
     assert cancelled.value.cause is Cause.CANCELLED and servers() == []
 
 
@@ -189,8 +189,8 @@ def test_a_tied_program_dies_with_its_parent() -> None:
     parent = (
         "import subprocess, sys\n"
         "from pathlib import Path\n"
-        "from agents.engines.llama.child import tied\n"
-        "child = subprocess.Popen(tied(Path('/bin/sleep'), ['600']), stdin=subprocess.PIPE)\n"
+        "from agents.engines.llama.child import tied_to_parent\n"
+        "child = subprocess.Popen(tied_to_parent(Path('/bin/sleep'), ['600']), stdin=subprocess.PIPE)\n"
         "print(child.pid, flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -213,4 +213,4 @@ def test_a_watched_program_ends_with_stdin_and_its_end_is_repeated() -> None:
     command = [sys.executable, "-c", watch, "/bin/sh", "-c", "exit 7"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as watcher:  # whose stdin stays open until it has ended
         assert watcher.wait(30) == 7
-    assert tied(Path("/bin/x"), ["a"])[-2:] == ["/bin/x", "a"]
+    assert tied_to_parent(Path("/bin/x"), ["a"])[-2:] == ["/bin/x", "a"]

@@ -89,7 +89,7 @@ def place(tmp_path: Path) -> LoadPlace:
         timeout_s=20.0,
         clock=SystemClock(),
         cancelled=threading.Event(),
-        say=lambda phase: None,
+        notify=lambda stage: None,
     )
 
 

@@ -174,10 +174,10 @@ def test_a_cancel_while_the_router_loads(router: str, folder: Path) -> None:
     engine = running(router)
     cancelled = threading.Event()
 
-    def say(phase: str) -> None:
+    def notify(stage: str) -> None:
         cancelled.set()
 
-    place = LoadPlace(folder, folder / "log", 60.0, SystemClock(), cancelled, say)
+    place = LoadPlace(folder, folder / "log", 60.0, SystemClock(), cancelled, notify)
     with pytest.raises(LoadFailed) as caught:
         engine.load(asked("seer"), place)
     assert caught.value.cause is Cause.CANCELLED and states(engine)["seer"] == "unloaded"

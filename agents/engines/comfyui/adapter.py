@@ -16,7 +16,7 @@ from agents.contract.device import EngineFound
 from agents.contract.job import LoadSettings, Runtime
 from agents.contract.report import Loaded
 from agents.device_file import EngineEntry
-from agents.engines.base import LoadPlace, Support, name_in, refuse_other
+from agents.engines.base import LoadPlace, Support, model_name_for, refuse_mismatch
 from agents.engines.comfyui.session import ComfySession, free
 from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
 from agents.errors import Unsupported
@@ -26,7 +26,7 @@ _RUNTIMES = {"cuda": Runtime.CUDA, "mps": Runtime.METAL, "cpu": Runtime.CPU}
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerFacts:
     """What ``/system_stats`` says of a server and its first device. ``runtime`` is None for back ends we have no
     word for (XPU, DirectML)."""
 
@@ -72,16 +72,16 @@ class ComfyUI:
     def load(self, settings: LoadSettings, place: LoadPlace) -> ComfySession:
         """Empties the server, so that the first run, a warm-up, reads the model; no workload is known yet."""
         server = self._server(CALL_S)
-        refuse_other(self.name, settings, {"runtime": server.runtime})
-        model = name_in(self.name, settings)
-        place.say("loading")
+        refuse_mismatch(self.name, settings, {"runtime": server.runtime})
+        model = model_name_for(self.name, settings)
+        place.notify("loading")
         try:
             free(self._api)
         except ApiError as error:
             raise error.as_failed_load() from error
         return ComfySession(self._api, _loaded_of(server, self._api.base_url, model), model, place.clock)
 
-    def _server(self, timeout_s: float) -> Server:
+    def _server(self, timeout_s: float) -> ServerFacts:
         """Raises Unsupported where there is no ComfyUI."""
         url = self._api.base_url
         try:
@@ -91,15 +91,15 @@ class ComfyUI:
             if error.status in (401, 403):
                 variable = self._token_env or "a variable"
                 why += f"; its token belongs into {variable}, named by engines: {{comfyui: {{token_env: NAME}}}}"
-            said = f"{why}. Start it, or say where it is: engines: {{comfyui: {{url: ...}}}}"
-            raise error.as_refusal(said) from error
+            detail = f"{why}. Start it, or say where it is: engines: {{comfyui: {{url: ...}}}}"
+            raise error.as_refusal(detail) from error
         found = server_in(stats)
         if found is None:
             raise Unsupported(f"{url}/system_stats: the answer is not ComfyUI's")
         return found
 
 
-def server_in(stats: Any) -> Server | None:
+def server_in(stats: Any) -> ServerFacts | None:
     """None where ``stats`` is no answer of ComfyUI. PURE"""
     system = stats.get("system") if isinstance(stats, dict) else None
     devices = stats.get("devices") if isinstance(stats, dict) else None
@@ -108,8 +108,8 @@ def server_in(stats: Any) -> Server | None:
     if not {"comfyui_version", "pytorch_version", "embedded_python"} & set(system):
         return None
     device = next((each for each in devices if isinstance(each, dict)), {})
-    return Server(
-        version=str(system.get("comfyui_version") or "of unknown version"),  # told since September 2024
+    return ServerFacts(
+        version=str(system.get("comfyui_version") or "of unknown version"),  # reported since September 2024
         pytorch=str(system.get("pytorch_version") or "of unknown version"),
         python=str(system.get("python_version") or "").partition(" ")[0],
         device=str(device.get("name") or "unknown"),
@@ -123,8 +123,8 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _loaded_of(server: Server, url: str, model: str) -> Loaded:
-    told = {
+def _loaded_of(server: ServerFacts, url: str, model: str) -> Loaded:
+    facts = {
         "url": url,
         "model": model,
         "device": server.device,
@@ -140,5 +140,5 @@ def _loaded_of(server: Server, url: str, model: str) -> Loaded:
         engine_version=server.words,
         engine_runtime=f"{server.device_type}: {server.device}",
         model_file=model,
-        settings=tuple((name, str(value)) for name, value in told.items() if value is not None),
+        settings=tuple((name, str(value)) for name, value in facts.items() if value is not None),
     )

@@ -17,7 +17,7 @@ from agents.engines.stream.chunks import one_line
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class SocketMessage:
     """One text frame. ``at_ns``: the client's clock just after it was received."""
 
     at_ns: int
@@ -34,7 +34,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class GraphRun:
     """What the messages tell of one prompt. Times are None where their message did not come.
 
     ``success`` is None where the run has not ended. ``error``: a node's own words, where it raised. ``nodes``: when
@@ -54,7 +54,7 @@ class Run:
     engine_s: float | None = None
 
 
-def message_of(at_ns: int, text: str) -> Message | None:
+def parse_message(at_ns: int, text: str) -> SocketMessage | None:
     """None for a frame that is no message: what is not known is let pass."""
     try:
         found = json.loads(text)
@@ -63,10 +63,10 @@ def message_of(at_ns: int, text: str) -> Message | None:
     if not isinstance(found, dict) or not isinstance(found.get("type"), str):
         return None
     data = found.get("data")
-    return Message(at_ns, found["type"], data if isinstance(data, dict) else {})
+    return SocketMessage(at_ns, found["type"], data if isinstance(data, dict) else {})
 
 
-def ends(message: Message, prompt_id: str) -> bool:
+def ends(message: SocketMessage, prompt_id: str) -> bool:
     """Whether the run of ``prompt_id`` ends with this message, well or not."""
     if message.data.get("prompt_id") != prompt_id:
         return False
@@ -74,23 +74,23 @@ def ends(message: Message, prompt_id: str) -> bool:
     return over or _is_idle(message)
 
 
-def settled(message: Message, prompt_id: str) -> bool:
+def is_last_message(message: SocketMessage, prompt_id: str) -> bool:
     """Whether the engine has put this prompt away: its very last message."""
     return _is_idle(message) and message.data.get("prompt_id") == prompt_id
 
 
-def _is_idle(message: Message) -> bool:
+def _is_idle(message: SocketMessage) -> bool:
     return message.kind == "executing" and message.data.get("node") is None
 
 
-def read_run(messages: Sequence[Message], prompt_id: str) -> Run:
+def read_run(messages: Sequence[SocketMessage], prompt_id: str) -> GraphRun:
     """The run of ``prompt_id``; messages of other prompts are left out."""
     ours = [each for each in messages if each.data.get("prompt_id", prompt_id) == prompt_id]
     end = next((each for each in ours if ends(each, prompt_id)), None)
     until = [each for each in ours if end is None or each.at_ns <= end.at_ns]
     start = _first(until, "execution_start")
     nodes = tuple((each.at_ns, _node(each)) for each in until if each.kind == "executing" and not _is_idle(each))
-    return Run(
+    return GraphRun(
         started_ns=start.at_ns if start else nodes[0][0] if nodes else None,
         ended_ns=end.at_ns if end else None,
         success=None if end is None else end.kind in ("execution_success", "executing"),
@@ -105,7 +105,7 @@ def read_run(messages: Sequence[Message], prompt_id: str) -> Run:
     )
 
 
-def node_seconds(run: Run, wanted: frozenset[str]) -> float:
+def node_seconds(run: GraphRun, wanted: frozenset[str]) -> float:
     """Time in the nodes of ``wanted``, s: from each one's beginning to the next one's, or to the end."""
     if run.ended_ns is None:
         return 0.0
@@ -115,7 +115,7 @@ def node_seconds(run: Run, wanted: frozenset[str]) -> float:
     return sum(spent) / 1e9
 
 
-def steps_of(run: Run, samplers: frozenset[str]) -> tuple[Step, ...]:
+def steps_of(run: GraphRun, samplers: frozenset[str]) -> tuple[Step, ...]:
     """The steps of samplers; of all nodes that told steps where none of ``samplers`` did."""
     some = tuple(step for step in run.steps if step.node in samplers or _of(step.node) in samplers)
     return some or run.steps
@@ -136,11 +136,11 @@ def _of(node: str) -> str:
     return node.partition(".")[0]
 
 
-def _first(messages: Sequence[Message], kind: str) -> Message | None:
+def _first(messages: Sequence[SocketMessage], kind: str) -> SocketMessage | None:
     return next((each for each in messages if each.kind == kind), None)
 
 
-def _node(message: Message) -> str:
+def _node(message: SocketMessage) -> str:
     return str(message.data.get("node"))
 
 
@@ -149,21 +149,21 @@ def _names(data: Mapping[str, Any]) -> list[str]:
     return [str(each) for each in nodes] if isinstance(nodes, list) else []
 
 
-def _steps(messages: Sequence[Message]) -> tuple[Step, ...]:
+def _steps(messages: Sequence[SocketMessage]) -> tuple[Step, ...]:
     """From ``progress``, which all versions send; from ``progress_state`` where there is none."""
-    told: list[Step] = []
+    single: list[Step] = []
     states: list[Step] = []
     running = ""
     for each in messages:
         if each.kind == "executing":
             running = _node(each)
         elif each.kind == "progress":
-            told += _step(each.at_ns, each.data.get("node") or running, each.data)
+            single += _step(each.at_ns, each.data.get("node") or running, each.data)
         elif each.kind == "progress_state" and isinstance(each.data.get("nodes"), dict):
             for node, state in each.data["nodes"].items():
                 if isinstance(state, dict) and state.get("state") == "running":
                     states += _step(each.at_ns, node, state)
-    return tuple(told or _changes(states))
+    return tuple(single or _changes(states))
 
 
 def _changes(states: Sequence[Step]) -> list[Step]:
@@ -182,7 +182,7 @@ def _step(at_ns: int, node: Any, data: Mapping[str, Any]) -> list[Step]:
     return [] if done is None or of is None else [Step(at_ns, str(node), done, of)]
 
 
-def _images(messages: Sequence[Message]) -> int:
+def _images(messages: Sequence[SocketMessage]) -> int:
     """Saved images, or where none was saved, previews (kind ``temp``): each file once."""
     found: dict[str, set[tuple[str, str]]] = {}
     for each in messages:
@@ -201,7 +201,7 @@ def _queued(data: Mapping[str, Any]) -> float:
     return (_number(info.get("queue_remaining")) or 0) if isinstance(info, dict) else 0
 
 
-def _engine_s(start: Message | None, end: Message | None) -> float | None:
+def _engine_s(start: SocketMessage | None, end: SocketMessage | None) -> float | None:
     """By the engine's own time stamps, ms of its wall clock."""
     if start is None or end is None or end.kind != "execution_success":
         return None

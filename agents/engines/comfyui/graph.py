@@ -105,9 +105,9 @@ def refusal(status: int, answer: Any, otherwise: str = "") -> RequestFailed:
     ``otherwise``: what to say where ``answer`` has none."""
     answer = answer if isinstance(answer, dict) else {}
     faults = list(_faults(answer.get("node_errors")))
-    words = [f"node {node} ({kind}): {_told(fault)}" for node, kind, fault in faults]
+    words = [f"node {node} ({kind}): {_fault_text(fault)}" for node, kind, fault in faults]
     if not words and isinstance(answer.get("error"), dict):
-        words = [_told(answer["error"])]
+        words = [_fault_text(answer["error"])]
     missing = any(_is_missing_model(fault) for _, _, fault in faults)
     cause = Cause.MODEL_FILE_MISSING if missing else Cause.REQUEST_REFUSED
     return RequestFailed(cause, one_line(f"HTTP {status}: {'; '.join(words) or otherwise}"))
@@ -121,7 +121,7 @@ def _faults(found: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
                 yield str(node), str(content.get("class_type")), fault
 
 
-def _told(fault: Mapping[str, Any]) -> str:
+def _fault_text(fault: Mapping[str, Any]) -> str:
     return ": ".join(str(fault[key]) for key in ("message", "details") if fault.get(key))
 
 

@@ -1,4 +1,4 @@
-"""ComfyUI's own word on memory, from ``/system_stats``: once, and polled while a graph runs."""
+"""Memory in use as ComfyUI reports it in ``/system_stats``, polled while a graph runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from agents.errors import AgentError
 
 POLL_S = 1.0  # ComfyUI answers from the process that computes: often enough for a peak, too rare to cost anything
-_WITHOUT_VRAM = ("cpu", "mps")  # for these it tells the RAM again, as VRAM and as PyTorch's
+_WITHOUT_VRAM = ("cpu", "mps")  # for these it reports the RAM again, as VRAM and as PyTorch's
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes in use. ``vram_bytes``: by all programs; ``torch_bytes``: reserved by PyTorch. None: not told."""
+    """Bytes in use. ``vram_bytes``: by all programs; ``torch_bytes``: reserved by PyTorch. None: not reported."""
 
     vram_bytes: int | None = None
     torch_bytes: int | None = None
@@ -44,7 +44,7 @@ def peak(one: Memory, other: Memory) -> Memory:
     )
 
 
-class Peak:
+class MemoryPeak:
     """The most that was seen so far."""
 
     def __init__(self) -> None:
@@ -52,9 +52,9 @@ class Peak:
 
 
 @contextmanager
-def polled(stats: Callable[[], Any], every_s: float = POLL_S) -> Iterator[Peak]:
+def polling_memory(stats: Callable[[], Any], every_s: float = POLL_S) -> Iterator[MemoryPeak]:
     """Asks at once, every ``every_s``, and at the end, in a thread of its own; no answer is no reading."""
-    found, over = Peak(), threading.Event()
+    found, over = MemoryPeak(), threading.Event()
 
     def ask() -> None:
         last = False
@@ -83,13 +83,13 @@ def _bytes(value: Any) -> int | None:
 
 
 def _used(values: Mapping[str, Any], total: str, free: str) -> int | None:
-    all_of_it, left = _bytes(values.get(total)), _bytes(values.get(free))
-    return max(all_of_it - left, 0) if all_of_it is not None and left is not None else None
+    total_bytes, free_bytes = _bytes(values.get(total)), _bytes(values.get(free))
+    return max(total_bytes - free_bytes, 0) if total_bytes is not None and free_bytes is not None else None
 
 
 def _sum(values: list[int | None]) -> int | None:
-    told = [value for value in values if value is not None]
-    return sum(told) if told else None
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _most(one: int | None, other: int | None) -> int | None:

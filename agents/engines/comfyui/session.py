@@ -1,4 +1,4 @@
-"""A ComfyUI server that runs graphs for us: one prompt at a time, watched over its websocket."""
+"""A ComfyUI server that runs graphs for us: one prompt at a time, followed over its websocket."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from agents.contract.measure import Trial
 from agents.contract.report import Cause, Loaded
 from agents.engines.base import DYING_S, Request
 from agents.engines.causes import cause_of_run
-from agents.engines.comfyui.events import Message, Run, ends, message_of, read_run, settled
+from agents.engines.comfyui.events import GraphRun, SocketMessage, ends, is_last_message, parse_message, read_run
 from agents.engines.comfyui.graph import Graph, filled, refusal
-from agents.engines.comfyui.memory import polled
-from agents.engines.comfyui.trial import Sent, trial_of
+from agents.engines.comfyui.memory import polling_memory
+from agents.engines.comfyui.trial import SentAt, trial_of
 from agents.engines.server.api import Api, ApiError
 from agents.engines.stream.exchange import Exchange, Limits, LiveCount
 from agents.errors import AgentError, EngineLost, RequestFailed, Unsupported
@@ -34,13 +34,13 @@ MOST_FRAME_BYTES = 64 * 1024**2  # previews come over the same socket
 
 
 @dataclass
-class _Watched:
+class _Observed:
     """What came over the socket; ``steps`` are those of them that the live view counts."""
 
-    sent: Sent
+    sent: SentAt
     prompt_id: str = ""
     steps: list[tuple[int, bytes]] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
+    messages: list[SocketMessage] = field(default_factory=list)
 
     def has_begun(self) -> bool:
         ours = (each for each in self.messages if each.data.get("prompt_id") == self.prompt_id)
@@ -66,17 +66,17 @@ class ComfySession:
         """One run of the graph. Raises AgentError; what runs then is interrupted."""
         graph = filled(workflow, nonce, self._model)
         client_id = uuid.uuid4().hex
-        with self._socket(client_id, limits) as socket, polled(self._stats) as most:
-            watched = _Watched(Sent(self._clock.monotonic_ns(), self._clock.unix_s()))
-            live.follow(watched.steps)
-            watched.prompt_id = self._submit(graph, client_id)
+        with self._socket(client_id, limits) as socket, polling_memory(self._stats) as most:
+            observed = _Observed(SentAt(self._clock.monotonic_ns(), self._clock.unix_s()))
+            live.follow(observed.steps)
+            observed.prompt_id = self._submit(graph, client_id)
             try:
-                run = self._watch(socket, watched, limits, cancelled)
+                run = self._watch(socket, observed, limits, cancelled)
             except AgentError:
-                self._interrupt(watched.prompt_id)
+                self._interrupt(observed.prompt_id)
                 raise
-            self._settle(socket, watched)
-        return trial_of(run, workflow, graph, nonce, watched.sent, most.memory)
+            self._settle(socket, observed)
+        return trial_of(run, workflow, graph, nonce, observed.sent, most.memory)
 
     def _stats(self) -> Any:
         return self._api.get("/system_stats", STATS_S)
@@ -144,63 +144,65 @@ class ComfySession:
             raise refusal(200, answer)
         return found
 
-    def _watch(self, socket: ClientConnection, watched: _Watched, limits: Limits, cancelled: threading.Event) -> Run:
+    def _watch(
+        self, socket: ClientConnection, observed: _Observed, limits: Limits, cancelled: threading.Event
+    ) -> GraphRun:
         """Until the run has ended well. Raises AgentError for every other end."""
         from websockets.exceptions import ConnectionClosed
 
         while True:
             try:
-                message = self._receive(socket, watched)
+                message = self._receive(socket, observed)
             except ConnectionClosed as error:
                 self.check_alive()
-                words = f"the websocket closed while the graph ran: {error}; {self._history(watched.prompt_id)}"
+                words = f"the websocket closed while the graph ran: {error}; {self._history(observed.prompt_id)}"
                 raise RequestFailed(Cause.STREAM_BROKEN, words) from error
-            if message is not None and ends(message, watched.prompt_id):
-                return _ended_well(read_run(watched.messages, watched.prompt_id))
+            if message is not None and ends(message, observed.prompt_id):
+                return _ended_well(read_run(observed.messages, observed.prompt_id))
             if cancelled.is_set():
                 raise RequestFailed(Cause.CANCELLED, "cancelled while the graph ran")
-            self._refuse_late(watched, limits)
+            self._refuse_late(observed, limits)
 
-    def _receive(self, socket: ClientConnection, watched: _Watched) -> Message | None:
+    def _receive(self, socket: ClientConnection, observed: _Observed) -> SocketMessage | None:
         """The next message, None where none came within LOOK_S, or what came is none."""
         try:
             frame = socket.recv(timeout=LOOK_S)
         except TimeoutError:
             return None
         at_ns = self._clock.monotonic_ns()
-        message = None if isinstance(frame, bytes) else message_of(at_ns, frame)  # bytes: a preview
+        message = None if isinstance(frame, bytes) else parse_message(at_ns, frame)  # bytes: a preview
         if message is not None:
-            watched.messages.append(message)
+            observed.messages.append(message)
             if message.kind == "progress":
-                watched.steps.append((at_ns, b""))
+                observed.steps.append((at_ns, b""))
         return message
 
-    def _refuse_late(self, watched: _Watched, limits: Limits) -> None:
-        spent_s = (self._clock.monotonic_ns() - watched.sent.at_ns) / 1e9
+    def _refuse_late(self, observed: _Observed, limits: Limits) -> None:
+        spent_s = (self._clock.monotonic_ns() - observed.sent.at_ns) / 1e9
         if spent_s > limits.trial_s:
-            words = f"not done within {limits.trial_s:g} s; {self._history(watched.prompt_id)}"
+            words = f"not done within {limits.trial_s:g} s; {self._history(observed.prompt_id)}"
             raise RequestFailed(Cause.TRIAL_TIMEOUT, words)
-        if spent_s > limits.first_token_s and not watched.has_begun():
+        if spent_s > limits.first_token_s and not observed.has_begun():
             words = f"ComfyUI did not begin with it within {limits.first_token_s:g} s"
             raise RequestFailed(Cause.FIRST_TOKEN_TIMEOUT, words)
 
-    def _settle(self, socket: ClientConnection, watched: _Watched) -> None:
+    def _settle(self, socket: ClientConnection, observed: _Observed) -> None:
         """The engine puts the prompt away: the next one should not run beside that."""
         from websockets.exceptions import ConnectionClosed
 
         until = self._clock.monotonic_ns() + int(SETTLE_S * 1e9)
-        last = watched.messages[-1]
+        last = observed.messages[-1]
         with suppress(ConnectionClosed):
-            while not settled(last, watched.prompt_id) and self._clock.monotonic_ns() < until:
-                last = self._receive(socket, watched) or last
+            while not is_last_message(last, observed.prompt_id) and self._clock.monotonic_ns() < until:
+                last = self._receive(socket, observed) or last
 
     def _history(self, prompt_id: str) -> str:
         """What ComfyUI says of a run whose end did not come over the socket."""
         try:
-            told = self._api.get(f"/history/{prompt_id}")
+            history = self._api.get(f"/history/{prompt_id}")
         except AgentError as error:
             return error.detail
-        entry = told.get(prompt_id) if isinstance(told, dict) else None
+        entry = history.get(prompt_id) if isinstance(history, dict) else None
         status: Any = entry.get("status") if isinstance(entry, dict) else None
         if not isinstance(status, dict):
             return "its history does not have it yet"
@@ -214,7 +216,7 @@ class ComfySession:
             self._api.post("/interrupt", {"prompt_id": prompt_id})
 
 
-def _ended_well(run: Run) -> Run:
+def _ended_well(run: GraphRun) -> GraphRun:
     if run.error is not None:
         raise RequestFailed(cause_of_run(run.error), run.error)
     if run.interrupted:

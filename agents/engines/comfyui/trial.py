@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from agents.contract.job import Workflow
 from agents.contract.measure import EngineTimings, Flag, ImageRun, SamplerStep, StopReason, Trial
 from agents.contract.rates import DISAGREEMENT
-from agents.engines.comfyui.events import Run, iterations, node_seconds, steps_of
+from agents.engines.comfyui.events import GraphRun, iterations, node_seconds, steps_of
 from agents.engines.comfyui.graph import Graph, loaders_of, models_of, samplers_of, seed_of, seeded_of
 from agents.engines.comfyui.memory import Memory
 
@@ -15,14 +15,14 @@ FLOOR_S = 0.05  # the engine's stamps leave out the socket, and the check of the
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentAt:
     """When the prompt was sent, on the monotonic and on the wall clock."""
 
     at_ns: int
     unix_s: float
 
 
-def trial_of(run: Run, workflow: Workflow, graph: Graph, nonce: int, sent: Sent, most: Memory) -> Trial:
+def trial_of(run: GraphRun, workflow: Workflow, graph: Graph, nonce: int, sent: SentAt, most: Memory) -> Trial:
     """Of a run that ended well, sent at ``sent``. Index and warm-up are the caller's to say."""
     ended_ns = run.ended_ns if run.ended_ns is not None else sent.at_ns
     steps = steps_of(run, samplers_of(graph))
@@ -56,7 +56,7 @@ def trial_of(run: Run, workflow: Workflow, graph: Graph, nonce: int, sent: Sent,
     )
 
 
-def _flags(run: Run, workflow: Workflow, sent: Sent) -> tuple[Flag, ...]:
+def _flags(run: GraphRun, workflow: Workflow, sent: SentAt) -> tuple[Flag, ...]:
     flags = []
     if seeded_of(workflow) & run.cached:
         flags.append(Flag.IMAGES_CACHED)

@@ -1,6 +1,6 @@
 """Lemonade, AMD's server: it runs GGUF models by llama.cpp builds of its own, and others by other engines (NPU).
 
-The cleanest switch of back end: every load names one. Its llama-server gets our flags, and tells its figures in the
+The cleanest switch of back end: every load names one. Its llama-server gets our flags, and reports its figures in the
 stream; for other recipes Lemonade is asked after each request.
 """
 
@@ -21,17 +21,17 @@ from agents.contract.job import Chat, LoadSettings, Stop, Workload
 from agents.contract.measure import EngineTimings
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
-from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in, refuse_other
+from agents.engines.base import LoadPlace, Request, Support, model_name_for, refuse_mismatch, requested_axes
 from agents.engines.lemonade.api import (
     LLAMACPP,
     Backend,
-    Model,
-    Running,
+    LoadedModel,
+    StoredModel,
     backends,
     health,
     llamacpp_args,
+    mismatches,
     models,
-    other_than_asked,
     runtimes,
     stats,
 )
@@ -67,7 +67,7 @@ class Lemonade:
             found = backends(api, timeout_s=10 * FIND_S)
         return EngineFound(self.name, f"Lemonade {version}", runtimes(found), api.base_url)
 
-    def _server(self, timeout_s: float) -> tuple[Api, str, tuple[Running, ...]]:
+    def _server(self, timeout_s: float) -> tuple[Api, str, tuple[LoadedModel, ...]]:
         words: list[str] = []
         errors: list[ApiError] = []
         for api in self._apis:
@@ -79,8 +79,8 @@ class Lemonade:
                     words.append(f"{error.detail}; the key is taken from the variable {self._token_variable}")
                 else:
                     words.append(f"{api.base_url}: {error.detail}")
-        said = f"no Lemonade server: {'; '.join(words)}. Start it, or name its url in device.yaml"
-        raise max(errors, key=lambda error: error.status or 0).as_refusal(said)  # one that answered, if one did
+        detail = f"no Lemonade server: {'; '.join(words)}. Start it, or name its url in device.yaml"
+        raise max(errors, key=lambda error: error.status or 0).as_refusal(detail)  # one that answered, if one did
 
     def capabilities(self) -> Mapping[str, Support]:
         axes = (
@@ -92,16 +92,16 @@ class Lemonade:
     def load(self, settings: LoadSettings, place: LoadPlace) -> HttpSession:
         api, version, before = self._server(CALL_S)
         try:
-            model = _the_model(models(api), name_in(self.name, settings))
+            model = _the_model(models(api), model_name_for(self.name, settings))
             backend = _backend(settings, model, backends(api))
         except ApiError as error:
             raise Unsupported(error.detail) from error
         _refuse(settings, model)
-        place.say("loading")
-        return _Load(api, version, settings, model, backend, before, place).session()
+        place.notify("loading")
+        return _ModelLoad(api, version, settings, model, backend, before, place).session()
 
 
-def _the_model(found: tuple[Model, ...], name: str) -> Model:
+def _the_model(found: tuple[StoredModel, ...], name: str) -> StoredModel:
     for model in found:
         if model.name == name:
             return model
@@ -109,7 +109,7 @@ def _the_model(found: tuple[Model, ...], name: str) -> Model:
     raise Unsupported(f"Lemonade has no model {name}; it has: {have}. Get it: lemonade pull", Cause.MODEL_FILE_MISSING)
 
 
-def _backend(settings: LoadSettings, model: Model, found: tuple[Backend, ...]) -> Backend | None:
+def _backend(settings: LoadSettings, model: StoredModel, found: tuple[Backend, ...]) -> Backend | None:
     """The one that is asked for. Raises Unsupported, RUNTIME_MISSING: Lemonade would fetch it by itself."""
     wanted = settings.runtime
     if wanted is None or model.recipe != LLAMACPP:
@@ -121,24 +121,24 @@ def _backend(settings: LoadSettings, model: Model, found: tuple[Backend, ...]) -
     raise Unsupported(f"runtime {wanted}: Lemonade has installed: {have}{action}", Cause.RUNTIME_MISSING)
 
 
-def _refuse(settings: LoadSettings, model: Model) -> None:
+def _refuse(settings: LoadSettings, model: StoredModel) -> None:
     if model.recipe != LLAMACPP:
-        cannot = [axis for axis in asked_for(settings) if axis not in ("context_tokens", "quantisation")]
+        cannot = [axis for axis in requested_axes(settings) if axis not in ("context_tokens", "quantisation")]
         if cannot:
             raise Unsupported(
                 f"Lemonade runs {model.name} by {model.recipe}, and sets {', '.join(cannot)} for llamacpp"
             )
-    asked, limit = settings.context_tokens, model.max_context_tokens
-    if asked is not None and limit is not None and asked > limit:
-        words = f"context of {asked} tokens: Lemonade says that {model.name} holds {limit}"
+    requested, limit = settings.context_tokens, model.max_context_tokens
+    if requested is not None and limit is not None and requested > limit:
+        words = f"context of {requested} tokens: Lemonade says that {model.name} holds {limit}"
         raise Unsupported(words, Cause.CONTEXT_TOO_LONG)
     wanted, variant = settings.quantisation, model.variant
     if wanted is not None:  # the variant may be a file's name
         seen = wanted if variant and wanted.lower() in variant.lower() else variant
-        refuse_other("Lemonade", settings, {"quantisation": seen})
+        refuse_mismatch("Lemonade", settings, {"quantisation": seen})
 
 
-class _Load:
+class _ModelLoad:
     """One load, and what it takes to undo it."""
 
     def __init__(
@@ -146,9 +146,9 @@ class _Load:
         api: Api,
         version: str,
         settings: LoadSettings,
-        model: Model,
+        model: StoredModel,
         backend: Backend | None,
-        before: tuple[Running, ...],
+        before: tuple[LoadedModel, ...],
         place: LoadPlace,
     ) -> None:
         self._api, self._version, self._settings, self._place = api, version, settings, place
@@ -168,10 +168,10 @@ class _Load:
         except AgentError as error:
             self._undo(wait=False)
             raise LoadFailed(error.cause, error.detail) from error
-        theirs = any(each.name == running.name and each.pid == running.pid for each in self._before if each.pid)
+        was_loaded = any(each.name == running.name and each.pid == running.pid for each in self._before if each.pid)
 
         def unload() -> None:
-            if not theirs:  # it was loaded so before, and no other process has come
+            if not was_loaded:  # it was loaded so before, and no other process has come
                 self._undo(wait=False)
 
         return HttpSession(self._loaded(load_s, body, running), self._requests(), self._ping, unload)
@@ -179,15 +179,15 @@ class _Load:
     def _body(self) -> dict[str, Any]:
         settings = self._settings
         args = llamacpp_args(settings)
-        asked: dict[str, Any] = {
+        requested: dict[str, Any] = {
             "ctx_size": settings.context_tokens,
             "llamacpp_backend": self._backend.name if self._backend else None,
             "llamacpp_args": " ".join(args) or None,
         }
-        given = {name: value for name, value in asked.items() if value is not None}
+        given = {name: value for name, value in requested.items() if value is not None}
         return {"model_name": self._model.name, **given, "save_options": False}
 
-    def _running(self, answer: Any) -> Running:
+    def _running(self, answer: Any) -> LoadedModel:
         """The model as it is loaded. Raises LoadFailed where it is not what was asked."""
         if isinstance(answer, dict) and answer.get("status") == "error":
             error = ApiError(f"POST /api/v1/load: {answer.get('message') or answer}", 200)
@@ -195,7 +195,7 @@ class _Load:
         running = next((each for each in health(self._api)[1] if each.name == self._model.name), None)
         if running is None:
             raise LoadFailed(Cause.LOAD_FAILED, f"Lemonade says that it loaded {self._model.name}, and has it not")
-        others = other_than_asked(self._settings, running)
+        others = mismatches(self._settings, running)
         if others:
             raise LoadFailed(Cause.LOAD_FAILED, f"Lemonade loaded {self._model.name} with {', '.join(others)}")
         return running
@@ -213,7 +213,7 @@ class _Load:
                     return
             clock.sleep(LOOK_S)
 
-    def _loaded(self, load_s: float, body: Mapping[str, Any], running: Running) -> Loaded:
+    def _loaded(self, load_s: float, body: Mapping[str, Any], running: LoadedModel) -> Loaded:
         model, backend = self._model, running.options.get("llamacpp_backend")
         version = self._backend.version if self._backend else None
         runtime = " ".join(str(word) for word in (running.recipe or model.recipe, backend, version) if word)
@@ -266,10 +266,10 @@ class _Load:
             deadline = clock.monotonic_ns() + int(STATS_S * 1e9)
             with suppress(ApiError):
                 while before is not None and clock.monotonic_ns() < deadline:
-                    count, told = stats(self._api)
+                    count, timings = stats(self._api)
                     counted = count is not None and before[0] is not None
-                    if (count, told) != before and (not counted or (count or 0) > (before[0] or 0)):
-                        return told
+                    if (count, timings) != before and (not counted or (count or 0) > (before[0] or 0)):
+                        return timings
                     clock.sleep(0.05)
             return None
 

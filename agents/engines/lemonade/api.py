@@ -1,6 +1,6 @@
 """Lemonade's server as its interface tells it: version, back ends, models, what is loaded and how. PURE but the calls
 
-Fields: Lemonade's documents, 11.7 (August 2026). Servers before 10 stood at port 8000 and tell less: what is missing
+Fields: Lemonade's documents, 11.7 (August 2026). Servers before 10 stood at port 8000 and report less: what is missing
 is None.
 """
 
@@ -28,7 +28,7 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class StoredModel:
     """A model that is on the server's disk."""
 
     name: str
@@ -44,8 +44,8 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A loaded model. ``command`` is empty where it is not told."""
+class LoadedModel:
+    """A loaded model. ``command`` is empty where it is not reported."""
 
     name: str
     recipe: str | None
@@ -56,8 +56,8 @@ class Running:
 
     @property
     def context_tokens(self) -> int | None:
-        told = str(_after(self.command, ("--ctx-size", "-c")) or self.options.get("ctx_size"))
-        return int(told) if told.isdigit() else None
+        text = str(_after(self.command, ("--ctx-size", "-c")) or self.options.get("ctx_size"))
+        return int(text) if text.isdigit() else None
 
 
 def _after(command: Sequence[str], flags: Sequence[str]) -> str | None:
@@ -66,7 +66,7 @@ def _after(command: Sequence[str], flags: Sequence[str]) -> str | None:
     return command[places[-1] + 1] if places else None
 
 
-def health(api: Api, timeout_s: float = CALL_S) -> tuple[str, tuple[Running, ...]]:
+def health(api: Api, timeout_s: float = CALL_S) -> tuple[str, tuple[LoadedModel, ...]]:
     """Version, and what is loaded. Raises ApiError, also for an answer that is not Lemonade's."""
     answer = api.get("/api/v1/health", timeout_s)
     try:
@@ -78,8 +78,8 @@ def health(api: Api, timeout_s: float = CALL_S) -> tuple[str, tuple[Running, ...
         raise ApiError(f"GET /api/v1/health: not Lemonade's answer ({error!r} is missing)", 200) from error
 
 
-def _running(entry: Mapping[str, Any]) -> Running:
-    return Running(
+def _running(entry: Mapping[str, Any]) -> LoadedModel:
+    return LoadedModel(
         name=str(entry["model_name"]),
         recipe=entry.get("recipe"),
         device=entry.get("device"),
@@ -108,13 +108,13 @@ def runtimes(found: Sequence[Backend]) -> tuple[str, ...]:
     return tuple(each.name for each in found if each.installed and each.name in ours)
 
 
-def models(api: Api) -> tuple[Model, ...]:
+def models(api: Api) -> tuple[StoredModel, ...]:
     """Raises ApiError."""
     answer = api.get("/api/v1/models")
     try:
         there = (entry for entry in answer["data"] if entry.get("downloaded", True))
         return tuple(
-            Model(
+            StoredModel(
                 name=str(entry["id"]),
                 recipe=str(entry.get("recipe") or ""),
                 checkpoint=str(entry.get("checkpoint") or ""),
@@ -152,7 +152,7 @@ def llamacpp_args(settings: LoadSettings) -> tuple[str, ...]:
 _AGAINST = {"mmap": "--no-mmap", "keep_in_memory": "--mlock", "kv_offload": "--no-kv-offload"}
 
 
-def other_than_asked(settings: LoadSettings, running: Running) -> list[str]:
+def mismatches(settings: LoadSettings, running: LoadedModel) -> list[str]:
     """What the running model has otherwise than asked, in words; what is not told is let pass. PURE"""
     found = []
     context, backend = running.context_tokens, running.options.get("llamacpp_backend")
@@ -162,12 +162,12 @@ def other_than_asked(settings: LoadSettings, running: Running) -> list[str]:
         found.append(f"back end {backend} instead of {settings.runtime}")
     if not running.command:
         return found
-    asked = llamacpp_args(settings)
-    for index, word in enumerate(asked):
+    args = llamacpp_args(settings)
+    for index, word in enumerate(args):
         if word.startswith("-"):
-            value = asked[index + 1] if index + 1 < len(asked) and not asked[index + 1].startswith("-") else None
-            told = word in running.command if value is None else _after(running.command, (word,)) == value
-            found += [] if told else [f"no {word} {value or ''}".rstrip()]
+            value = args[index + 1] if index + 1 < len(args) and not args[index + 1].startswith("-") else None
+            is_set = word in running.command if value is None else _after(running.command, (word,)) == value
+            found += [] if is_set else [f"no {word} {value or ''}".rstrip()]
     wanted = {"mmap": settings.mmap, "keep_in_memory": not settings.keep_in_memory, "kv_offload": settings.kv_offload}
     given = [axis for axis in wanted if getattr(settings, axis) is not None]
     return found + [_AGAINST[axis] for axis in given if wanted[axis] and _AGAINST[axis] in running.command]
@@ -178,16 +178,16 @@ def stats(api: Api) -> tuple[int | None, EngineTimings]:
 
     Raises ApiError.
     """
-    told = api.get("/api/v1/stats")
-    if not isinstance(told, dict):
+    answer = api.get("/api/v1/stats")
+    if not isinstance(answer, dict):
         raise ApiError("GET /api/v1/stats: not Lemonade's answer", 200)
-    count = told.get("request_count_total")
+    count = answer.get("request_count_total")
     return count if isinstance(count, int) else None, EngineTimings(
-        prompt_tokens=_count(told.get("input_tokens")),
-        cached_tokens=_count(told.get("cache_tokens")),
-        generated_tokens=_count(told.get("output_tokens")),
-        ttft_s=_figure(told.get("time_to_first_token")),
-        decode_tps=_figure(told.get("tokens_per_second")),
+        prompt_tokens=_count(answer.get("input_tokens")),
+        cached_tokens=_count(answer.get("cache_tokens")),
+        generated_tokens=_count(answer.get("output_tokens")),
+        ttft_s=_figure(answer.get("time_to_first_token")),
+        decode_tps=_figure(answer.get("tokens_per_second")),
     )
 
 

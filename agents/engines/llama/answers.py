@@ -1,6 +1,6 @@
 """What a running ``llama-server`` answers of itself: /props, /models, and the arguments it was started with. PURE
 
-Fields: tools/server/README.md of llama.cpp and answers recorded, b11549. What cannot be read is as if not told.
+Fields: tools/server/README.md of llama.cpp and answers recorded, b11549. A field that cannot be read counts as missing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KEPT = re.compile(r"--(?!.*(key|token|header|password|secret))[a-z]")  # secret
 
 
 @dataclass(frozen=True, slots=True)
-class Props:
+class ServerProps:
     """Of ``/props``. ``context_tokens``: of one slot."""
 
     build: str
@@ -47,7 +47,7 @@ class Props:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """One entry of ``/models``; in a router with its state, and the arguments that its process was, or would be,
     started with."""
 
@@ -63,12 +63,12 @@ class Served:
     file_type: str | None = None
 
 
-def read_props(answer: Any) -> Props | None:
+def read_props(answer: Any) -> ServerProps | None:
     """None: not a llama-server's."""
     if not isinstance(answer, dict) or not isinstance(answer.get("build_info"), str):
         return None
     defaults = answer.get("default_generation_settings")
-    return Props(
+    return ServerProps(
         build=answer["build_info"],
         router=answer.get("role") == "router",
         alias=_text(answer, "model_alias") or "",
@@ -79,15 +79,15 @@ def read_props(answer: Any) -> Props | None:
     )
 
 
-def read_served(answer: Any) -> tuple[Served, ...]:
+def read_served(answer: Any) -> tuple[ServedModel, ...]:
     entries = answer.get("data") if isinstance(answer, dict) else None
     return tuple(_served(each) for each in entries if _text(each, "id")) if isinstance(entries, list) else ()
 
 
-def _served(entry: dict[str, Any]) -> Served:
+def _served(entry: dict[str, Any]) -> ServedModel:
     status, meta, aliases = entry.get("status"), entry.get("meta"), entry.get("aliases")
     arguments = status.get("args") if isinstance(status, dict) else None
-    return Served(
+    return ServedModel(
         name=entry["id"],
         aliases=tuple(map(str, aliases)) if isinstance(aliases, list) else (),
         state=_text(status, "value"),
@@ -148,13 +148,13 @@ def context_like(seen: int | None, wanted: int | None) -> int | None:
     return wanted if -(-wanted // CONTEXT_STEP) * CONTEXT_STEP == seen else seen
 
 
-def told_settings(settings: LoadSettings, props: Props | None, model: Served) -> dict[str, object]:
-    """All axes as the server tells them, for comparison with what a cell asks."""
+def reported_settings(settings: LoadSettings, props: ServerProps | None, model: ServedModel) -> dict[str, object]:
+    """All axes as the server reports them, to compare with what a cell requests."""
     context = model.context_tokens or (props.context_tokens if props else None)
-    told = settings_in(model.arguments)
+    arguments = settings_in(model.arguments)
     return {
-        **told,
-        "context_tokens": context_like(context or _whole(told["context_tokens"]), settings.context_tokens),
+        **arguments,
+        "context_tokens": context_like(context or _whole(arguments["context_tokens"]), settings.context_tokens),
         "quantisation": quantisation_of(model.file_type or (props.file_type if props else None), settings.quantisation),
     }
 

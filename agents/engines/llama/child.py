@@ -26,28 +26,28 @@ ENDS_S = 5.0  # for a watcher to end its program, where the kernel does not
 
 
 class Child:
-    """``stdout`` is a pipe with ``answers``; else it goes to the log, as stderr does. ``spare``: names that begin so
-    are left out of the environment.
+    """stdout is a pipe where ``pipes_stdout``; else it goes to the log, as stderr does. The child's environment is
+    ours without the variables whose names begin with one of ``omitted``.
 
     Raises LoadFailed where the process cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, *, answers: bool, spare: tuple[str, ...] = ()) -> None:
+    def __init__(self, command: Sequence[str], log: Path, *, pipes_stdout: bool, omitted: tuple[str, ...] = ()) -> None:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(spare)}
-        with log.open("wb") as words:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(omitted)}
+        with log.open("wb") as log_file:
             try:
                 self.process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE if answers else words,
-                    stderr=words,
+                    stdout=subprocess.PIPE if pipes_stdout else log_file,
+                    stderr=log_file,
                     env={**kept, "GOMP_SPINCOUNT": spin_count()},
                 )
             except OSError as error:
-                words_of = f"{command[0]} cannot be started: {error.strerror}"
-                raise LoadFailed(Cause.RUNTIME_MISSING, words_of) from error
+                words = f"{command[0]} cannot be started: {error.strerror}"
+                raise LoadFailed(Cause.RUNTIME_MISSING, words) from error
 
     @property
     def returncode(self) -> int | None:
@@ -65,7 +65,7 @@ class Child:
     def tail(self) -> str:
         return self.log()[-LOG_TAIL:]
 
-    def settled_log(self, last_words: str, clock: Clock) -> str:
+    def complete_log(self, last_words: str, clock: Clock) -> str:
         """The log when ``last_words`` stand in it, or as it is after LOG_SETTLES_S.
 
         Raises LoadFailed (DISK_FULL) if they do not because the disk is full.
@@ -107,7 +107,7 @@ class Child:
                 self.process.stdout.close()
 
 
-def tied(program: Path, arguments: Sequence[str]) -> list[str]:
+def tied_to_parent(program: Path, arguments: Sequence[str]) -> list[str]:
     """The command that starts ``program`` so that it dies with this process."""
     return [sys.executable, "-I", "-S", str(Path(tied_program.__file__)), str(program), *arguments]
 
@@ -116,7 +116,7 @@ def spin_count() -> str:
     return os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
-def surroundings() -> Mapping[str, str]:
+def environment_facts() -> Mapping[str, str]:
     """What changes an engine from outside, for the row: names of GPU drivers' variables, threads, priority."""
     prefixes = ("GGML_", "HSA_", "ROCR_", "HIP_", "CUDA_", "VK_", "MESA_", "RADV_", "OMP_")
     seen = {name: value for name, value in sorted(os.environ.items()) if name.startswith(prefixes)}

@@ -17,10 +17,10 @@ from agents.engines.base import LoadPlace, Support
 from agents.engines.llama.child import Child
 from agents.engines.llama.devices import llama_devices, machine_bytes
 from agents.engines.llama.log import cause_of_failed_load
-from agents.engines.llama.params import engine_params, refuse_unknown_kv_types, refuse_what_no_memory_holds
+from agents.engines.llama.params import engine_params, refuse_more_than_memory, refuse_unknown_kv_types
 from agents.engines.llama.session import (
-    LOG_OF_FAILED_LOAD,
-    LOG_OF_GOOD_LOAD,
+    END_OF_FAILED_LOAD,
+    END_OF_GOOD_LOAD,
     ChildSession,
     loaded_of,
     vocabulary,
@@ -54,10 +54,10 @@ class Embedded:
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> EmbeddedSession:
         self._refuse(settings)
-        place.say("preparing model")
-        files = resolve(settings, place.models, place.say, place.peers)
-        refuse_what_no_memory_holds(settings, files, machine_bytes())
-        place.say("loading")
+        place.notify("preparing model")
+        files = resolve(settings, place.models, place.notify, place.peers)
+        refuse_more_than_memory(settings, files, machine_bytes())
+        place.notify("loading")
         return EmbeddedSession(settings, files, place)
 
     def _refuse(self, settings: LoadSettings) -> None:
@@ -76,14 +76,14 @@ class EmbeddedSession(ChildSession):
     def __init__(self, settings: LoadSettings, files: ModelFiles, place: LoadPlace) -> None:
         params = engine_params(settings, files)
         started = place.clock.monotonic_ns()
-        child = Child([sys.executable, "-P", "-m", "agents.engines.llama.embedded_child"], place.log, answers=True)
+        child = Child([sys.executable, "-P", "-m", "agents.engines.llama.embedded_child"], place.log, pipes_stdout=True)
         try:
             with suppress(BrokenPipeError):  # it died at once: its log says why
                 child.pipe("stdin").write(json.dumps(params).encode() + b"\n")
                 child.pipe("stdin").flush()
             address = _ready(child, place, started)
             load_s = (place.clock.monotonic_ns() - started) / 1e9
-            log = child.settled_log(LOG_OF_GOOD_LOAD, place.clock)
+            log = child.complete_log(END_OF_GOOD_LOAD, place.clock)
             loaded = loaded_of(settings, files, log, load_s, _version(), params.items())
             super().__init__(child, address, loaded, vocabulary(address, files))
         except BaseException:
@@ -109,7 +109,7 @@ def _ready(child: Child, place: LoadPlace, started_ns: int) -> str:
             cause = Cause.RUNTIME_MISSING if error.startswith("ImportError") else Cause.LOAD_FAILED
             words = error
         raise LoadFailed(cause, words, child.tail())
-    cause, words = cause_of_failed_load(child.settled_log(LOG_OF_FAILED_LOAD, place.clock), None)
+    cause, words = cause_of_failed_load(child.complete_log(END_OF_FAILED_LOAD, place.clock), None)
     raise LoadFailed(cause, words, child.tail())
 
 

@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 _BUFFER = re.compile(r"(?P<device>\S+)\s+(?P<part>model|KV|RS|compute|output) buffer size\s*=\s*(?P<mib>[\d.]+) MiB")
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 _CONTEXT = re.compile(r"llama_context: n_ctx\s+= (\d+)")
-_TOLD: tuple[tuple[str, re.Pattern[str]], ...] = (
+_REPORTED: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("n_threads", re.compile(r"system_info: n_threads = (\d+)")),
     ("n_threads_batch", re.compile(r"system_info:.*n_threads_batch = (\d+)")),
     ("n_batch", re.compile(r"llama_context: n_batch\s+= (\d+)")),
@@ -62,7 +62,7 @@ class LogFacts:
     layers_total: int | None
     context_tokens: int | None
     devices: tuple[str, ...]
-    told: tuple[tuple[str, str], ...]  # settings as the engine has them, asked for or not; ``cpu``: its features
+    reported: tuple[tuple[str, str], ...]  # settings as the engine has them, asked for or not; ``cpu``: its features
 
 
 def read_log(text: str) -> LogFacts:
@@ -84,7 +84,7 @@ def read_log(text: str) -> LogFacts:
         layers_total=int(offloaded[2]) if offloaded else None,
         context_tokens=int(context[1]) if context else None,
         devices=tuple(f"{name} ({words})" for name, words in _DEVICE.findall(text)),
-        told=tuple((name, found[1]) for name, pattern in _TOLD if (found := pattern.search(text))),
+        reported=tuple((name, found[1]) for name, pattern in _REPORTED if (found := pattern.search(text))),
     )
 
 

@@ -34,7 +34,7 @@ def engine_params(settings: LoadSettings, files: ModelFiles) -> dict[str, Any]:
         "ui": False,
     }
     on_cpu = settings.runtime is Runtime.CPU
-    asked = {
+    requested = {
         "mmproj.path": str(files.mmproj) if files.mmproj else None,
         "n_ctx": settings.context_tokens,
         "cache_type_k": KV_TYPES.get(settings.kv_type_k or ""),
@@ -51,7 +51,7 @@ def engine_params(settings: LoadSettings, files: ModelFiles) -> dict[str, Any]:
         "load_mode": _load_mode(settings.mmap, settings.keep_in_memory),
         "no_kv_offload": None if settings.kv_offload is None else not settings.kv_offload,
     }
-    return params | {name: value for name, value in asked.items() if value is not None}
+    return params | {name: value for name, value in requested.items() if value is not None}
 
 
 def refuse_unknown_kv_types(settings: LoadSettings) -> None:
@@ -61,7 +61,7 @@ def refuse_unknown_kv_types(settings: LoadSettings) -> None:
             raise Unsupported(f"KV type {kind}: llama.cpp has {', '.join(KV_TYPES)}")
 
 
-def refuse_what_no_memory_holds(settings: LoadSettings, files: ModelFiles, have_bytes: int) -> None:
+def refuse_more_than_memory(settings: LoadSettings, files: ModelFiles, have_bytes: int) -> None:
     """Raises LoadFailed (RAM) where KV cache and weights are larger than all memory: llama.cpp would fill it for a
     minute before it gives up. Weights that are mapped from their file need no memory of their own."""
     facts = files.facts

@@ -19,7 +19,7 @@ from agents.errors import Unsupported
 
 PROBE_S = 60.0  # a first look at a GPU may compile its programs
 MIB = 1024 * 1024
-SPARE = ("LLAMA_",)  # variables that would change what is asked for: LLAMA_ARG_CTX_SIZE and the like
+OMITTED_VARIABLES = ("LLAMA_",)  # variables that would change what is asked for: LLAMA_ARG_CTX_SIZE and the like
 
 _VERSION = re.compile(
     r"version: (?P<old>\d+) \((?P<commit>\w+)\)|version: .*\(build (?P<new>\d+), commit (?P<of>\w+)\)"
@@ -83,16 +83,16 @@ def flags_in(text: str) -> dict[str, str]:
 
 def probe(program: Path) -> Build:
     """Raises Unsupported (RUNTIME_MISSING) with why it does not run, or is none."""
-    version = version_in(_said(program, "--version"))
-    flags = flags_in(_said(program, "--help"))
+    version = version_in(_output_of(program, "--version"))
+    flags = flags_in(_output_of(program, "--help"))
     if version is None or "--model" not in flags:
         raise Unsupported(f"{program} is no llama-server: it does not answer --version and --help as one")
-    devices = devices_in(_said(program, "--list-devices")) if "--list-devices" in flags else ()
+    devices = devices_in(_output_of(program, "--list-devices")) if "--list-devices" in flags else ()
     return Build(program, version, devices, flags)
 
 
-def _said(program: Path, flag: str) -> str:
-    spared = {name: value for name, value in os.environ.items() if not name.startswith(SPARE)}
+def _output_of(program: Path, flag: str) -> str:
+    spared = {name: value for name, value in os.environ.items() if not name.startswith(OMITTED_VARIABLES)}
     try:
         ended = subprocess.run(
             [str(program), flag],

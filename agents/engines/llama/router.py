@@ -1,6 +1,6 @@
 """One model of a ``llama-server`` in router mode, loaded and unloaded by its calls.
 
-The router answers a load at once and tells its end in /models; of a load that failed it tells an exit code alone.
+The router answers a load at once and reports its end in /models; of a load that failed it reports an exit code alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
-from agents.engines.llama.answers import Served, read_served
+from agents.engines.llama.answers import ServedModel, read_served
 from agents.engines.server.api import Api, ApiError
 from agents.errors import AgentError, EngineLost, LoadFailed
 
@@ -21,11 +21,11 @@ _RUNNING = ("loading", "loaded", "sleeping")
 class RoutedLoad:
     """``model`` as /models told of it before."""
 
-    def __init__(self, api: Api, model: Served, place: LoadPlace) -> None:
+    def __init__(self, api: Api, model: ServedModel, place: LoadPlace) -> None:
         self._api, self._name, self._clock, self._place = api, model.name, place.clock, place
         self._was_running = model.state in _RUNNING
 
-    def loaded(self) -> tuple[Served, float]:
+    def loaded(self) -> tuple[ServedModel, float]:
         """The model, loaded, and the seconds that it took: one that ran already is loaded anew.
 
         Raises LoadFailed, with the model unloaded.
@@ -44,7 +44,7 @@ class RoutedLoad:
             self._give_up()
             raise
 
-    def _awaited(self, started_ns: int) -> Served:
+    def _awaited(self, started_ns: int) -> ServedModel:
         while True:
             self._place.refuse_late(started_ns)
             model = self._look()
@@ -56,7 +56,7 @@ class RoutedLoad:
                 raise LoadFailed(Cause.LOAD_FAILED, words)
             self._clock.sleep(LOOK_S)
 
-    def _look(self) -> Served:
+    def _look(self) -> ServedModel:
         """Raises ApiError; EngineLost where the router has the model no more."""
         for model in read_served(self._api.get("/models")):
             if model.name == self._name:
@@ -72,9 +72,9 @@ class RoutedLoad:
     def unload(self) -> None:
         """Until its process has ended. Raises AgentError where the router does not unload it."""
         self._api.post("/models/unload", {"model": self._name})
-        asked = self._clock.monotonic_ns()
+        requested_ns = self._clock.monotonic_ns()
         while self._look().state in _RUNNING:
-            if self._clock.monotonic_ns() - asked > GONE_S * 1e9:
+            if self._clock.monotonic_ns() - requested_ns > GONE_S * 1e9:
                 words = f"the router did not end {self._name} within {GONE_S:g} s"
                 raise LoadFailed(Cause.LOAD_FAILED, words)
             self._clock.sleep(LOOK_S)

@@ -17,8 +17,8 @@ from agents.contract.device import EngineFound
 from agents.contract.job import LoadSettings, Workload
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
-from agents.engines.base import LoadPlace, Request, Support, name_in, refuse_other
-from agents.engines.llama.answers import Props, Served, read_props, read_served, told_settings
+from agents.engines.base import LoadPlace, Request, Support, model_name_for, refuse_mismatch
+from agents.engines.llama.answers import ServedModel, ServerProps, read_props, read_served, reported_settings
 from agents.engines.llama.requests import llama_request
 from agents.engines.llama.router import RoutedLoad
 from agents.engines.llama.text_tokens import with_text_tokens
@@ -48,14 +48,14 @@ class LlamaRunning:
 
     def capabilities(self) -> Mapping[str, Support]:
         able = "engine model source chat image synthetic exact_stop"
-        told = (
+        recorded = (
             "quantisation runtime context_tokens kv_type_k kv_type_v flash_attention gpu_layers threads batch_tokens"
             " micro_batch_tokens mmap keep_in_memory kv_offload"
         )
-        return {**dict.fromkeys(able.split(), Support.SETS), **dict.fromkeys(told.split(), Support.RECORDS)}
+        return {**dict.fromkeys(able.split(), Support.SETS), **dict.fromkeys(recorded.split(), Support.RECORDS)}
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> HttpSession:
-        name, props = name_in(self.name, settings), self._props(CALL_S)
+        name, props = model_name_for(self.name, settings), self._props(CALL_S)
         try:
             served = read_served(self._api.get("/models" if props.router else "/v1/models"))
         except ApiError as error:
@@ -68,11 +68,11 @@ class LlamaRunning:
             words = f"the llama-server at {self._api.base_url} has no model {name}; it has: {have}"
             raise Unsupported(words, Cause.MODEL_FILE_MISSING)
         _refuse_other(settings, None, model)
-        place.say("loading")
+        place.notify("loading")
         load = RoutedLoad(self._api, model, place)
         model, load_s = load.loaded()
         try:
-            _refuse_other(settings, None, model)  # the context is told now
+            _refuse_other(settings, None, model)  # the context is known now
         except Unsupported:
             load.unload()
             raise
@@ -80,22 +80,24 @@ class LlamaRunning:
         loaded = _loaded_of(props, model, load_s, {"router": self._api.base_url, "others_loaded": others or "none"})
         return HttpSession(loaded, self._requests(model, model.name), load.ping, load.unload)
 
-    def _props(self, timeout_s: float) -> Props:
+    def _props(self, timeout_s: float) -> ServerProps:
         try:
             props = read_props(self._api.get("/props", timeout_s))
         except ApiError as error:
             words = error.detail
             if error.status in (401, 403):
                 words += f"; its key belongs into {self._token_env or 'the variable that token_env names'}"
-            said = f"no llama-server that is ready: {words}. Start it, or correct its url"
-            raise error.as_refusal(said) from error
+            detail = f"no llama-server that is ready: {words}. Start it, or correct its url"
+            raise error.as_refusal(detail) from error
         if props is None:
             raise Unsupported(f"what answers at {self._api.base_url} is no llama-server: its /props is another's")
         return props
 
-    def _attached(self, name: str, settings: LoadSettings, props: Props, served: tuple[Served, ...]) -> HttpSession:
+    def _attached(
+        self, name: str, settings: LoadSettings, props: ServerProps, served: tuple[ServedModel, ...]
+    ) -> HttpSession:
         """The one model that the server was started with. Raises Unsupported where the cell asks for another."""
-        model = served[0] if served else Served(props.alias)
+        model = served[0] if served else ServedModel(props.alias)
         if not _is_called(name, (model.name, *model.aliases, props.alias, props.path)):
             raise Unsupported(
                 f"the llama-server at {self._api.base_url} was started with {props.path or model.name},"
@@ -107,7 +109,7 @@ class LlamaRunning:
         loaded = _loaded_of(props, model, None, {"server": self._api.base_url, **slots})
         return HttpSession(loaded, self._requests(model, None), partial(self._api.get, "/health"), lambda: None)
 
-    def _requests(self, model: Served, routed: str | None) -> Callable[[Workload, int], Request]:
+    def _requests(self, model: ServedModel, routed: str | None) -> Callable[[Workload, int], Request]:
         def request_for(workload: Workload, nonce: int) -> Request:
             request = llama_request(self._api.base_url, workload, model.n_vocab, nonce, routed)
             headers = {**request.headers, **self._api.headers}
@@ -116,18 +118,20 @@ class LlamaRunning:
         return request_for
 
 
-def _refuse_other(settings: LoadSettings, props: Props | None, model: Served) -> None:
+def _refuse_other(settings: LoadSettings, props: ServerProps | None, model: ServedModel) -> None:
     """Raises Unsupported. A router does not tell the size of a context, nor the weights' type, before it loads."""
-    told = told_settings(settings, props, model)
+    reported = reported_settings(settings, props, model)
     if props is None and model.state != "loaded":
-        told = {name: value for name, value in told.items() if value is not None or name not in _TOLD_LATER}
-    refuse_other(LlamaRunning.name, settings, told)
+        reported = {
+            name: value for name, value in reported.items() if value is not None or name not in _KNOWN_AFTER_LOAD
+        }
+    refuse_mismatch(LlamaRunning.name, settings, reported)
 
 
-_TOLD_LATER = ("context_tokens", "quantisation")
+_KNOWN_AFTER_LOAD = ("context_tokens", "quantisation")
 
 
-def _loaded_of(props: Props, model: Served, load_s: float | None, more: Mapping[str, str]) -> Loaded:
+def _loaded_of(props: ServerProps, model: ServedModel, load_s: float | None, more: Mapping[str, str]) -> Loaded:
     path = model.arguments.get("--model") or props.path
     return Loaded(
         load_s=load_s,

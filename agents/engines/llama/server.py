@@ -13,14 +13,14 @@ from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Support
-from agents.engines.llama.child import Child, tied
+from agents.engines.llama.child import Child, tied_to_parent
 from agents.engines.llama.devices import system_bytes
 from agents.engines.llama.flags import server_arguments
 from agents.engines.llama.log import cause_of_failed_load
-from agents.engines.llama.params import refuse_unknown_kv_types, refuse_what_no_memory_holds
-from agents.engines.llama.programs import SPARE, Build, choose, probe
+from agents.engines.llama.params import refuse_more_than_memory, refuse_unknown_kv_types
+from agents.engines.llama.programs import OMITTED_VARIABLES, Build, choose, probe
 from agents.engines.llama.running import LlamaRunning
-from agents.engines.llama.session import LOG_OF_GOOD_LOAD, ChildSession, loaded_of, vocabulary
+from agents.engines.llama.session import END_OF_GOOD_LOAD, ChildSession, loaded_of, vocabulary
 from agents.engines.server.api import FIND_S, Api, ApiError
 from agents.errors import LoadFailed, Unsupported
 from agents.models.resolve import resolve
@@ -63,11 +63,11 @@ class LlamaServer:
     def load(self, settings: LoadSettings, place: LoadPlace) -> StartedSession:
         refuse_unknown_kv_types(settings)
         build = choose(self._builds()[0], settings.runtime)
-        place.say("preparing model")
-        files = resolve(settings, place.models, place.say, place.peers)
-        refuse_what_no_memory_holds(settings, files, _machine_bytes(build))
+        place.notify("preparing model")
+        files = resolve(settings, place.models, place.notify, place.peers)
+        refuse_more_than_memory(settings, files, _machine_bytes(build))
         arguments = server_arguments(settings, files, build)
-        place.say("loading")
+        place.notify("loading")
         return StartedSession(settings, files, build, arguments, place)
 
     def _builds(self) -> tuple[list[Build], list[str]]:
@@ -106,10 +106,12 @@ class StartedSession(ChildSession):
         self, settings: LoadSettings, files: ModelFiles, build: Build, arguments: list[str], place: LoadPlace
     ) -> None:
         started = place.clock.monotonic_ns()
-        child = Child(tied(build.program, arguments), place.log, answers=False, spare=SPARE)
+        child = Child(
+            tied_to_parent(build.program, arguments), place.log, pipes_stdout=False, omitted=OMITTED_VARIABLES
+        )
         try:
             address, ready = _ready(child, place, started)
-            log = child.settled_log(LOG_OF_GOOD_LOAD, place.clock)
+            log = child.complete_log(END_OF_GOOD_LOAD, place.clock)
             handed = (("program", build.program), ("arguments", shlex.join(arguments)))
             version = f"llama.cpp {build.version}"
             loaded = loaded_of(settings, files, log, (ready - started) / 1e9, version, handed)

@@ -9,7 +9,7 @@ from typing import Any
 from agents.contract.job import LoadSettings, Runtime, Workload
 from agents.contract.report import Cause, Loaded
 from agents.engines.base import DYING_S, Request
-from agents.engines.llama.child import LOG_TAIL, Child, surroundings
+from agents.engines.llama.child import LOG_TAIL, Child, environment_facts
 from agents.engines.llama.log import read_log
 from agents.engines.llama.requests import llama_request
 from agents.engines.llama.text_tokens import with_text_tokens
@@ -18,7 +18,7 @@ from agents.engines.stream.exchange import Exchange, Limits, LiveCount, exchange
 from agents.errors import LoadFailed
 from agents.models.store.files import ModelFiles
 
-LOG_OF_GOOD_LOAD, LOG_OF_FAILED_LOAD = "listening on", "exiting due to"  # the last words of either
+END_OF_GOOD_LOAD, END_OF_FAILED_LOAD = "listening on", "exiting due to"  # the last words of either
 
 
 class ChildSession:
@@ -84,23 +84,23 @@ def loaded_of(
         context_tokens_actual=facts.context_tokens,
         settings=(
             *((name, str(value)) for name, value in handed),
-            *surroundings().items(),
-            *((f"log.{name}", value) for name, value in facts.told),
+            *environment_facts().items(),
+            *((f"log.{name}", value) for name, value in facts.reported),
         ),
     )
 
 
 def _refuse_other_runtime(settings: LoadSettings, devices: tuple[str, ...], layers: int | None, log: str) -> None:
-    asked = settings.runtime
+    requested = settings.runtime
     used = ", ".join(devices) or "none"
-    if asked not in (None, Runtime.CPU) and settings.gpu_layers != 0 and not layers:
+    if requested not in (None, Runtime.CPU) and settings.gpu_layers != 0 and not layers:
         raise LoadFailed(
             Cause.RUNTIME_MISSING,
-            f"runtime {asked} was asked for, but the engine put no layer on a GPU"
+            f"runtime {requested} was asked for, but the engine put no layer on a GPU"
             f" (it would have run on the CPU); devices it used: {used}",
             log[-LOG_TAIL:],
         )
-    if asked is Runtime.CPU and layers:
+    if requested is Runtime.CPU and layers:
         words = f"runtime cpu was asked for, but the engine put {layers} layers on a GPU; devices it used: {used}"
         raise LoadFailed(Cause.RUNTIME_MISSING, words, log[-LOG_TAIL:])
 

@@ -18,12 +18,12 @@ from agents.contract.device import EngineFound
 from agents.contract.job import Chat, LoadSettings, Workload
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
-from agents.engines.base import LoadPlace, Request, Support, asked_for, name_in
-from agents.engines.lmstudio.api import Model, Server, connect, pick
+from agents.engines.base import LoadPlace, Request, Support, model_name_for, requested_axes
+from agents.engines.lmstudio.api import RestServer, StoredModel, connect, pick
 from agents.engines.lmstudio.requests import v0_request, v1_request
-from agents.engines.lmstudio.runtime import Installed, LmsFailed, Selection, find_lms, runtime_of
+from agents.engines.lmstudio.runtime import InstalledRuntime, LmsFailed, Selection, find_lms, runtime_of
 from agents.engines.lmstudio.sdk import INSTALL, Sdk, installed
-from agents.engines.lmstudio.settings import ONLY_SDK, refuse_other_config, refuse_values, rest_fields, sdk_config
+from agents.engines.lmstudio.settings import ONLY_SDK, refuse_config_mismatch, refuse_values, rest_fields, sdk_config
 from agents.engines.server.api import FIND_S, Api
 from agents.engines.server.fresh_prompt import fresh
 from agents.engines.server.session import HttpSession
@@ -51,7 +51,7 @@ class LMStudio:
         """Raises Unsupported where no server answers. Without ``lms`` its runtimes are not known before a load."""
         server = connect(self._api, self._token_variable, FIND_S)
         lms = find_lms(self._entry, self._url)
-        runtimes: tuple[Installed, ...] = ()
+        runtimes: tuple[InstalledRuntime, ...] = ()
         with suppress(LmsFailed):
             runtimes = lms.runtimes() if lms else ()
         return EngineFound(
@@ -71,24 +71,24 @@ class LMStudio:
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> HttpSession:
         server = connect(self._api, self._token_variable)
-        model, name = pick(server.models(), name_in(self.name, settings), settings.quantisation)
+        model, name = pick(server.models(), model_name_for(self.name, settings), settings.quantisation)
         refuse_values(settings, model.max_context_tokens)
         sdk = self._sdk(settings, server)
         selection = Selection(find_lms(self._entry, self._url), place.models.parent / JOURNAL)
         selection.restore()
         if settings.runtime is not None:
-            place.say("selecting the runtime")
+            place.notify("selecting the runtime")
             selection.change(settings.runtime, model.format)
         try:
-            place.say("loading")
-            return _Load(server, sdk, settings, model, name, place).session(self._version_of(server), selection)
+            place.notify("loading")
+            return _InstanceLoad(server, sdk, settings, model, name, place).session(self._version_of(server), selection)
         except BaseException:
             selection.restore()
             raise
 
-    def _sdk(self, settings: LoadSettings, server: Server) -> Sdk | None:
+    def _sdk(self, settings: LoadSettings, server: RestServer) -> Sdk | None:
         """The SDK if this load needs it. Raises Unsupported where it is not there."""
-        needed = [axis for axis in asked_for(settings) if axis in ONLY_SDK]
+        needed = [axis for axis in requested_axes(settings) if axis in ONLY_SDK]
         if not needed and server.rest == "v1":
             return None
         if not installed():
@@ -96,36 +96,42 @@ class LMStudio:
             raise Unsupported(f"LM Studio {what} through its SDK alone: {INSTALL}")
         return Sdk(self._url, self._token)
 
-    def _version_of(self, server: Server) -> str:
+    def _version_of(self, server: RestServer) -> str:
         version = None
         with suppress(Unsupported):
             version = Sdk(self._url, self._token).version()
         return _version(server, version)
 
 
-def _version(server: Server, told: str | None) -> str:
-    """REST does not tell the program's version; the SDK does."""
-    return f"LM Studio {told}, REST {server.rest}" if told else f"LM Studio, REST {server.rest}"
+def _version(server: RestServer, version: str | None) -> str:
+    """REST does not report the program's version; the SDK does."""
+    return f"LM Studio {version}, REST {server.rest}" if version else f"LM Studio, REST {server.rest}"
 
 
-class _Load:
+class _InstanceLoad:
     """One load, and what it takes to undo it."""
 
     def __init__(
-        self, server: Server, sdk: Sdk | None, settings: LoadSettings, model: Model, name: str, place: LoadPlace
+        self,
+        server: RestServer,
+        sdk: Sdk | None,
+        settings: LoadSettings,
+        model: StoredModel,
+        name: str,
+        place: LoadPlace,
     ) -> None:
         self._server, self._sdk, self._settings, self._place = server, sdk, settings, place
         self._model, self._name = model, name
         self._before = server.instances()
         self._instance: str | None = None
-        self._told: dict[str, Any] = {}
+        self._config: dict[str, Any] = {}
 
     def session(self, version: str, selection: Selection) -> HttpSession:
         """Raises LoadFailed, with nothing of ours left in LM Studio as far as it can be seen."""
         clock = self._place.clock
         started = clock.monotonic_ns()
         try:
-            self._told = self._by_sdk(self._sdk) if self._sdk else self._by_rest()
+            self._config = self._by_sdk(self._sdk) if self._sdk else self._by_rest()
             load_s = (clock.monotonic_ns() - started) / 1e9
             runtime, info = self._server.runtime_of(self._name_of_instance())
             self._refuse_other(runtime, info)
@@ -150,24 +156,24 @@ class _Load:
         return self._instance
 
     def _by_rest(self) -> dict[str, Any]:
-        asked = rest_fields(self._settings)
-        body = {"model": self._name, **asked, "echo_load_config": True}
+        requested = rest_fields(self._settings)
+        body = {"model": self._name, **requested, "echo_load_config": True}
         answer = self._server.api.load("/api/v1/models/load", body, self._place)
         if not isinstance(answer, dict) or not answer.get("instance_id"):
             raise LoadFailed(Cause.LOAD_FAILED, f"LM Studio does not tell what it loaded: {str(answer)[:200]}")
         self._instance = str(answer["instance_id"])
         config = answer.get("load_config")
-        told: dict[str, Any] = config if isinstance(config, dict) else {}
-        refuse_other_config(asked, told, all_told=True)
-        return {**told, "load_time_seconds": answer.get("load_time_seconds")}
+        reported: dict[str, Any] = config if isinstance(config, dict) else {}
+        refuse_config_mismatch(requested, reported, complete=True)
+        return {**reported, "load_time_seconds": answer.get("load_time_seconds")}
 
     def _by_sdk(self, sdk: Sdk) -> dict[str, Any]:
-        asked, taken = sdk_config(self._settings), {*self._before}
+        requested, taken = sdk_config(self._settings), {*self._before}
         names = (f"orchestrate-{number}" for number in itertools.count(1))
         self._instance = next(name for name in names if name not in taken)
-        told = dict(sdk.load(self._name, self._instance, asked, self._place))
-        refuse_other_config(asked, told, all_told=False)
-        return told
+        reported = dict(sdk.load(self._name, self._instance, requested, self._place))
+        refuse_config_mismatch(requested, reported, complete=False)
+        return reported
 
     def _refuse_other(self, runtime: str | None, info: Mapping[str, Any]) -> None:
         wanted, quantisation = self._settings.runtime, self._settings.quantisation
@@ -207,8 +213,8 @@ class _Load:
             self._sdk.unload(instance)
 
     def _loaded(self, version: str, load_s: float, runtime: str | None, info: Mapping[str, Any]) -> Loaded:
-        model, told = self._model, self._told
-        context = told.get("context_length") or told.get("contextLength") or info.get("context_length")
+        model, config = self._model, self._config
+        context = config.get("context_length") or config.get("contextLength") or info.get("context_length")
         others = ", ".join(sorted(self._before))
         sent = sdk_config(self._settings) if self._sdk else rest_fields(self._settings)
         return Loaded(
@@ -224,7 +230,7 @@ class _Load:
                 ("through", "sdk" if self._sdk else f"rest {self._server.rest}"),
                 ("instance", self._name_of_instance()),
                 *((name, str(value)) for name, value in sent.items()),
-                *((f"told.{name}", str(value)) for name, value in told.items() if value is not None),
+                *((f"told.{name}", str(value)) for name, value in config.items() if value is not None),
                 *((("loaded_beside", others),) if others else ()),
             ),
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agents.contract.report import Cause
-from agents.engines.server.api import CALL_S, LATER, Api, ApiError
+from agents.engines.server.api import CALL_S, NOT_READY, Api, ApiError
 from agents.errors import Unsupported
 
 MODELS = {"v1": "/api/v1/models", "v0": "/api/v0/models"}
@@ -18,7 +18,7 @@ Rest = Literal["v1", "v0"]
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class StoredModel:
     """A model on the server's disk. ``instances``: id -> configuration of each that is loaded."""
 
     key: str
@@ -32,10 +32,10 @@ class Model:
     instances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def _new_model(entry: Mapping[str, Any]) -> Model:
+def _v1_model(entry: Mapping[str, Any]) -> StoredModel:
     quantisation, able = entry.get("quantization") or {}, entry.get("capabilities") or {}
     loaded = entry.get("loaded_instances") or []
-    return Model(
+    return StoredModel(
         key=str(entry["key"]),
         quantisation=quantisation.get("name"),
         format=str(entry.get("format") or "gguf").upper(),
@@ -48,28 +48,28 @@ def _new_model(entry: Mapping[str, Any]) -> Model:
     )
 
 
-def _old_model(entry: Mapping[str, Any]) -> Model:
+def _v0_model(entry: Mapping[str, Any]) -> StoredModel:
     key, context = str(entry["id"]), entry.get("loaded_context_length")
-    told = {} if context is None else {"context_length": context}
-    return Model(
+    config = {} if context is None else {"context_length": context}
+    return StoredModel(
         key=key,
         quantisation=entry.get("quantization"),
         format=str(entry.get("compatibility_type") or "gguf").upper(),
         architecture=entry.get("arch"),
         max_context_tokens=entry.get("max_context_length"),
         vision=entry.get("type") == "vlm",
-        instances={key: told} if entry["state"] == "loaded" else {},
+        instances={key: config} if entry["state"] == "loaded" else {},
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class RestServer:
     """One that has answered."""
 
     api: Api
     rest: Rest
 
-    def models(self, timeout_s: float = CALL_S) -> tuple[Model, ...]:
+    def models(self, timeout_s: float = CALL_S) -> tuple[StoredModel, ...]:
         """Raises ApiError, also for an answer that is not LM Studio's."""
         return _models(self.api, self.rest, timeout_s)
 
@@ -95,7 +95,7 @@ class Server:
             return None, {}
 
 
-def connect(api: Api, token_variable: str, timeout_s: float = CALL_S) -> Server:
+def connect(api: Api, token_variable: str, timeout_s: float = CALL_S) -> RestServer:
     """Raises Unsupported with why it cannot be used."""
     last = ApiError("")
     for rest in ("v1", "v0"):
@@ -105,17 +105,17 @@ def connect(api: Api, token_variable: str, timeout_s: float = CALL_S) -> Server:
             if error.status in (401, 403):
                 raise Unsupported(f"{error.detail}; the token is taken from the variable {token_variable}") from error
             last = error
-            if error.status is None or error.status in LATER:
+            if error.status is None or error.status in NOT_READY:
                 break
         else:
-            return Server(api, rest)
+            return RestServer(api, rest)
     raise last.as_refusal(f"no LM Studio at {api.base_url}: {last.detail}. Start its server (lms server start)")
 
 
-def _models(api: Api, rest: Rest, timeout_s: float) -> tuple[Model, ...]:
+def _models(api: Api, rest: Rest, timeout_s: float) -> tuple[StoredModel, ...]:
     path = MODELS[rest]
     answer = api.get(path, timeout_s)
-    name, read = ("models", _new_model) if rest == "v1" else ("data", _old_model)
+    name, read = ("models", _v1_model) if rest == "v1" else ("data", _v0_model)
     try:
         listed = answer[name]
         if not isinstance(listed, list):
@@ -126,7 +126,7 @@ def _models(api: Api, rest: Rest, timeout_s: float) -> tuple[Model, ...]:
         raise ApiError(f"GET {path}: not LM Studio's answer: {words or repr(error)}", 200) from error
 
 
-def pick(models: Sequence[Model], name: str, quantisation: str | None) -> tuple[Model, str]:
+def pick(models: Sequence[StoredModel], name: str, quantisation: str | None) -> tuple[StoredModel, str]:
     """The model, and what to call it in a load: ``key`` or ``key@variant``. PURE
 
     Raises Unsupported where there is none of that name (MODEL_FILE_MISSING) or quantisation.

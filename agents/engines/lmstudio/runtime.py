@@ -29,7 +29,7 @@ _WHERE = "name it under engines.lmstudio.programs in device.yaml"
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class InstalledRuntime:
     """One line of ``lms runtime ls``."""
 
     name: str
@@ -53,17 +53,17 @@ def runtime_of(name: str) -> Runtime:
     return next(found, Runtime.CPU)
 
 
-def parse_runtimes(text: str) -> tuple[Installed, ...]:
+def parse_runtimes(text: str) -> tuple[InstalledRuntime, ...]:
     """``lms runtime ls``: a table of name@version, a mark where selected, formats. PURE"""
     found = (_LINE.fullmatch(line) for line in _COLOURS.sub("", text).splitlines())
     return tuple(
-        Installed(one["name"], one["version"], bool(one["mark"]), tuple(re.split(r",\s*", one["formats"])))
+        InstalledRuntime(one["name"], one["version"], bool(one["mark"]), tuple(re.split(r",\s*", one["formats"])))
         for one in found
         if one
     )
 
 
-def choose(installed: Sequence[Installed], wanted: Runtime, model_format: str) -> Installed:
+def choose(installed: Sequence[InstalledRuntime], wanted: Runtime, model_format: str) -> InstalledRuntime:
     """The runtime to select: the one that is selected if it will do, else the newest. PURE
 
     Raises Unsupported, RUNTIME_MISSING, with what is installed.
@@ -94,7 +94,7 @@ class Lms:
     program: str
     target: tuple[str, ...] = ()
 
-    def runtimes(self) -> tuple[Installed, ...]:
+    def runtimes(self) -> tuple[InstalledRuntime, ...]:
         """Raises LmsFailed."""
         return parse_runtimes(self._run("runtime", "ls"))
 
@@ -105,7 +105,7 @@ class Lms:
             raise LmsFailed(f"lms runtime select {alias} said nothing against it, and lms runtime ls shows another")
 
     def _run(self, *words: str) -> str:
-        asked = f"lms {' '.join(words)}"
+        call = f"lms {' '.join(words)}"
         try:
             done = subprocess.run(
                 [self.program, *words, *self.target],
@@ -115,11 +115,11 @@ class Lms:
                 check=False,
             )
         except (OSError, subprocess.SubprocessError) as error:
-            raise LmsFailed(f"{asked}: {error}") from error
+            raise LmsFailed(f"{call}: {error}") from error
         text = done.stdout.decode("utf-8", "replace")
         if done.returncode:
-            said = _COLOURS.sub("", f"{text} {done.stderr.decode('utf-8', 'replace')}")
-            raise LmsFailed(f"{asked} ended with {done.returncode}: {' '.join(said.split())[-500:]}")
+            output = _COLOURS.sub("", f"{text} {done.stderr.decode('utf-8', 'replace')}")
+            raise LmsFailed(f"{call} ended with {done.returncode}: {' '.join(output.split())[-500:]}")
         return text
 
 
@@ -141,7 +141,7 @@ def find_lms(entry: EngineEntry, url: str) -> Lms | None:
     return Lms(found, _target(found, url)) if found else None
 
 
-def the_lms(lms: Lms | None) -> Lms:
+def require_lms(lms: Lms | None) -> Lms:
     if lms is None:
         raise Unsupported(f"a runtime is chosen by LM Studio's lms program, which is not here: {_WHERE}")
     return lms
@@ -167,9 +167,9 @@ class Selection:
     lms: Lms | None
     journal: Path
 
-    def change(self, wanted: Runtime, model_format: str) -> Installed:
+    def change(self, wanted: Runtime, model_format: str) -> InstalledRuntime:
         """Raises Unsupported, with the selection as it was."""
-        lms = the_lms(self.lms)
+        lms = require_lms(self.lms)
         try:
             installed = lms.runtimes()
             chosen = choose(installed, wanted, model_format)

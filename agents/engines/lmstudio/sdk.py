@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
 from agents.engines.causes import cause_of_load
-from agents.engines.server.api import awaited
+from agents.engines.server.api import run_with_deadline
 from agents.errors import AgentError, LoadFailed, Unsupported
 
 INSTALL = "install the package lmstudio where the agent runs: pip install 'orchestrate-bench[lmstudio]'"
@@ -50,8 +50,8 @@ class Sdk:
         """LM Studio's own, such as ``0.4.21+2``; None where it does not tell."""
         try:
             with self._client() as client:
-                told = client.system.remote_call("version")
-                return f"{told['version']}+{int(told['build'])}"
+                answer = client.system.remote_call("version")
+                return f"{answer['version']}+{int(answer['build'])}"
         except (AgentError, KeyError, TypeError, ValueError):
             return None
 
@@ -65,17 +65,17 @@ class Sdk:
 
                 def load() -> Mapping[str, Any]:
                     handle = client.llm.load_new_instance(model, instance, ttl=None, config=dict(config))
-                    told = handle.get_load_config()
-                    return dict(told if isinstance(told, Mapping) else told.to_dict())
+                    reported = handle.get_load_config()
+                    return dict(reported if isinstance(reported, Mapping) else reported.to_dict())
 
-                return awaited(lambda: _in_words(load), place)
+                return run_with_deadline(lambda: _sdk_call(load), place)
         except SdkFailed as error:
             raise LoadFailed(error.cause, error.detail) from error
 
     def unload(self, instance: str) -> None:
         """Raises SdkFailed."""
         with self._client() as client:
-            _in_words(lambda: client.llm.unload(instance))
+            _sdk_call(lambda: client.llm.unload(instance))
 
     @contextmanager
     def _client(self, timeout_s: float | None = None) -> Iterator[Any]:
@@ -83,7 +83,7 @@ class Sdk:
 
         if timeout_s is not None:  # between two messages of the server; a module's setting, 60 s by itself
             lmstudio.set_sync_api_timeout(timeout_s)
-        client: Any = _in_words(self._new)
+        client: Any = _sdk_call(self._new)
         try:
             yield client
         finally:
@@ -106,7 +106,7 @@ def _takes_token() -> bool:
     return "api_token" in inspect.signature(lmstudio.Client).parameters
 
 
-def _in_words(do: Callable[[], T]) -> T:
+def _sdk_call(do: Callable[[], T]) -> T:
     import httpx
     import lmstudio
 

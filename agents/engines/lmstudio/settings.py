@@ -1,7 +1,7 @@
 """What a cell asks of an LM Studio load: as REST fields, as the SDK's configuration, and read back. PURE
 
 REST v1 ``models/load`` takes four axes; the rest goes through LM Studio's Python SDK (``lmstudio`` 1.5:
-``LlmLoadModelConfig``). What was asked is held against the configuration that the server tells after the load.
+``LlmLoadModelConfig``). What was requested is compared with the configuration that the server reports after the load.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def refuse_values(settings: LoadSettings, max_context_tokens: int | None) -> Non
             raise Unsupported(f"KV type {kind}: LM Studio has {', '.join(KV_TYPES)}")
     if settings.gpu_layers is not None and settings.gpu_layers not in _SHARES:
         raise Unsupported(f"gpu_layers {settings.gpu_layers}: LM Studio takes all (-1) or none (0), not a number")
-    asked = settings.context_tokens
-    if asked is not None and max_context_tokens is not None and asked > max_context_tokens:
-        words = f"context of {asked} tokens: LM Studio says that {settings.model} holds {max_context_tokens}"
+    requested = settings.context_tokens
+    if requested is not None and max_context_tokens is not None and requested > max_context_tokens:
+        words = f"context of {requested} tokens: LM Studio says that {settings.model} holds {max_context_tokens}"
         raise Unsupported(words, Cause.CONTEXT_TOO_LONG)
 
 
 def rest_fields(settings: LoadSettings) -> dict[str, Any]:
-    """Of the axes that are asked for."""
+    """Of the axes that are requested."""
     return _named(settings, REST_FIELDS)
 
 
@@ -63,17 +63,17 @@ def sdk_config(settings: LoadSettings) -> dict[str, Any]:
 
 
 def _named(settings: LoadSettings, names: Mapping[str, str]) -> dict[str, Any]:
-    asked = {name: getattr(settings, axis) for axis, name in names.items()}
-    return {name: value for name, value in asked.items() if value is not None}
+    requested = {name: getattr(settings, axis) for axis, name in names.items()}
+    return {name: value for name, value in requested.items() if value is not None}
 
 
-def refuse_other_config(asked: Mapping[str, Any], told: Mapping[str, Any], *, all_told: bool) -> None:
-    """Raises LoadFailed where the server's configuration is not what was asked. ``all_told``: a field that it leaves
-    out did not apply (REST v1 says so); else it is let pass."""
+def refuse_config_mismatch(requested: Mapping[str, Any], reported: Mapping[str, Any], *, complete: bool) -> None:
+    """Raises LoadFailed where the server's configuration is not what was requested. ``complete``: a field
+    that it leaves out did not apply (REST v1 says so); else it is let pass."""
     others = [
-        f"{name} {_plain(told.get(name))} instead of {_plain(value)}"
-        for name, value in asked.items()
-        if (name in told or all_told) and not _same(value, told.get(name))
+        f"{name} {_plain(reported.get(name))} instead of {_plain(value)}"
+        for name, value in requested.items()
+        if (name in reported or complete) and not _same(value, reported.get(name))
     ]
     if not others:
         return
@@ -90,6 +90,6 @@ def _plain(value: Any) -> Any:
     return value.get("ratio") if isinstance(value, Mapping) else value
 
 
-def _same(asked: Any, told: Any) -> bool:
-    asked, told = (_plain(value) for value in (asked, told))
-    return bool(_AS_NUMBERS.get(str(asked), asked) == _AS_NUMBERS.get(str(told), told))
+def _same(requested: Any, reported: Any) -> bool:
+    requested, reported = (_plain(value) for value in (requested, reported))
+    return bool(_AS_NUMBERS.get(str(requested), requested) == _AS_NUMBERS.get(str(reported), reported))

@@ -13,13 +13,13 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from agents.contract.measure import EngineTimings, StopReason
-from agents.engines.stream.chunks import Chunk, Drafts, Event, Final, openai_chat_chunks
-from agents.engines.stream.shapes import Count, Figure, Part, WholeText
+from agents.engines.stream.chunks import Chunk, ChunkBuilder, Event, Final, openai_chat_chunks
+from agents.engines.stream.shapes import Count, Figure, WholeText, WireObject
 
 RELOADED = "LM Studio loaded the model anew for this request: the instance that was loaded for the job is gone"
 
 
-class Stats(Part):
+class V1Stats(WireObject):
     """REST v1, seconds. ``input_tokens`` counts cached ones too; how many those are is not told."""
 
     input_tokens: Count = None
@@ -29,17 +29,17 @@ class Stats(Part):
     time_to_first_token_seconds: Figure = None
 
 
-class Result(Part):
-    stats: Stats | None = None
+class V1Result(WireObject):
+    stats: V1Stats | None = None
 
 
-class ChatEvent(Part):
+class V1Event(WireObject):
     type: str | None = None
     content: WholeText | None = None
-    result: Result | None = None
+    result: V1Result | None = None
 
 
-class OldStats(Part):
+class V0Stats(WireObject):
     """REST v0, seconds."""
 
     tokens_per_second: Figure = None
@@ -48,30 +48,30 @@ class OldStats(Part):
     stop_reason: str | None = None
 
 
-class OldPart(Part):
-    stats: OldStats | None = None
+class V0Event(WireObject):
+    stats: V0Stats | None = None
 
 
 def v1_chunks(events: Iterable[Event], *, max_tokens: int, context_tokens: int | None) -> tuple[Chunk, ...]:
     """A delta is not a token: only ``chat.end`` counts tokens. Why the model stopped is not told, so it is worked out
     of the counts."""
-    drafts = Drafts()
+    builder = ChunkBuilder()
     for event in events:
-        part = drafts.parse(event, ChatEvent)
+        part = builder.parse(event, V1Event)
         if part is None:
             break
         kind = part.type or event.kind
         if kind.startswith("model_load"):
-            return (*drafts.chunks(), Chunk(event.at_ns, event.read, error=RELOADED))
+            return (*builder.build(), Chunk(event.at_ns, event.read, error=RELOADED))
         if kind in ("message.delta", "reasoning.delta"):
-            drafts.add(event, part.content or "", reasoning=kind == "reasoning.delta", total=None)
+            builder.add(event, part.content or "", reasoning=kind == "reasoning.delta", total=None)
         if kind == "chat.end":
-            stats = part.result.stats if part.result and part.result.stats else Stats()
-            drafts.finish(event, _final(stats, max_tokens, context_tokens))
-    return drafts.chunks()
+            stats = part.result.stats if part.result and part.result.stats else V1Stats()
+            builder.finish(event, _final(stats, max_tokens, context_tokens))
+    return builder.build()
 
 
-def _final(stats: Stats, max_tokens: int, context_tokens: int | None) -> Final:
+def _final(stats: V1Stats, max_tokens: int, context_tokens: int | None) -> Final:
     return Final(
         stop_reason=_why(stats.input_tokens, stats.total_output_tokens, max_tokens, context_tokens),
         prompt_tokens=stats.input_tokens,
@@ -95,7 +95,7 @@ def _why(prompt: int | None, generated: int | None, max_tokens: int, context_tok
     return StopReason.END
 
 
-_OLD_REASONS = {
+_V0_REASONS = {
     "eosFound": StopReason.END,
     "stopStringFound": StopReason.END,
     "toolCalls": StopReason.END,
@@ -108,13 +108,13 @@ def v0_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
     """As OpenAI's, with LM Studio's figures in the last chunk where an event brings them."""
     kept = tuple(events)
     chunks = openai_chat_chunks(kept)
-    stats = next((found for event in reversed(kept) if (found := _old_stats(event.data))), None)
+    stats = next((found for event in reversed(kept) if (found := _v0_stats(event.data))), None)
     if stats is None or not chunks or chunks[-1].final is None:
         return chunks
     final = chunks[-1].final
-    told = replace(
+    with_figures = replace(
         final,
-        stop_reason=_OLD_REASONS.get(stats.stop_reason or "", final.stop_reason),
+        stop_reason=_V0_REASONS.get(stats.stop_reason or "", final.stop_reason),
         engine=replace(
             final.engine,
             generated_tokens=final.completion_tokens,
@@ -123,13 +123,13 @@ def v0_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
             decode_tps=stats.tokens_per_second or None,
         ),
     )
-    return (*chunks[:-1], replace(chunks[-1], final=told))
+    return (*chunks[:-1], replace(chunks[-1], final=with_figures))
 
 
-def _old_stats(data: str) -> OldStats | None:
+def _v0_stats(data: str) -> V0Stats | None:
     if '"stats"' not in data:
         return None
     try:
-        return OldPart.model_validate(json.loads(data, parse_constant=lambda _: None)).stats
+        return V0Event.model_validate(json.loads(data, parse_constant=lambda _: None)).stats
     except (ValidationError, ValueError, RecursionError):
         return None

@@ -16,15 +16,15 @@ from agents.contract.device import EngineFound
 from agents.contract.job import Chat, LoadSettings, Runtime, Workload
 from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
-from agents.engines.base import LoadPlace, Request, Support, name_in
+from agents.engines.base import LoadPlace, Request, Support, model_name_for
 from agents.engines.ollama.api import (
-    Running,
-    Shown,
+    LoadedModel,
+    ModelDetails,
     address_of,
-    found_version,
+    loaded_models,
+    model_details,
     pull,
-    running,
-    shown,
+    require_version,
     unload,
     unload_all,
 )
@@ -54,7 +54,7 @@ class Ollama:
 
     def find(self) -> EngineFound:
         """Raises EngineAway where no Ollama answers."""
-        return EngineFound(self.name, found_version(self._api, FIND_S), (), self._api.base_url)
+        return EngineFound(self.name, require_version(self._api, FIND_S), (), self._api.base_url)
 
     def restore_left(self) -> None:
         """The server's environment, where a crash left another."""
@@ -68,23 +68,23 @@ class Ollama:
         options, name = load_options(settings), model_name(settings)
         self._environment.refuse(wanted)
         self._environment.restore_left()
-        found_version(self._api)
+        require_version(self._api)
         try:
             self._environment.apply(wanted)
             return self._load(settings, name, options, wanted, place)
         except BaseException:
-            self._leave(name)
+            self._unload_and_restore(name)
             raise
 
     def _load(
         self, settings: LoadSettings, name: str, options: dict[str, Any], wanted: dict[str, str], place: LoadPlace
     ) -> HttpSession:
         try:
-            version = found_version(self._api)  # of the server as it runs now
+            version = require_version(self._api)  # of the server as it runs now
             model = self._model(settings, name, place)
-            place.say("loading")
+            place.notify("loading")
             unload_all(self._api, place.clock)
-            place.emptied()
+            place.on_emptied()
             started = place.clock.monotonic_ns()
             self._api.load("/api/chat", _load_body(name, options), place)
             load_s = (place.clock.monotonic_ns() - started) / 1e9
@@ -93,7 +93,7 @@ class Ollama:
             raise error.as_failed_load() from error
         except EngineLost as error:
             raise LoadFailed(Cause.LOAD_FAILED, f"{error.detail}, though it said that it loaded it") from error
-        refuse_other_than_asked(settings, held)
+        refuse_load_mismatch(settings, held)
         loaded = Loaded(
             load_s=load_s,
             reused=False,
@@ -110,20 +110,22 @@ class Ollama:
         def request_for(workload: Workload, nonce: int) -> Request:  # noqa: ARG001  it comes again with each job
             return chat_request(self._api.base_url, name, model, options, workload, next(numbers))
 
-        return HttpSession(loaded, request_for, lambda: _held(self._api, held.name), lambda: self._leave(name))
+        return HttpSession(
+            loaded, request_for, lambda: _held(self._api, held.name), lambda: self._unload_and_restore(name)
+        )
 
-    def _model(self, settings: LoadSettings, name: str, place: LoadPlace) -> Shown:
-        model = shown(self._api, name)
+    def _model(self, settings: LoadSettings, name: str, place: LoadPlace) -> ModelDetails:
+        model = model_details(self._api, name)
         if model is None:
-            place.say(f"Ollama fetches {name}")
+            place.notify(f"Ollama fetches {name}")
             pull(self._api, name, place)
-            model = shown(self._api, name)
+            model = model_details(self._api, name)
         if model is None:
             raise LoadFailed(Cause.MODEL_FILE_MISSING, f"Ollama pulled {name} and does not have it")
         refuse_model(settings, name, model)
         return model
 
-    def _leave(self, name: str) -> None:
+    def _unload_and_restore(self, name: str) -> None:
         """Unloads, and gives the server its environment back, whatever becomes of either."""
         with suppress(AgentError):
             unload(self._api, name)
@@ -139,7 +141,7 @@ def model_name(settings: LoadSettings) -> str:
         if source.hf_revision:
             raise Unsupported(f"Ollama pulls no revision of {source.hf_repo}; leave it out, or give models a name")
         return f"hf.co/{source.hf_repo}" + (f":{settings.quantisation}" if settings.quantisation else "")
-    return name_in("ollama", settings)
+    return model_name_for("ollama", settings)
 
 
 def load_options(settings: LoadSettings) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def load_options(settings: LoadSettings) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def refuse_model(settings: LoadSettings, name: str, model: Shown) -> None:
+def refuse_model(settings: LoadSettings, name: str, model: ModelDetails) -> None:
     """Raises Unsupported where the model is not the one that the cell means. PURE"""
     if model.remote:
         raise Unsupported(f"{name} is computed at {model.remote}, not on this device")
@@ -173,11 +175,13 @@ def refuse_model(settings: LoadSettings, name: str, model: Shown) -> None:
         raise Unsupported(f"Ollama's {name} has quantisation {has or 'unknown'}, and the cell asks for {wanted}")
 
 
-def refuse_other_than_asked(settings: LoadSettings, held: Running) -> None:
+def refuse_load_mismatch(settings: LoadSettings, held: LoadedModel) -> None:
     """Raises LoadFailed where Ollama loaded a model otherwise than it was told. PURE"""
-    asked, has = settings.context_tokens, held.context_tokens
-    if asked is not None and has is not None and asked != has:
-        words = f"a context of {asked} tokens was asked for, and Ollama made {has} (the model was trained with less?)"
+    requested, has = settings.context_tokens, held.context_tokens
+    if requested is not None and has is not None and requested != has:
+        words = (
+            f"a context of {requested} tokens was asked for, and Ollama made {has} (the model was trained with less?)"
+        )
         raise LoadFailed(Cause.CONTEXT_TOO_LONG, words)
     on_gpu = settings.gpu_layers != 0 and (settings.runtime not in (None, Runtime.CPU) or bool(settings.gpu_layers))
     if on_gpu and held.vram_bytes == 0:
@@ -192,7 +196,7 @@ def refuse_other_than_asked(settings: LoadSettings, held: Running) -> None:
 
 
 def chat_request(
-    base_url: str, name: str, model: Shown, options: Mapping[str, Any], workload: Workload, number: int
+    base_url: str, name: str, model: ModelDetails, options: Mapping[str, Any], workload: Workload, number: int
 ) -> Request:
     """``number`` is another one for each request on a loaded model: Ollama always asks its runner for a cached prompt.
     Raises Unsupported. PURE"""
@@ -228,10 +232,10 @@ def _load_body(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _held(api: Api, name: str) -> Running:
+def _held(api: Api, name: str) -> LoadedModel:
     """Raises ApiError, EngineLost where the model is not loaded, or not any more."""
     wanted = _plain(name)
-    found = tuple(one for one in running(api) if _plain(one.name) == wanted)
+    found = tuple(one for one in loaded_models(api) if _plain(one.name) == wanted)
     if not found:
         raise EngineLost(f"Ollama holds {name} no more")
     return found[0]
@@ -242,7 +246,7 @@ def _plain(name: str) -> str:
     return name.removesuffix(":latest").casefold()
 
 
-def _runtime(settings: LoadSettings, held: Running) -> str | None:
+def _runtime(settings: LoadSettings, held: LoadedModel) -> str | None:
     """Ollama does not tell. Known is the CPU, where nothing lies on a GPU, and what its environment was made to be."""
     if held.vram_bytes == 0:
         return Runtime.CPU.value
@@ -250,7 +254,7 @@ def _runtime(settings: LoadSettings, held: Running) -> str | None:
 
 
 def _settings(
-    name: str, model: Shown, options: Mapping[str, Any], environment: Mapping[str, str]
+    name: str, model: ModelDetails, options: Mapping[str, Any], environment: Mapping[str, str]
 ) -> tuple[tuple[str, str], ...]:
-    told = {"model": name, "quantization_level": model.quantisation or "not told", "keep_alive": KEEP_S}
-    return tuple((key, str(value)) for key, value in {**told, **options, **environment}.items())
+    fixed = {"model": name, "quantization_level": model.quantisation or "not told", "keep_alive": KEEP_S}
+    return tuple((key, str(value)) for key, value in {**fixed, **options, **environment}.items())

@@ -25,7 +25,7 @@ NEWER = "of an Ollama that this adapter does not know"
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class LoadedModel:
     """One line of ``/api/ps``. ``context_tokens`` is None before Ollama 0.11 or so (?)."""
 
     name: str
@@ -35,7 +35,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ModelDetails:
     """What ``/api/show`` tells of a model. ``capabilities`` is None where the server tells none."""
 
     quantisation: str | None
@@ -48,8 +48,8 @@ class Shown:
 def address_of(environment: Mapping[str, str] | None = None) -> str:
     """What ``OLLAMA_HOST`` says, read as Ollama reads it (envconfig/config.go); an address to listen on everywhere
     becomes the loopback's."""
-    told = (os.environ if environment is None else environment).get("OLLAMA_HOST", "").strip().strip("\"'")
-    scheme, _, rest = told.rpartition("://")
+    host_variable = (os.environ if environment is None else environment).get("OLLAMA_HOST", "").strip().strip("\"'")
+    scheme, _, rest = host_variable.rpartition("://")
     default = {"http": 80, "https": 443}.get(scheme, PORT)
     hostport, _, path = rest.partition("/")
     if hostport.count(":") > 1 and not hostport.startswith("["):
@@ -69,16 +69,16 @@ def version_of(api: Api, timeout_s: float = FIND_S) -> str:
     return version
 
 
-def running(api: Api) -> tuple[Running, ...]:
+def loaded_models(api: Api) -> tuple[LoadedModel, ...]:
     """What is loaded. Raises ApiError."""
     found = api.get("/api/ps")
     models = _mapping(found).get("models")
-    return tuple(_running(one) for one in models if isinstance(one, dict)) if isinstance(models, list) else ()
+    return tuple(_loaded_model(one) for one in models if isinstance(one, dict)) if isinstance(models, list) else ()
 
 
-def _running(one: Mapping[str, Any]) -> Running:
+def _loaded_model(one: Mapping[str, Any]) -> LoadedModel:
     name = str(one.get("model") or one.get("name") or "")
-    return Running(
+    return LoadedModel(
         name, _count(one.get("size")), _count(one.get("size_vram")), _count(one.get("context_length")) or None
     )
 
@@ -91,7 +91,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def shown(api: Api, name: str) -> Shown | None:
+def model_details(api: Api, name: str) -> ModelDetails | None:
     """None: the server has no such model. Raises ApiError."""
     try:
         found = api.post("/api/show", {"model": name})
@@ -102,12 +102,12 @@ def shown(api: Api, name: str) -> Shown | None:
     if not isinstance(found, dict):
         raise ApiError(f"POST /api/show: an answer {NEWER}", 200)
     details, info = _mapping(found.get("details")), _mapping(found.get("model_info"))
-    told = found.get("capabilities")
-    return Shown(
+    capabilities = found.get("capabilities")
+    return ModelDetails(
         quantisation=details.get("quantization_level") or None,
         architecture=info.get("general.architecture") or details.get("family") or None,
         system=found.get("system") or None,
-        capabilities=frozenset(map(str, told)) if isinstance(told, list) else None,
+        capabilities=frozenset(map(str, capabilities)) if isinstance(capabilities, list) else None,
         remote=found.get("remote_host") or None,
     )
 
@@ -123,14 +123,14 @@ def unload_all(api: Api, clock: Clock) -> None:
     Raises LoadFailed where a model is still there after UNLOADED_S, ApiError.
     """
     deadline = clock.monotonic_ns() + int(UNLOADED_S * 1e9)
-    asked: set[str] = set()
-    while left := running(api):
-        for one in left:
-            if one.name not in asked:
+    requested: set[str] = set()
+    while remaining := loaded_models(api):
+        for one in remaining:
+            if one.name not in requested:
                 unload(api, one.name)
-                asked.add(one.name)
+                requested.add(one.name)
         if clock.monotonic_ns() > deadline:
-            names = ", ".join(one.name for one in left)
+            names = ", ".join(one.name for one in remaining)
             raise LoadFailed(Cause.LOAD_FAILED, f"Ollama does not unload {names} within {UNLOADED_S:g} s: in use?")
         clock.sleep(POLL_S)
 
@@ -150,10 +150,10 @@ def pull(api: Api, name: str, place: LoadPlace) -> None:
             digest, total = str(line.get("digest") or ""), _count(line.get("total"))
             if digest and total:
                 if digest not in progress:
-                    progress[digest] = Progress(place.say, f"Ollama fetches {name}", total)
+                    progress[digest] = Progress(place.notify, f"Ollama fetches {name}", total)
                 progress[digest].at(_count(line.get("completed")))
             else:
-                place.say(f"Ollama fetches {name}: {line.get('status')}")
+                place.notify(f"Ollama fetches {name}: {line.get('status')}")
             if place.cancelled.is_set():
                 raise LoadFailed(Cause.CANCELLED, f"cancelled while Ollama fetched {name}")
     except ApiError as error:
@@ -168,10 +168,10 @@ def _refuse_pull(name: str, words: str) -> NoReturn:
     raise LoadFailed(cause, f"Ollama cannot pull {name}: {words}")
 
 
-def found_version(api: Api, timeout_s: float = CALL_S) -> str:
+def require_version(api: Api, timeout_s: float = CALL_S) -> str:
     """Raises Unsupported where no Ollama answers."""
     try:
         return version_of(api, timeout_s)
     except ApiError as error:
-        said = f"{error.detail}. Start it (ollama serve), or say where it is: engines.ollama.url in device.yaml"
-        raise error.as_refusal(said) from error
+        detail = f"{error.detail}. Start it (ollama serve), or say where it is: engines.ollama.url in device.yaml"
+        raise error.as_refusal(detail) from error

@@ -10,19 +10,19 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from agents.contract.measure import EngineTimings, StopReason
-from agents.engines.stream.chunks import Chunk, Drafts, Event, Final
-from agents.engines.stream.shapes import Count, Figure, Part, WholeText
+from agents.engines.stream.chunks import Chunk, ChunkBuilder, Event, Final
+from agents.engines.stream.shapes import Count, Figure, WholeText, WireObject
 
 RELOAD_S = 1.0  # a loaded model is found within milliseconds
 
 
-class Message(Part):
+class StreamMessage(WireObject):
     content: WholeText | None = None
     thinking: WholeText | None = None
 
 
-class Line(Part):
-    message: Message | None = None
+class StreamLine(WireObject):
+    message: StreamMessage | None = None
     response: WholeText | None = None  # /api/generate
     thinking: WholeText | None = None  # /api/generate
     done: bool | None = None
@@ -35,7 +35,7 @@ class Line(Part):
 
     def texts(self) -> list[tuple[str, bool]]:
         """(text, is it reasoning), at least one, perhaps empty."""
-        message = self.message or Message()
+        message = self.message or StreamMessage()
         found = [((message.thinking or "") + (self.thinking or ""), True)]
         found += [((message.content or "") + (self.response or ""), False)]
         return [each for each in found if each[0]] or [("", False)]
@@ -46,18 +46,18 @@ def ollama_chunks(events: Iterable[Event], max_tokens: int | None = None) -> tup
 
     A model that was loaded anew within the request makes the last chunk an error: its figures are of something else.
     """
-    drafts = Drafts()
-    last: tuple[Event, Line] | None = None
+    builder = ChunkBuilder()
+    last: tuple[Event, StreamLine] | None = None
     for event in events:
-        line = drafts.parse(event, Line)
+        line = builder.parse(event, StreamLine)
         if line is None:
             break
         for text, reasoning in line.texts():
-            drafts.add(event, text, reasoning=reasoning, total=None)
+            builder.add(event, text, reasoning=reasoning, total=None)
         if line.done:
             last = event, line
-            drafts.finish(event, _final(line, max_tokens))
-    chunks = drafts.chunks()
+            builder.finish(event, _final(line, max_tokens))
+    chunks = builder.build()
     if last is None or chunks[-1].error is not None or (last[1].load_duration or 0) < RELOAD_S * 1e9:
         return chunks
     load_s = (last[1].load_duration or 0) / 1e9
@@ -65,7 +65,7 @@ def ollama_chunks(events: Iterable[Event], max_tokens: int | None = None) -> tup
     return (*chunks[:-1], replace(chunks[-1], final=None, error=words))
 
 
-def _final(line: Line, max_tokens: int | None) -> Final:
+def _final(line: StreamLine, max_tokens: int | None) -> Final:
     return Final(
         stop_reason=_stop(line, max_tokens),
         prompt_tokens=line.prompt_eval_count,
@@ -80,7 +80,7 @@ def _final(line: Line, max_tokens: int | None) -> Final:
     )
 
 
-def _stop(line: Line, max_tokens: int | None) -> StopReason:
+def _stop(line: StreamLine, max_tokens: int | None) -> StopReason:
     if line.done_reason == "stop":
         return StopReason.END
     if line.done_reason != "length":

@@ -1,6 +1,6 @@
 """Any server with OpenAI's chat completions (vLLM, SGLang, mlx_lm.server, llama_cpp.server, TabbyAPI ...), as it runs.
 
-Its owner started it with a model and settings: none of them can be set from here, a few are told.
+Its owner started it with a model and settings: none of them can be set from here, a few are reported.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from agents.contract.device import EngineFound
 from agents.contract.job import Chat, LoadSettings, Workload
 from agents.contract.report import Loaded
 from agents.device_file import EngineEntry
-from agents.engines.base import LoadPlace, Request, Support, name_in, refuse_other
+from agents.engines.base import LoadPlace, Request, Support, model_name_for, refuse_mismatch
 from agents.engines.openai.dialects import Cache, Dialect, dialect_of
-from agents.engines.openai.probe import first_word
+from agents.engines.openai.probe import probe
 from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
 from agents.engines.server.chat import chat_messages, openai_chat_request
 from agents.engines.server.fresh_prompt import TEMPLATE_TOKENS, fresh
@@ -34,8 +34,8 @@ _VERSION_AT = {"sglang": "/get_server_info"}  # of others, such as vLLM: /versio
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """One of ``/v1/models``. ``max_tokens`` is the context that vLLM and SGLang tell."""
+class ListedModel:
+    """One of ``/v1/models``. ``max_tokens`` is the context, which vLLM and SGLang report."""
 
     name: str
     owner: str = ""
@@ -43,10 +43,10 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerFacts:
     """What a server says of itself. ``version`` is None where it tells none."""
 
-    models: tuple[Model, ...]
+    models: tuple[ListedModel, ...]
     version: str | None
     header: str
     owner: str  # of the model that is asked for, else of the first: a gateway may have several engines behind it
@@ -60,9 +60,9 @@ class Server:
         their version there."""
         known = self.version or fingerprint
         words = [self.dialect.name, *([known] if known else [])]
-        told = [f"owned_by {self.owner}"] if self.owner else []
-        told += [f"Server: {self.header}"] if self.header else []
-        return " ".join(words) + (f" ({', '.join(told)})" if told and not self.version else "")
+        details = [f"owned_by {self.owner}"] if self.owner else []
+        details += [f"Server: {self.header}"] if self.header else []
+        return " ".join(words) + (f" ({', '.join(details)})" if details and not self.version else "")
 
 
 class OpenAIServer:
@@ -91,24 +91,24 @@ class OpenAIServer:
         return {**can, "context_tokens": Support.RECORDS, "exact_stop": stop}
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> HttpSession:
-        """Loads nothing: has the server say one word, at which some load the model. That also shows whether it takes
-        the fields that are sent."""
+        """Sends one short chat, at which some servers load the model. That also shows whether it takes the fields that
+        are sent."""
         api, server = self._named(), self._server(CALL_S)
         model = _model(settings, server)
         server = self._server_of(model, server)
-        refuse_other(self.name, settings, {"context_tokens": model.max_tokens})
+        refuse_mismatch(self.name, settings, {"context_tokens": model.max_tokens})
         numbers = itertools.count(secrets.randbelow(10**6))  # the server may remember earlier sessions' prompts
 
         def request_for(workload: Workload, nonce: int) -> Request:  # noqa: ARG001  it comes again with each job
             return chat_request(api, model.name, server.dialect, workload, next(numbers))
 
-        place.say("loading")
+        place.notify("loading")
         started = place.clock.monotonic_ns()
-        word = first_word(request_for(Chat("hello", "Hello.", 1), 0), place, self._token_hint())
+        fingerprint = probe(request_for(Chat("hello", "Hello.", 1), 0), place, self._token_hint())
         loaded = Loaded(
             load_s=(place.clock.monotonic_ns() - started) / 1e9,
             reused=False,
-            engine_version=server.called(word.fingerprint),
+            engine_version=server.called(fingerprint),
             context_tokens_actual=model.max_tokens,
             settings=(("model", model.name), ("prompt cache", server.dialect.cache.value), ("url", api.base_url)),
         )
@@ -119,18 +119,17 @@ class OpenAIServer:
             raise Unsupported(f"openai: no server is named; {_WHERE}")
         return self._api
 
-    def _server(self, timeout_s: float) -> Server:
+    def _server(self, timeout_s: float) -> ServerFacts:
         api = self._named()
         try:
             models = _models(api, timeout_s)
         except ApiError as error:
             hint = self._token_hint() if error.status in (401, 403) else _WHERE
-            said = f"{error.detail}; {hint}"
-            raise error.as_refusal(said) from error
+            raise error.as_refusal(f"{error.detail}; {hint}") from error
         owner = models[0].owner if models else ""
-        return Server(models, _version(api, owner, timeout_s), api.server_header("/v1/models", timeout_s), owner)
+        return ServerFacts(models, _version(api, owner, timeout_s), api.server_header("/v1/models", timeout_s), owner)
 
-    def _server_of(self, model: Model, server: Server) -> Server:
+    def _server_of(self, model: ListedModel, server: ServerFacts) -> ServerFacts:
         if model.owner == server.owner:
             return server
         return replace(server, owner=model.owner, version=_version(self._named(), model.owner, CALL_S))
@@ -162,7 +161,7 @@ def chat_request(api: Api, model: str, dialect: Dialect, workload: Workload, num
     return replace(request, cached_tokens_allowed=allowed)
 
 
-def _models(api: Api, timeout_s: float) -> tuple[Model, ...]:
+def _models(api: Api, timeout_s: float) -> tuple[ListedModel, ...]:
     """Raises ApiError, also where the answer is no list of models."""
     found = api.get("/v1/models", timeout_s)
     listed = found.get("data") if isinstance(found, dict) else found
@@ -172,15 +171,17 @@ def _models(api: Api, timeout_s: float) -> tuple[Model, ...]:
     for each in listed:
         if isinstance(each, dict) and isinstance(each.get("id"), str):
             most = each.get("max_model_len")
-            models.append(Model(each["id"], str(each.get("owned_by") or ""), most if isinstance(most, int) else None))
+            models.append(
+                ListedModel(each["id"], str(each.get("owned_by") or ""), most if isinstance(most, int) else None)
+            )
     return tuple(models)
 
 
-def _model(settings: LoadSettings, server: Server) -> Model:
+def _model(settings: LoadSettings, server: ServerFacts) -> ListedModel:
     """The one that the cell means: by its name for this engine, or its Hugging Face repository. Raises Unsupported."""
     source = settings.source
     given = dict(source.engine_names).get("openai")
-    name = source.hf_repo if given is None and source.hf_repo else name_in("openai", settings)
+    name = source.hf_repo if given is None and source.hf_repo else model_name_for("openai", settings)
     for model in server.models:
         if model.name == name:
             return model

@@ -1,22 +1,21 @@
-"""One word from a chat server before anything is measured: does it have the model, and take the fields that we send?"""
+"""One short chat before anything is measured: does the server have the model, and take the fields that we send?"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace, Request
 from agents.engines.causes import cause_of_load
-from agents.engines.server.api import CALL_S, LATER
-from agents.engines.stream.chunks import Event, Response, engine_words, read_response, refusal_words, stream_events
+from agents.engines.server.api import CALL_S, NOT_READY
+from agents.engines.stream.chunks import Event, Response, error_text, read_response, refusal_text, stream_events
 from agents.engines.stream.exchange import Exchange, ExchangeEnd, Limits, exchange
 from agents.engines.stream.shapes import whole
 from agents.errors import LoadFailed, NotReady, RequestFailed, Unsupported
 
 _STANDARD = {"model", "messages", "max_tokens", "stream"}
-_ENDED = {
+_CAUSES = {
     ExchangeEnd.CANCELLED: Cause.CANCELLED,
     ExchangeEnd.FIRST_TOKEN_TIMEOUT: Cause.LOAD_TIMEOUT,
     ExchangeEnd.TRIAL_TIMEOUT: Cause.LOAD_TIMEOUT,
@@ -25,20 +24,15 @@ _ENDED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
-    """``fingerprint``: what the server calls its build in the stream, if it does."""
+def probe(request: Request, place: LoadPlace, token_hint: str) -> str | None:
+    """Sends ``request``. What the server calls its build in the stream (``system_fingerprint``), if it does.
 
-    fingerprint: str | None
-
-
-def first_word(request: Request, place: LoadPlace, token_hint: str) -> Word:
-    """Raises Unsupported for a field or a token that is refused, NotReady, LoadFailed for all else; a cancel is
-    obeyed."""
+    Raises Unsupported for a field or a token that is refused, NotReady, LoadFailed for all else. A cancel is obeyed.
+    """
     limits = Limits(CALL_S, place.timeout_s, place.timeout_s)
     done = exchange(request.url, request.body, request.headers, limits, cancelled=place.cancelled)
     if done.end is not ExchangeEnd.COMPLETE:
-        raise LoadFailed(_ENDED[done.end], _words_of(done, place))
+        raise LoadFailed(_CAUSES[done.end], _detail_of(done, place))
     try:
         response = read_response(done.reads)
         if not response.is_good:
@@ -50,28 +44,30 @@ def first_word(request: Request, place: LoadPlace, token_hint: str) -> Word:
     for chunk in request.decode(events):
         if chunk.error is not None:
             raise LoadFailed(cause_of_load(chunk.error), chunk.error)
-    return Word(_fingerprint(events))
+    return _fingerprint(events)
 
 
-def _words_of(done: Exchange, place: LoadPlace) -> str:
+def _detail_of(done: Exchange, place: LoadPlace) -> str:
     if done.end is ExchangeEnd.CANCELLED:
         return "cancelled while the model was loading"
-    if _ENDED[done.end] is Cause.LOAD_TIMEOUT:
+    if _CAUSES[done.end] is Cause.LOAD_TIMEOUT:
         return f"the server said no word within {place.timeout_s:g} s"
     return done.detail
 
 
 def _refuse(request: Request, response: Response, token_hint: str) -> None:
-    status, words, said = response.status, engine_words(response.body), refusal_words(response)
+    status, text, refusal = response.status, error_text(response.body), refusal_text(response)
     if status in (401, 403):
-        raise Unsupported(f"{said}; {token_hint}")
-    if status in LATER:
-        raise NotReady(said)
+        raise Unsupported(f"{refusal}; {token_hint}")
+    if status in NOT_READY:
+        raise NotReady(refusal)
     sent = json.loads(request.body)
-    named = [field for field in sent if field not in _STANDARD and field in words]
+    named = [field for field in sent if field not in _STANDARD and field in text]
     if status in (400, 422) and named:
-        raise Unsupported(f"the server refuses the field {named[0]}, without which it cannot be measured here: {said}")
-    raise LoadFailed(cause_of_load(words), said)
+        raise Unsupported(
+            f"the server refuses the field {named[0]}, without which it cannot be measured here: {refusal}"
+        )
+    raise LoadFailed(cause_of_load(text), refusal)
 
 
 def _fingerprint(events: Iterable[Event]) -> str | None:
@@ -80,7 +76,7 @@ def _fingerprint(events: Iterable[Event]) -> str | None:
             found = whole(json.loads(event.data))
         except (ValueError, RecursionError):
             continue
-        told = found.get("system_fingerprint") if isinstance(found, dict) else None
-        if isinstance(told, str) and told:
-            return told
+        fingerprint = found.get("system_fingerprint") if isinstance(found, dict) else None
+        if isinstance(fingerprint, str) and fingerprint:
+            return fingerprint
     return None

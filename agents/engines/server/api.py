@@ -1,4 +1,4 @@
-"""Control calls to an engine's HTTP interface: JSON in, JSON out. What is timed goes through ``http_stream``."""
+"""Control calls to an engine's HTTP interface: JSON in, JSON out. Timed requests go through ``stream.exchange``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
 import httpx
@@ -15,12 +15,12 @@ import httpx
 from agents.contract.report import Cause
 from agents.engines.base import LoadPlace
 from agents.engines.causes import cause_of_load
-from agents.engines.stream.chunks import engine_words
+from agents.engines.stream.chunks import error_text
 from agents.engines.stream.shapes import whole
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 
 CALL_S = 10.0
-LATER = (429, 503)  # too many requests; llama-server and vLLM while they load
+NOT_READY = (429, 503)  # too many requests; llama-server and vLLM while they load
 FIND_S = 1.0  # a server that is there answers on its loopback within milliseconds
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 POLL_S = 0.1  # how late a cancel or a time-out may be noticed during a load
@@ -36,15 +36,15 @@ class ApiError(AgentError):
         self.status = status
         self.body = body
 
-    def as_refusal(self, said: str) -> Unsupported:
-        """Of a server that is asked what it is: away, not ready yet, or another than is looked for."""
+    def as_refusal(self, detail: str) -> Unsupported:
+        """The error to raise where a server was asked what it is: it is away, not ready yet, or another engine."""
         if self.status is None:
-            return EngineAway(said)
-        return NotReady(said) if self.status in LATER else Unsupported(said)
+            return EngineAway(detail)
+        return NotReady(detail) if self.status in NOT_READY else Unsupported(detail)
 
     def as_failed_load(self) -> LoadFailed:
         """Its cause is read from what the engine answered: the path has words of its own, such as ``models``."""
-        words = engine_words(self.body) if self.body else self.detail
+        words = error_text(self.body) if self.body else self.detail
         return LoadFailed(cause_of_load(words) if self.status else Cause.ENGINE_LOST, self.detail)
 
 
@@ -56,8 +56,8 @@ class Api:
 
     def __init__(self, base_url: str, token: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
         self.base_url = base_url.rstrip("/")
-        told = token if token and token.isascii() else None  # else no header could hold it, and it opens nothing
-        self.headers: Mapping[str, str] = {"Authorization": f"Bearer {told}"} if told else {}
+        usable = bool(token) and str(token).isascii()  # else no header could hold it, and it opens nothing
+        self.headers: Mapping[str, str] = {"Authorization": f"Bearer {token}"} if usable else {}
         self._transport = transport
 
     def get(self, path: str, timeout_s: float = CALL_S) -> Any:
@@ -76,27 +76,27 @@ class Api:
         """
         with self._client(timeout_s=None) as client:
             try:
-                return awaited(lambda: self._with(client, "POST", path, body), place)
+                return run_with_deadline(lambda: self._with(client, "POST", path, body), place)
             except ApiError as error:
                 raise error.as_failed_load() from error
 
     def lines(self, path: str, body: Any, silence_s: float) -> Iterator[Any]:
         """The objects of a POST's answer in JSON lines, as they come; no line for ``silence_s`` is an ApiError, and so
         are the others of ``get``. To end the iteration closes the connection."""
-        asked = f"POST {path}"
+        call = f"POST {path}"
         with self._client(silence_s) as client:
             try:
                 with client.stream("POST", self.base_url + path, json=body) as response:
                     if not response.is_success:
-                        words = engine_words(response.read())
-                        raise ApiError(f"{asked}: HTTP {response.status_code}: {words}", response.status_code)
+                        words = error_text(response.read())
+                        raise ApiError(f"{call}: HTTP {response.status_code}: {words}", response.status_code)
                     for line in response.iter_lines():
                         if line.strip():
                             yield whole(json.loads(line))
             except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
                 raise self._unreachable(error) from error
             except (ValueError, RecursionError) as error:
-                raise ApiError(f"{asked}: the answer is not JSON lines", 200) from error
+                raise ApiError(f"{call}: the answer is not JSON lines", 200) from error
 
     def server_header(self, path: str, timeout_s: float = CALL_S) -> str:
         """What the server calls itself in the head of an answer; "" where it does not, or gives none."""
@@ -118,27 +118,28 @@ class Api:
             return self._with(client, method, path, body)
 
     def _with(self, client: httpx.Client, method: str, path: str, body: Any) -> Any:
-        asked = f"{method} {path}"
+        call = f"{method} {path}"
         try:
             response = client.request(method, self.base_url + path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
             raise self._unreachable(error) from error
         if not response.is_success:
             to = f" to {response.headers.get('location')}" if response.is_redirect else ""
-            words = f"{asked}: HTTP {response.status_code}{to}: {engine_words(response.content)}"
+            words = f"{call}: HTTP {response.status_code}{to}: {error_text(response.content)}"
             raise ApiError(words, response.status_code, response.content)
         if not response.content.strip():
             return None
         try:
             return whole(json.loads(response.content))
         except (ValueError, RecursionError) as error:
-            raise ApiError(f"{asked}: the answer is not JSON: {engine_words(response.content)}", 200) from error
+            raise ApiError(f"{call}: the answer is not JSON: {error_text(response.content)}", 200) from error
 
 
-def awaited(load: Callable[[], T], place: LoadPlace) -> T:
-    """What ``load`` returns or raises, in a thread of its own: it may take as long as a load may.
+def run_with_deadline(load: Callable[[], T], place: LoadPlace) -> T:
+    """Runs ``load`` in a thread of its own, and returns or raises what it does.
 
-    Raises LoadFailed: CANCELLED or LOAD_TIMEOUT, within POLL_S; the thread may go on.
+    Raises LoadFailed where ``place`` is cancelled (CANCELLED) or its time is over (LOAD_TIMEOUT), at most POLL_S late;
+    the thread may go on.
     """
     answer: Future[T] = Future()
 
@@ -153,7 +154,7 @@ def awaited(load: Callable[[], T], place: LoadPlace) -> T:
     while True:
         try:
             return answer.result(timeout=POLL_S)
-        except NotYet:
+        except FutureTimeout:
             if answer.done():  # just now, or with a TimeoutError of its own
                 return answer.result()
             if place.cancelled.is_set():

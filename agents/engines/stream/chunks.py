@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
-from agents.engines.stream.shapes import ChatPart, Completion, Part, Timings, Usage
+from agents.engines.stream.shapes import ChatEvent, CompletionEvent, Timings, TokenCounts, WireObject
 from agents.engines.stream.sse import Event, Response, read_response
 from agents.errors import RequestFailed
 
@@ -25,15 +25,15 @@ __all__ = [
     "Final",
     "Response",
     "bunched_share",
-    "engine_words",
+    "error_text",
     "llama_completion_chunks",
     "openai_chat_chunks",
     "read_response",
-    "refusal_words",
+    "refusal_text",
     "stream_events",
 ]
 
-_WORDS_MAX = 2_000
+_ERROR_TEXT_MAX = 2_000
 _BUSY = (429, 502, 503, 504)  # nothing is wrong with the request
 _FAILED = ("error", "abort")  # reasons to finish, SGLang's and others'
 _KNOWN = frozenset(("choices", "usage", "timings", "type", "content", "response", "done", "stop", "stats", "model"))
@@ -42,9 +42,9 @@ _KNOWN = frozenset(("choices", "usage", "timings", "type", "content", "response"
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """What the engine says of the whole request. None: it does not tell. ``prompt_tokens``: cached ones included.
+    """What the engine reports of the whole request; None: it does not. ``prompt_tokens``: cached ones included.
 
-    ``ended``: it said that this is all; else what came last may be of a stream that was cut.
+    ``ended``: the engine marked the end; else the stream may have been cut after what came last.
     """
 
     stop_reason: StopReason
@@ -57,14 +57,14 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One event's generated text. ``tokens``: how many it held, None where the engine does not tell.
+    """One event's generated text. ``tokens``: how many it held, None where the engine does not count them.
 
     ``final`` and ``error`` stand on the last chunk alone, ``error`` in the engine's own words where it had any. A
     chunk without text and with tokens is a token that has no text, such as the end of text.
     """
 
     at_ns: int
-    read: int
+    read: int  # index of the receive that brought the event's last byte
     text: str = ""
     reasoning: bool = False
     tokens: int | None = None
@@ -82,16 +82,16 @@ def llama_completion_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
 
     The last event (``stop``) counts all tokens, so a token without text (the end of text) comes with it.
     """
-    drafts = Drafts()
+    builder = ChunkBuilder()
     for event in events:
-        part = drafts.parse(event, Completion)
+        part = builder.parse(event, CompletionEvent)
         if part is None:
             break
         own = len(part.tokens) if part.tokens else None
-        drafts.add(event, part.content or "", reasoning=False, total=part.tokens_predicted, own=own)
+        builder.add(event, part.content or "", reasoning=False, total=part.tokens_predicted, own=own)
         if part.stop:
-            drafts.finish(event, _llama_final(part))
-    return drafts.chunks()
+            builder.finish(event, _llama_final(part))
+    return builder.build()
 
 
 def openai_chat_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
@@ -101,37 +101,38 @@ def openai_chat_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
     for each chunk are known only where every event counts them (llama.cpp ``timings_per_token``, vLLM
     ``continuous_usage_stats``).
     """
-    drafts = Drafts()
+    builder = ChunkBuilder()
     stop: str | None = None
-    usage, timings = Usage(), Timings()
+    counts, timings = TokenCounts(), Timings()
     for event in events:
         if event.data.strip() == "[DONE]":
-            drafts.finish(event, _openai_final(stop, usage, timings))
+            builder.finish(event, _openai_final(stop, counts, timings))
             continue
-        part = drafts.parse(event, ChatPart)
+        part = builder.parse(event, ChatEvent)
         if part is None:
             break
-        told = part.told
-        usage, timings = told.after(usage) if told else usage, part.timings or timings
-        total = part.timings.predicted_n if part.timings else told.completion if told else None
+        reported = part.counts
+        counts = reported.merged_into(counts) if reported else counts
+        timings = part.timings or timings
+        total = part.timings.predicted_n if part.timings else reported.completion if reported else None
         for choice in part.choices or []:
             for text, reasoning in choice.texts():
-                drafts.add(event, text, reasoning=reasoning, total=total)
+                builder.add(event, text, reasoning=reasoning, total=total)
             stop = choice.finish_reason or stop
             if choice.error or stop in _FAILED:
-                drafts.fail(event, _words_of(choice.error) or f"the engine ended with finish_reason {stop}")
-                return drafts.chunks()
-        if stop or told:
-            final = _openai_final(stop, usage, timings)
-            drafts.finish(event, final if stop or not part.choices else replace(final, ended=False))
-    return drafts.chunks()
+                builder.fail(event, _text_of(choice.error) or f"the engine ended with finish_reason {stop}")
+                return builder.build()
+        if stop or reported:
+            final = _openai_final(stop, counts, timings)
+            builder.finish(event, final if stop or not part.choices else replace(final, ended=False))
+    return builder.build()
 
 
 def bunched_share(chunks: Sequence[Chunk], whole: int | None = None) -> float:
     """Share of the tokens, 0 to 1, that came in the same read as an earlier token: their times are not their own.
 
     A chunk of several tokens (speculative decoding, several steps at once) bunches its tokens too; where chunks are
-    not counted, ``whole`` tells how many there are in all. TLS hands out one record a read, so there two records that
+    not counted, ``whole`` is how many there are in all. TLS hands out one record a read, so there two records that
     lay ready count as two reads.
     """
     counts = [(chunk.read, 1 if chunk.tokens is None else chunk.tokens) for chunk in chunks if chunk.generated]
@@ -147,24 +148,24 @@ def stream_events(response: Response) -> tuple[Event, ...]:
     """
     if not response.is_good:
         cause = Cause.STREAM_BROKEN if response.status in _BUSY else Cause.REQUEST_REFUSED
-        raise RequestFailed(cause, refusal_words(response))
+        raise RequestFailed(cause, refusal_text(response))
     if not response.events and response.body.strip():
         if (words := _error_of(response.body)) is not None:
             raise RequestFailed(Cause.REQUEST_REFUSED, f"HTTP {response.status}: {one_line(words)}")
         kind = response.header("content-type") or "no content type"
-        raise RequestFailed(Cause.STREAM_BROKEN, f"no stream of events but {kind}: {engine_words(response.body)}")
+        raise RequestFailed(Cause.STREAM_BROKEN, f"no stream of events but {kind}: {error_text(response.body)}")
     return response.events
 
 
-def refusal_words(response: Response) -> str:
+def refusal_text(response: Response) -> str:
     to = f" to {response.header('location')}" if response.header("location") else ""
-    return f"HTTP {response.status}{to}: {engine_words(response.body)}"
+    return f"HTTP {response.status}{to}: {error_text(response.body)}"
 
 
-def engine_words(body: bytes) -> str:
+def error_text(body: bytes) -> str:
     """What an error body says, in one printable line of at most 2,000 characters."""
     found = _error_of(body)
-    return one_line(found if found is not None else body[: 4 * _WORDS_MAX].decode("utf-8", "replace"))
+    return one_line(found if found is not None else body[: 4 * _ERROR_TEXT_MAX].decode("utf-8", "replace"))
 
 
 def _error_of(body: bytes) -> str | None:
@@ -176,18 +177,18 @@ def _error_of(body: bytes) -> str | None:
 
 
 def one_line(words: str) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in words[: 4 * _WORDS_MAX]).split())
-    return line[:_WORDS_MAX] or "(no words)"
+    line = " ".join("".join(c if c.isprintable() else " " for c in words[: 4 * _ERROR_TEXT_MAX]).split())
+    return line[:_ERROR_TEXT_MAX] or "(no words)"
 
 
-_P = TypeVar("_P", bound=Part)
+_P = TypeVar("_P", bound=WireObject)
 
 
-class Drafts:
-    """Chunks as they are found. Token counts, the final and the error are put in at the end."""
+class ChunkBuilder:
+    """Collects chunks event by event; ``build`` puts in what only the end tells: token counts, the final, the error."""
 
     def __init__(self) -> None:
-        self._drafts: list[tuple[Chunk, int | None]] = []  # with the count of all tokens so far, where told
+        self._drafts: list[tuple[Chunk, int | None]] = []  # with the count of all tokens so far, where the event has it
         self._final: Final | None = None
 
     def add(self, event: Event, text: str, *, reasoning: bool, total: int | None, own: int | None = None) -> None:
@@ -224,7 +225,7 @@ class Drafts:
         self.fail(event, words)
         return None
 
-    def chunks(self) -> tuple[Chunk, ...]:
+    def build(self) -> tuple[Chunk, ...]:
         chunks = [chunk for chunk, _ in self._drafts]
         totals = [total for chunk, total in self._drafts if chunk.text]
         if totals and None not in totals and totals[-1]:  # every event with text counts the tokens so far
@@ -253,22 +254,22 @@ def _error_in(found: object) -> str | None:
     if error:
         return str(error)
     if found.get("object") == "error":  # vLLM
-        return _words_of(found.get("message"))
+        return _text_of(found.get("message"))
     if _KNOWN.isdisjoint(found):  # FastAPI and others
-        return next((words for name in ("message", "detail", "errors") if (words := _words_of(found.get(name)))), None)
+        return next((words for name in ("message", "detail", "errors") if (words := _text_of(found.get(name)))), None)
     return None
 
 
-def _words_of(told: object) -> str:
-    if isinstance(told, dict):
-        where = ".".join(map(str, told["loc"])) + ": " if isinstance(told.get("loc"), list) else ""  # FastAPI
-        return where + str(told.get("message") or told.get("msg") or json.dumps(told)) if told else ""
-    if isinstance(told, list):
-        return "; ".join(filter(None, map(_words_of, told)))
-    return str(told or "")
+def _text_of(found: object) -> str:
+    if isinstance(found, dict):
+        where = ".".join(map(str, found["loc"])) + ": " if isinstance(found.get("loc"), list) else ""  # FastAPI
+        return where + str(found.get("message") or found.get("msg") or json.dumps(found)) if found else ""
+    if isinstance(found, list):
+        return "; ".join(filter(None, map(_text_of, found)))
+    return str(found or "")
 
 
-def _llama_final(part: Completion) -> Final:
+def _llama_final(part: CompletionEvent) -> Final:
     stop = {"eos": StopReason.END, "word": StopReason.END, "limit": StopReason.LENGTH}
     return Final(
         # A full context stops with "limit" too; only ``truncated`` tells the two apart.
@@ -279,17 +280,17 @@ def _llama_final(part: Completion) -> Final:
     )
 
 
-def _openai_final(stop: str | None, usage: Usage, timings: Timings) -> Final:
+def _openai_final(stop: str | None, counts: TokenCounts, timings: Timings) -> Final:
     reasons = {"length": StopReason.LENGTH, "stop": StopReason.END, "eos": StopReason.END}
     reasons |= {"tool_calls": StopReason.END, "function_call": StopReason.END}
     reasons |= {"eos_token": StopReason.END, "stop_sequence": StopReason.END}  # TGI
     engine = timings.as_engine_timings()
     if engine.cached_tokens is None:
-        engine = replace(engine, cached_tokens=usage.cached)
+        engine = replace(engine, cached_tokens=counts.cached)
     return Final(
         stop_reason=reasons.get(stop or "", StopReason.UNKNOWN),
-        prompt_tokens=usage.prompt,
-        completion_tokens=timings.predicted_n if usage.completion is None else usage.completion,
-        reasoning_tokens=usage.reasoning,
+        prompt_tokens=counts.prompt,
+        completion_tokens=timings.predicted_n if counts.completion is None else counts.completion,
+        reasoning_tokens=counts.reasoning,
         engine=engine,
     )

@@ -1,4 +1,4 @@
-"""The JSON objects in engines' streams, as far as they are read; all else in them is let pass. PURE
+"""The JSON objects in engines' streams, as far as they are read. PURE
 
 llama-server b11549 (recorded), the OpenAI API reference, and what its dialects add. A text of a wrong type is a
 ``ValidationError``; a figure that is no plausible number is not known.
@@ -45,13 +45,13 @@ Count = Annotated[Annotated[int, Field(ge=0, le=2**53)] | None, _Lenient]
 Figure = Annotated[Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)] | None, _Lenient]
 
 
-class Part(BaseModel):
-    """What is read of an engine's object; all else in it is let pass."""
+class WireObject(BaseModel):
+    """A JSON object of an engine's stream. Its fields are those that are read; all others are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Timings(Part):
+class Timings(WireObject):
     """llama.cpp's ``timings``: milliseconds, tokens per second."""
 
     cache_n: Count = None
@@ -72,7 +72,9 @@ class Timings(Part):
         )
 
 
-class Completion(Part):
+class CompletionEvent(WireObject):
+    """One event of llama-server's ``/completion``."""
+
     content: WholeText | None = None
     tokens: list[Any] | None = None
     stop: bool | None = None
@@ -83,15 +85,17 @@ class Completion(Part):
     timings: Annotated[Timings | None, _Lenient] = None
 
 
-class PromptDetails(Part):
+class PromptDetails(WireObject):
     cached_tokens: Count = None
 
 
-class CompletionDetails(Part):
+class CompletionDetails(WireObject):
     reasoning_tokens: Count = None
 
 
-class Usage(Part):
+class TokenCounts(WireObject):
+    """OpenAI's ``usage`` object, with the names that other servers have in it."""
+
     prompt_tokens: Count = None
     completion_tokens: Count = None
     total_tokens: Count = None
@@ -107,8 +111,8 @@ class Usage(Part):
 
     @property
     def cached(self) -> int | None:
-        told = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
-        return self.prompt_cache_hit_tokens if told is None else told
+        cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+        return self.prompt_cache_hit_tokens if cached is None else cached
 
     @property
     def reasoning(self) -> int | None:
@@ -117,23 +121,23 @@ class Usage(Part):
     @property
     def completion(self) -> int | None:
         """Reasoning included. Where the sum shows that the server leaves it out (xAI), it is added."""
-        told = self.output_tokens if self.completion_tokens is None else self.completion_tokens
-        apart = self.reasoning
-        if told and apart and self.total_tokens and self.total_tokens == (self.prompt or 0) + told + apart:
-            return told + apart
-        return told
+        tokens = self.output_tokens if self.completion_tokens is None else self.completion_tokens
+        reasoning = self.reasoning
+        if tokens and reasoning and self.total_tokens == (self.prompt or 0) + tokens + reasoning:
+            return tokens + reasoning
+        return tokens
 
-    def after(self, before: Usage) -> Usage:
-        """This and what was told before: nothing, and 0, take no place of a figure."""
+    def merged_into(self, before: TokenCounts) -> TokenCounts:
+        """The counts of ``before``, replaced by those here that are neither None nor 0."""
         return before.model_copy(update={name: value for name, value in self if value or getattr(before, name) is None})
 
 
-class Function(Part):
+class Function(WireObject):
     name: WholeText | None = None
     arguments: WholeText | None = None
 
 
-class ToolCall(Part):
+class ToolCall(WireObject):
     function: Function | None = None
 
 
@@ -145,7 +149,7 @@ def _joined(value: object) -> object:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-class Delta(Part):
+class Delta(WireObject):
     content: Annotated[WholeText | None, BeforeValidator(_joined)] = None
     refusal: WholeText | None = None
     reasoning_content: WholeText | None = None
@@ -153,12 +157,12 @@ class Delta(Part):
     tool_calls: Annotated[list[ToolCall] | None, _Lenient] = None
 
 
-class Choice(Part):
+class Choice(WireObject):
     delta: Delta | None = None
     text: WholeText | None = None  # /v1/completions
     finish_reason: Annotated[str | None, _Lenient] = None
     error: Any = None
-    usage: Annotated[Usage | None, _Lenient] = None  # Moonshot
+    usage: Annotated[TokenCounts | None, _Lenient] = None  # Moonshot
 
     def texts(self) -> list[tuple[str, bool]]:
         """(text, is it reasoning), at least one, perhaps empty."""
@@ -171,11 +175,13 @@ class Choice(Part):
         return [each for each in found if each[0]] or [("", False)]
 
 
-class ChatPart(Part):
+class ChatEvent(WireObject):
+    """One event of an OpenAI-style stream."""
+
     choices: list[Choice] | None = None
-    usage: Annotated[Usage | None, _Lenient] = None
+    usage: Annotated[TokenCounts | None, _Lenient] = None
     timings: Annotated[Timings | None, _Lenient] = None
 
     @property
-    def told(self) -> Usage | None:
+    def counts(self) -> TokenCounts | None:
         return self.usage or next((choice.usage for choice in self.choices or [] if choice.usage), None)

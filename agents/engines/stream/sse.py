@@ -172,21 +172,21 @@ def _tail(reads: Reads) -> bytes:
 
 
 def first_event_ns(reads: Reads) -> int | None:
-    """When the first event that says something had arrived (of a body that is no stream: its first byte); None: not
-    yet.
+    """When the first event with content had arrived, ns (of a body that is no stream: its first byte). None: not yet.
 
     Comments, such as the pings that some servers send while they compute a prompt, do not count; nor does an event
-    that only names a role, or tells of progress.
+    that only names a role, or reports progress.
     """
-    replay, body, passed = Replay(), b"", 0
+    # The whole body so far is parsed again for each read: at most once in a trial, and mostly of a few reads.
+    replay, body, checked = Replay(), b"", 0
     for at_ns, data in reads:
         body += replay.feed(data)
         content_type = _header(replay.headers, "content-type")
         events = [event for _, _, event in _decode(body, content_type, False)] if body else []
-        if any(_says_something(event) for event in events[passed:]):
+        if any(_has_content(event) for event in events[checked:]):
             return at_ns
-        passed = len(events)
-        if body and _kind(content_type, body) is None:
+        checked = len(events)
+        if body and _framing(content_type, body) is None:
             return at_ns
     return None
 
@@ -196,22 +196,24 @@ _TEXTS = frozenset(("content", "text", "refusal", "response", "arguments", *_THO
 _ENDS = frozenset(("finish_reason", "done", "stop", "error", "usage", "detail"))
 
 
-def _says_something(data: str) -> bool:
+def _has_content(data: str) -> bool:
     """Whether an event brings text, an end, an error, or what is not known here."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
         return True
-    return not isinstance(found, dict) or found.get("type") == "chat.end" or _speaks(found)
+    return not isinstance(found, dict) or found.get("type") == "chat.end" or _holds_content(found)
 
 
-def _speaks(found: object, depth: int = 0) -> bool:
+def _holds_content(found: object, depth: int = 0) -> bool:
     if isinstance(found, list):
-        return any(_speaks(each, depth) for each in found)
+        return any(_holds_content(each, depth) for each in found)
     if not isinstance(found, dict) or depth > 8:
         return False
     return any(
-        bool(value) if name in _ENDS or (name in _TEXTS and isinstance(value, str)) else _speaks(value, depth + 1)
+        bool(value)
+        if name in _ENDS or (name in _TEXTS and isinstance(value, str))
+        else _holds_content(value, depth + 1)
         for name, value in found.items()
     )
 
@@ -231,6 +233,7 @@ def read_response(reads: Reads, *, closed: bool = True) -> Response:
     if coding not in ("", "identity"):
         raise RequestFailed(Cause.STREAM_BROKEN, f"the answer is compressed ({coding}) although identity was asked for")
     body = b"".join(pieces)
+    # ends[k]: bytes of body after read k. So the read that completed an event is found by the place of its last byte.
     ends = tuple(accumulate(map(len, pieces)))
     events = []
     for last_byte, kind, data in _decode(body, _header(replay.headers, "content-type"), replay.complete):
@@ -250,9 +253,9 @@ def _no_head(reads: Reads, fault: str) -> str:
     return f"the engine's answer is not HTTP: {fault or 'it ended inside its head'}: {start!r}"
 
 
-def _kind(content_type: str, body: bytes) -> str | None:
-    """ "sse", "lines", or None where a body is no stream. A type that tells nothing, or the wrong thing, is judged by
-    the first field."""
+def _framing(content_type: str, body: bytes) -> str | None:
+    """ "sse", "lines", or None where a body is no stream. Where the content type is neither, the first field decides:
+    servers send streams of events as text/plain, or without a type."""
     media_type = content_type.partition(";")[0].strip()
     if media_type == "text/event-stream":
         return "sse"
@@ -266,8 +269,9 @@ def _kind(content_type: str, body: bytes) -> str | None:
 
 
 def _decode(body: bytes, content_type: str, complete: bool) -> Iterator[tuple[int, str, str]]:
-    """(place of the last byte, kind, data) of each event. What is cut off at the end counts in a complete body."""
-    kind = _kind(content_type, body)
+    """(index of its last byte in ``body``, kind, data) of each event. At the end of a complete body an event counts
+    without its blank line."""
+    kind = _framing(content_type, body)
     if kind is None:
         return
     lines = _lines(body, complete)
@@ -280,7 +284,7 @@ def _decode(body: bytes, content_type: str, complete: bool) -> Iterator[tuple[in
 
 
 def _lines(body: bytes, complete: bool) -> Iterator[tuple[int, bytes]]:
-    """(place of its last byte, line without its end): a line ends with CRLF, LF or CR."""
+    """(index of its last byte, line without its end) of each line. A line ends with CRLF, LF or CR."""
     start = len(_BOM) if body.startswith(_BOM) else 0
     for end in _LINE_END.finditer(body, start):
         yield end.start(), body[start : end.start()]

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.engines.comfyui.events import (
-    Message,
-    Run,
+    GraphRun,
+    SocketMessage,
     Step,
     ends,
+    is_last_message,
     iterations,
-    message_of,
     node_seconds,
+    parse_message,
     read_run,
-    settled,
     steps_of,
 )
 from tests.fakes.comfy_server import recorded, timed
@@ -24,8 +24,8 @@ from tests.fakes.comfy_server import recorded, timed
 S = 1_000_000_000
 
 
-def messages(name: str) -> list[Message]:
-    found = [message_of(int(at_s * S), text) for at_s, text in timed(name) if isinstance(text, str)]
+def messages(name: str) -> list[SocketMessage]:
+    found = [parse_message(int(at_s * S), text) for at_s, text in timed(name) if isinstance(text, str)]
     return [each for each in found if each is not None]
 
 
@@ -33,13 +33,13 @@ def id_of(name: str) -> str:
     return str(recorded()["runs"][name]["answer"]["prompt_id"])
 
 
-def run(name: str) -> Run:
+def run(name: str) -> GraphRun:
     return read_run(messages(name), id_of(name))
 
 
-def said(*kinds: tuple[str, dict[str, Any]]) -> list[Message]:
+def said(*kinds: tuple[str, dict[str, Any]]) -> list[SocketMessage]:
     """Messages of prompt ``p``, one a second."""
-    return [Message(at * S, kind, {"prompt_id": "p", **data}) for at, (kind, data) in enumerate(kinds)]
+    return [SocketMessage(at * S, kind, {"prompt_id": "p", **data}) for at, (kind, data) in enumerate(kinds)]
 
 
 def test_the_first_run_reads_the_model() -> None:
@@ -85,7 +85,7 @@ def test_a_run_without_its_last_messages_has_not_ended(name: str) -> None:
     end = next(at for at, each in enumerate(some) if ends(each, id_of(name)))
     cut = read_run(some[:end], id_of(name))
     assert cut.success is None and cut.ended_ns is None and cut.engine_s is None
-    assert settled(some[-1], id_of(name)) and not any(settled(each, id_of(name)) for each in some[:-1])
+    assert is_last_message(some[-1], id_of(name)) and not any(is_last_message(each, id_of(name)) for each in some[:-1])
 
 
 def test_messages_of_another_prompt_are_left_out() -> None:
@@ -97,7 +97,7 @@ def test_messages_of_another_prompt_are_left_out() -> None:
 
 def test_an_engine_of_before_2024_07_ends_with_an_idle_message() -> None:
     old = said(("execution_start", {}), ("executing", {"node": "5"}), ("progress", {"value": 1, "max": 2}))
-    old += [Message(9 * S, "executing", {"node": None, "prompt_id": "p"})]
+    old += [SocketMessage(9 * S, "executing", {"node": None, "prompt_id": "p"})]
     found = read_run(old, "p")
     assert (found.success, found.ended_ns, found.engine_s) == (True, 9 * S, None)
     assert found.steps == (Step(2 * S, "5", 1.0, 2.0),)
@@ -115,8 +115,8 @@ def test_steps_from_progress_state_alone() -> None:
 def test_a_queue_with_work_of_others() -> None:
     status = {"status": {"exec_info": {"queue_remaining": 2}}}
     begun = said(("execution_start", {}), ("execution_success", {}))
-    assert read_run([Message(0, "status", status), *begun], "p").others
-    assert not read_run([*begun, Message(9 * S, "status", status)], "p").others  # after the end
+    assert read_run([SocketMessage(0, "status", status), *begun], "p").others
+    assert not read_run([*begun, SocketMessage(9 * S, "status", status)], "p").others  # after the end
 
 
 def test_saved_images_count_once_and_previews_only_without_them() -> None:
@@ -132,7 +132,7 @@ def test_steps_of_samplers_and_of_what_they_made() -> None:
     steps = (Step(1, "5", 1, 2), Step(2, "8", 1, 9), Step(3, "5.0.1", 1, 2))
     found = read_run([], "p")
     assert steps_of(found, frozenset("5")) == ()
-    told = Run(steps=steps)
+    told = GraphRun(steps=steps)
     assert steps_of(told, frozenset("5")) == (steps[0], steps[2])
     assert steps_of(told, frozenset("7")) == steps  # none of the known samplers told any
 
@@ -146,7 +146,7 @@ def test_iterations(done: tuple[float, ...], total: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "hello", "[]", "null", "{}", '{"type": 1}', "[" * 100_000, '{"type"'])
 def test_what_is_no_message_is_let_pass(text: str) -> None:
-    assert message_of(1, text) is None
+    assert parse_message(1, text) is None
 
 
 JSON = st.recursive(
@@ -162,6 +162,6 @@ ENDS = ("execution_success", "execution_error", "execution_interrupted", "new_ev
 @given(st.lists(st.tuples(st.sampled_from((*KINDS, *ENDS)), st.dictionaries(st.sampled_from(KEYS), JSON))))
 def test_no_message_makes_it_raise(some: list[tuple[str, dict[str, Any]]]) -> None:
     texts = [json.dumps({"type": kind, "data": data}) for kind, data in some]
-    found = [message for at, text in enumerate(texts) if (message := message_of(at, text))]
+    found = [message for at, text in enumerate(texts) if (message := parse_message(at, text))]
     seen = read_run(found, "p")
     assert node_seconds(seen, frozenset("5")) >= 0 and iterations(seen.steps) is not None

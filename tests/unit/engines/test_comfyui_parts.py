@@ -9,7 +9,7 @@ from agents.contract.job import NodeInput, Workflow
 from agents.contract.report import Cause
 from agents.engines.causes import cause_of_run
 from agents.engines.comfyui.graph import filled, loaders_of, models_of, refusal, samplers_of
-from agents.engines.comfyui.memory import Memory, memory_in, peak, polled
+from agents.engines.comfyui.memory import Memory, memory_in, peak, polling_memory
 from agents.errors import AgentError, Unsupported
 
 FLUX: dict[str, Any] = {
@@ -105,7 +105,7 @@ def test_memory_is_read_at_the_start_and_at_the_end_also_without_an_answer() -> 
             raise AgentError(Cause.ENGINE_LOST, "gone")
         return answers.pop(0)
 
-    with polled(stats, every_s=0.001) as most:
+    with polling_memory(stats, every_s=0.001) as most:
         while answers:
             pass
     assert most.memory == Memory(ram_bytes=7)

@@ -28,7 +28,7 @@ def test_a_good_load() -> None:
         layers_total=None,
         context_tokens=1024,
         devices=(),
-        told=(
+        reported=(
             ("n_threads", "2"),
             ("n_threads_batch", "2"),
             ("n_batch", "1024"),

@@ -13,10 +13,10 @@ import pytest
 from agents.contract.job import Chat, Image, LoadSettings, Runtime, Sampling
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
-from agents.engines.lmstudio.api import Model, pick
+from agents.engines.lmstudio.api import StoredModel, pick
 from agents.engines.lmstudio.requests import v0_request, v1_request
-from agents.engines.lmstudio.runtime import Installed, choose, parse_runtimes, runtime_of
-from agents.engines.lmstudio.settings import refuse_other_config, refuse_values, rest_fields, sdk_config
+from agents.engines.lmstudio.runtime import InstalledRuntime, choose, parse_runtimes, runtime_of
+from agents.engines.lmstudio.settings import refuse_config_mismatch, refuse_values, rest_fields, sdk_config
 from agents.engines.lmstudio.stream import RELOADED, v0_chunks, v1_chunks
 from agents.engines.stream.sse import Event
 from agents.errors import LoadFailed, Unsupported
@@ -141,7 +141,7 @@ def test_the_table_of_runtimes_is_read() -> None:
 )
 def test_a_line_of_the_table(line: str, selected: bool) -> None:
     assert parse_runtimes(f"LLM ENGINE    SELECTED    MODEL FORMAT\n{line}\n\nNo runtimes found.") == (
-        Installed("a", "1", selected, ("GGUF", "MLX")),
+        InstalledRuntime("a", "1", selected, ("GGUF", "MLX")),
     )
 
 
@@ -173,8 +173,8 @@ def test_the_selected_runtime_is_kept_and_else_the_newest_taken() -> None:
 
 
 MODELS = (
-    Model("o/a", "Q4_K_M", variants=("o/a@q4_k_m", "o/a@q8_0")),
-    Model("b", "Q8_0"),
+    StoredModel("o/a", "Q4_K_M", variants=("o/a@q4_k_m", "o/a@q8_0")),
+    StoredModel("b", "Q8_0"),
 )
 
 
@@ -252,7 +252,7 @@ def test_values_that_lm_studio_has_not(axes: dict[str, Any], words: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("asked", "told", "all_told", "words"),
+    ("asked", "told", "complete", "words"),
     [
         ({"context_length": 8192}, {"context_length": 8192, "num_experts": 4}, True, None),
         ({"context_length": 8192}, {"context_length": 4096}, True, "context_length 4096 instead of 8192"),
@@ -265,13 +265,13 @@ def test_values_that_lm_studio_has_not(axes: dict[str, Any], words: str) -> None
     ],
 )
 def test_what_was_loaded_is_held_against_what_was_asked(
-    asked: dict[str, Any], told: dict[str, Any], all_told: bool, words: str | None
+    asked: dict[str, Any], told: dict[str, Any], complete: bool, words: str | None
 ) -> None:
     if words is None:
-        refuse_other_config(asked, told, all_told=all_told)
+        refuse_config_mismatch(asked, told, complete=complete)
         return
     with pytest.raises(LoadFailed) as caught:
-        refuse_other_config(asked, told, all_told=all_told)
+        refuse_config_mismatch(asked, told, complete=complete)
     assert words in caught.value.detail
     assert caught.value.cause is (Cause.CONTEXT_TOO_LONG if "context" in words else Cause.LOAD_FAILED)
 

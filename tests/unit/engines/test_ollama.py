@@ -23,10 +23,10 @@ from agents.engines.ollama.adapter import (
     chat_request,
     load_options,
     model_name,
+    refuse_load_mismatch,
     refuse_model,
-    refuse_other_than_asked,
 )
-from agents.engines.ollama.api import Running, Shown, address_of, pull, running
+from agents.engines.ollama.api import LoadedModel, ModelDetails, address_of, loaded_models, pull
 from agents.engines.ollama.stream import ollama_chunks
 from agents.engines.server.api import Api
 from agents.engines.stream.chunks import Event, read_response, stream_events
@@ -37,7 +37,7 @@ from tests.fakes.scripted_server import response
 from tests.unit.engines.test_wire import split
 
 THINKING = (Path(__file__).parents[2] / "recordings/ollama/thinking.ndjson").read_bytes()
-SEEING = Shown("Q4_K_M", "llama", None, frozenset({"completion", "vision"}), None)
+SEEING = ModelDetails("Q4_K_M", "llama", None, frozenset({"completion", "vision"}), None)
 CHAT = Chat("hello", "Say hello.", 16)
 
 
@@ -224,29 +224,31 @@ def test_a_model_in_the_cloud_is_refused() -> None:
 @pytest.mark.parametrize(
     ("asked", "held", "cause"),
     [
-        ({"context_tokens": 8192}, Running("m", 10, 10, 4096), Cause.CONTEXT_TOO_LONG),
-        ({"context_tokens": 8192}, Running("m", 10, 10, None), None),
-        ({"runtime": Runtime.VULKAN}, Running("m", 10, 0, 1), Cause.RUNTIME_MISSING),
-        ({"gpu_layers": 5}, Running("m", 10, 0, 1), Cause.RUNTIME_MISSING),
-        ({"gpu_layers": -1}, Running("m", 10, 7, 1), Cause.VRAM),
-        ({"gpu_layers": 5}, Running("m", 10, 7, 1), None),
-        ({"runtime": Runtime.CPU}, Running("m", 10, 7, 1), Cause.LOAD_FAILED),
-        ({"gpu_layers": 0}, Running("m", 10, 0, 1), None),
-        ({"gpu_layers": 0, "runtime": Runtime.VULKAN}, Running("m", 10, 0, 1), None),
-        ({"gpu_layers": 0, "runtime": Runtime.VULKAN}, Running("m", 10, 7, 1), Cause.LOAD_FAILED),
-        ({}, Running("m", 10, 0, 1), None),
+        ({"context_tokens": 8192}, LoadedModel("m", 10, 10, 4096), Cause.CONTEXT_TOO_LONG),
+        ({"context_tokens": 8192}, LoadedModel("m", 10, 10, None), None),
+        ({"runtime": Runtime.VULKAN}, LoadedModel("m", 10, 0, 1), Cause.RUNTIME_MISSING),
+        ({"gpu_layers": 5}, LoadedModel("m", 10, 0, 1), Cause.RUNTIME_MISSING),
+        ({"gpu_layers": -1}, LoadedModel("m", 10, 7, 1), Cause.VRAM),
+        ({"gpu_layers": 5}, LoadedModel("m", 10, 7, 1), None),
+        ({"runtime": Runtime.CPU}, LoadedModel("m", 10, 7, 1), Cause.LOAD_FAILED),
+        ({"gpu_layers": 0}, LoadedModel("m", 10, 0, 1), None),
+        ({"gpu_layers": 0, "runtime": Runtime.VULKAN}, LoadedModel("m", 10, 0, 1), None),
+        ({"gpu_layers": 0, "runtime": Runtime.VULKAN}, LoadedModel("m", 10, 7, 1), Cause.LOAD_FAILED),
+        ({}, LoadedModel("m", 10, 0, 1), None),
     ],
 )
-def test_what_it_made_of_the_settings_is_looked_at(asked: dict[str, Any], held: Running, cause: Cause | None) -> None:
+def test_what_it_made_of_the_settings_is_looked_at(
+    asked: dict[str, Any], held: LoadedModel, cause: Cause | None
+) -> None:
     if cause is None:
-        refuse_other_than_asked(a_load(**asked), held)
+        refuse_load_mismatch(a_load(**asked), held)
         return
     with pytest.raises(LoadFailed) as caught:
-        refuse_other_than_asked(a_load(**asked), held)
+        refuse_load_mismatch(a_load(**asked), held)
     assert caught.value.cause is cause
 
 
-def body_of(chat: Chat, number: int = 1, model: Shown = SEEING, **options: Any) -> Any:
+def body_of(chat: Chat, number: int = 1, model: ModelDetails = SEEING, **options: Any) -> Any:
     return json.loads(chat_request("http://h:1", "m", model, options, chat, number).body)
 
 
@@ -268,7 +270,9 @@ IMAGE = Image("dot.png", "image/png", 1, 1, "AAAA")
         (replace(CHAT, image=IMAGE), SEEING, ["system", "user"]),
     ],
 )
-def test_two_requests_differ_in_the_first_words_that_are_ours(chat: Chat, model: Shown, roles: list[str]) -> None:
+def test_two_requests_differ_in_the_first_words_that_are_ours(
+    chat: Chat, model: ModelDetails, roles: list[str]
+) -> None:
     bodies = [body_of(chat, number, model) for number in (1, 2, 11)]
     firsts = [body["messages"][0]["content"] for body in bodies]
     assert [each["role"] for each in bodies[0]["messages"]] == roles
@@ -362,5 +366,5 @@ def test_a_load_that_left_nothing_loaded_is_a_failed_load(tmp_path: Path) -> Non
 )
 def test_an_answer_of_another_shape_raises_nothing_foreign(models: Any) -> None:
     with RecordedServer({"GET /api/ps": json_answer({"models": models})}) as server:
-        found = running(Api(server.url))
-    assert found in ((), (Running("m", 0, 0, None),))
+        found = loaded_models(Api(server.url))
+    assert found in ((), (LoadedModel("m", 0, 0, None),))

@@ -15,7 +15,7 @@ from agents.engines.stream.chunks import (
     Event,
     Final,
     bunched_share,
-    engine_words,
+    error_text,
     llama_completion_chunks,
     openai_chat_chunks,
     read_response,
@@ -227,9 +227,9 @@ def test_an_answer_without_a_stream_keeps_the_engines_words(
 
 
 def test_the_words_of_an_error_are_bounded_and_printable() -> None:
-    assert len(engine_words(b"x" * 1_000_000)) == 2_000
-    assert engine_words(b"\x1b[31mred\x07 \xff") == "[31mred �"
-    assert engine_words(b"[" * 100_000).startswith("[[[")
+    assert len(error_text(b"x" * 1_000_000)) == 2_000
+    assert error_text(b"\x1b[31mred\x07 \xff") == "[31mred �"
+    assert error_text(b"[" * 100_000).startswith("[[[")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from agents.contract.job import LoadSettings
 from agents.contract.report import Cause
-from agents.engines.llama.params import refuse_what_no_memory_holds
+from agents.engines.llama.params import refuse_more_than_memory
 from agents.errors import LoadFailed
 from agents.models.gguf.check import GgufFacts
 from agents.models.gguf.kv_cache import KvShape, kv_bytes, kv_shape
@@ -138,7 +138,7 @@ def settings(**changes: Any) -> LoadSettings:
 
 def test_a_context_that_no_memory_holds_is_refused_in_words() -> None:
     with pytest.raises(LoadFailed) as caught:
-        refuse_what_no_memory_holds(settings(context_tokens=1_000_000_000), files(), 25_000_000_000)
+        refuse_more_than_memory(settings(context_tokens=1_000_000_000), files(), 25_000_000_000)
     assert caught.value.cause is Cause.RAM
     assert caught.value.detail.startswith(
         "the KV cache for 1,000,000,000 tokens needs 1.9 TiB (and the weights 100.0 MiB); this machine has 23.3 GiB"
@@ -166,7 +166,7 @@ def test_only_what_certainly_does_not_fit_is_refused(
     asked: LoadSettings, given: ModelFiles, have_mib: float, refused: bool
 ) -> None:
     try:
-        refuse_what_no_memory_holds(asked, given, int(have_mib * MIB))
+        refuse_more_than_memory(asked, given, int(have_mib * MIB))
     except LoadFailed as error:
         assert refused and error.cause is Cause.RAM
     else:
