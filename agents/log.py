@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -84,23 +85,22 @@ def redact(text: str) -> str:
 class Entry:
     """What one line says. It becomes text only where it is written, so a level that is off costs nothing.
 
-    ``what``: a name (``Loaded``), or a message, whose class is the name and whose known fields follow.
+    ``name`` is followed by the known fields of ``about``, a dataclass, and by ``more``.
     """
 
-    __slots__ = ("_fields", "_what")
+    __slots__ = ("_about", "_more", "_name")
 
-    def __init__(self, what: object, /, **more: object) -> None:
-        self._what = what
-        self._fields = more
+    def __init__(self, name: str, about: object = None, /, **more: object) -> None:
+        self._name = name
+        self._about = about
+        self._more = more
 
     def __str__(self) -> str:
         found: dict[str, object] = {}
-        name = self._what if isinstance(self._what, str) else type(self._what).__name__
-        if not isinstance(self._what, str):
-            _collect(self._what, found)
-        found |= self._fields
+        _collect(self._about, found)
+        found |= self._more
         words = [f"{key}={_value(found.pop(key))}" for key in IDS.values() if found.get(key) not in (None, "")]
-        words.append(name)
+        words.append(self._name)
         words += [f"{key}={_value(value)}" for key, value in found.items() if value is not None]
         return " ".join(words)
 
@@ -145,8 +145,17 @@ def flat(text: str, most_chars: int) -> str:
     return text if len(text) <= most_chars else f"{text[: most_chars - 1]}…"
 
 
+def message_of(record: logging.LogRecord) -> str:
+    """What a line holds behind its time and level: redacted, in one line, bounded."""
+    text = redact(record.getMessage())
+    if record.exc_info:
+        trace = "".join(traceback.format_exception(*record.exc_info))
+        text = f"{text} {redact(trace)[-LINE_CHARS // 2 :]}"
+    return flat(text, LINE_CHARS)
+
+
 class LineFormatter(logging.Formatter):
-    """``TIME LEVEL`` and the message, redacted, in one line. Times are UTC with milliseconds."""
+    """``TIME LEVEL`` and the message. Times are UTC with milliseconds."""
 
     _second, _text = -1, ""
 
@@ -154,11 +163,7 @@ class LineFormatter(logging.Formatter):
         second = int(record.created)
         if second != self._second:
             self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        message = redact(record.getMessage())
-        if record.exc_info:
-            message = f"{message} {redact(self.formatException(record.exc_info))[-LINE_CHARS // 2 :]}"
-        message = flat(message, LINE_CHARS)
-        return f"{self._text}.{int(record.created % 1 * 1000):03d}Z {record.levelname} {message}"
+        return f"{self._text}.{int(record.created % 1 * 1000):03d}Z {record.levelname} {message_of(record)}"
 
 
 class LogFile(RotatingFileHandler):

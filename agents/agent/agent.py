@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from agents.device.carveout import choose, put_back
 from agents.device.inventory import boot_id
 from agents.device_file import Allow, Stated, keep_stated, read_device_file
 from agents.errors import Unsupported
+from agents.log import Entry, suppressed
 from agents.models.lan.server import ModelServer
 from agents.models.needs import free_bytes, needs
 from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
@@ -32,6 +33,8 @@ from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
 REBOOT_S = 60.0
 IDLE_S = 30.0
 MEASURING = ("warm-up", "measuring")  # how the phases begin in which nothing else may use this machine
+log = logging.getLogger(__name__)
+
 START_S = 120.0  # imports on a cold disk, and the drivers of a GPU waking up
 
 
@@ -116,6 +119,7 @@ class Agent:
                 self._idle.cancel()
             self._job, self._phase, self._live = job, "starting", None
             self._lease.begin(grant.lease_s)
+            log.info(Entry("JobStarted", job, term=grant.term, lease_s=grant.lease_s))
             threading.Thread(target=self._watch_lease, args=(job,), name="lease", daemon=True).start()
             peers = to_json(grant.peers) if grant.peers else b"null"
             self._send(b'{"run": ' + to_json(job) + b', "peers": ' + peers + b"}")
@@ -134,6 +138,7 @@ class Agent:
             while self._job is job and not self._closing:
                 left_s = self._lease.left_s()
                 if left_s <= 0:
+                    log.warning(Entry("LeaseExpired", job, lease_s=self._lease.length_s))
                     words = f"the coordinator was not heard for {self._lease.length_s:g} s: the job was ended"
                     self._end_child(Cause.DEVICE_LOST, words)
                     return
@@ -146,6 +151,8 @@ class Agent:
             if not self._reports and self._job is not None:
                 before = self._phase
                 self._send(b'{"live": true}')
+                if not self._measures():  # while tokens arrive nothing is written
+                    log.debug(Entry("LeaseRenewed", self._job, term=term))
                 self._changed.wait_for(lambda: self._reports or self._phase != before, timeout=wait_s)
             self._lease.heard(term)
             return self._status()
@@ -179,12 +186,14 @@ class Agent:
     def cancel(self) -> None:
         """Ends the running job; its report says cancelled."""
         with self._changed:
+            log.info(Entry("CancelRequested", self._job))
             self._send(b'{"cancel": true}')
 
     def rest(self) -> None:
         """Nothing more to do for now: the engine and its model leave the memory. A running job is not disturbed."""
         with self._changed:
-            if self._job is None:
+            if self._job is None and self._child is not None:
+                log.info(Entry("Rest"))
                 self._let_go()
 
     def state(self, said: Stated) -> Device:
@@ -195,6 +204,7 @@ class Agent:
         with self._changed:
             if self._job is not None:
                 raise JobProcessFailed(f"busy with {self._job.job_id}")
+            log.info(Entry("StateStated", said))
             keep_stated(self._folder, said)
             self._let_go()
             return self._up()
@@ -204,6 +214,7 @@ class Agent:
         with self._changed:
             if self._job is not None:
                 raise JobProcessFailed(f"busy with {self._job.job_id}")
+            log.info(Entry("SetSplit", dedicated_vram_bytes=wanted_bytes))
             try:
                 _set_split(read_device_file(self._folder).allow, wanted_bytes)
             except Unsupported as error:
@@ -235,6 +246,7 @@ class Agent:
         """Ends the job process and with it the engine."""
         with self._changed:
             self._closing = True
+            log.info(Entry("AgentClosed", self._job))
             if self._idle is not None:
                 self._idle.cancel()
             child, models, self._models = self._child, self._models, None
@@ -286,6 +298,7 @@ class Agent:
     def _start_child(self) -> None:
         try:
             self._child = JobProcess(self._folder)
+            log.info(Entry("JobProcessStarted", pid=self._child.pid))
         except OSError as error:
             raise JobProcessFailed(f"the job process cannot be started: {error}") from error
         threading.Thread(target=self._listen, args=(self._child,), daemon=True).start()
@@ -297,11 +310,13 @@ class Agent:
     def _listen(self, child: JobProcess) -> None:
         for line in child.lines():
             with self._changed:
-                with suppress(ValueError):  # the half line of a process that was killed
+                with suppressed(log, "LineUnreadable", ValueError):  # the half line of a process that was killed
                     self._take(line)
                 self._changed.notify_all()
         code = child.ended()
         with self._changed:
+            level = logging.WARNING if self._job is not None or code != 0 else logging.INFO
+            log.log(level, Entry("JobProcessEnded", self._job, pid=child.pid, exit_code=code))
             self._child = self._going = None
             if self._error is None:
                 self._error = child.last_words(code)
@@ -315,17 +330,25 @@ class Agent:
         message: dict[str, Any] = json.loads(line)
         if not isinstance(message, dict):  # what somebody's library printed
             return
-        if "phase" in message:
+        if "log" in message:
+            level, text = message["log"]
+            log.log(level, text)
+        elif "phase" in message:
             self._phase, self._live = message["phase"], None
+            if not self._measures():  # while tokens arrive nothing is written
+                log.debug(Entry("PhaseChanged", self._job, phase=self._phase))
         elif "live" in message:
             self._live = message["live"]
         elif "error" in message:
             self._error = message["error"]
+            log.error(Entry("JobProcessFailed", detail=self._error))
         elif "device" in message:
             self._device = from_json(Device, json.dumps(message["device"]))
+            log.info(Entry("DeviceExamined", self._device, boot_id=self._device.boot_id))
         elif "report" in message:
             report = from_json(Report, json.dumps(message["report"]))
             self._reports[report.job_id, report.attempt] = report
+            log.info(Entry("AttemptEnded", report))
             self._job, self._phase = None, "idle"
             self._rest_later()
 

@@ -32,6 +32,10 @@ class JobProcess:
                 start_new_session=True,  # a Ctrl-C in the terminal is the coordinator's to handle
             )
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def send(self, line: bytes) -> None:
         with suppress(OSError, ValueError):  # it ended: who listens to it hears of that
             _pipe(self._child.stdin).write(line + b"\n")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+
+from agents.log import Entry
+
+log = logging.getLogger(__name__)
 
 
 class Fenced(Exception):
@@ -26,7 +31,10 @@ class Lease:
         if term == 0:
             return
         if term < self._term:
+            log.warning(Entry("CallFenced", term=term, latest=self._term))
             raise Fenced(f"a newer coordinator (term {self._term}) has spoken to this device; this is term {term}")
+        if term > self._term:
+            log.info(Entry("TermAccepted", term=term, before=self._term))
         self._term = term
         self._heard_s = self._monotonic()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -9,6 +10,9 @@ from pydantic import ValidationError
 from agents.contract.report import Report
 from agents.contract.wire_json import from_json, to_json
 from agents.files import write_atomic
+from agents.log import Entry
+
+log = logging.getLogger(__name__)
 
 
 class Spool:
@@ -40,5 +44,8 @@ class Spool:
 def _read(path: Path) -> Report | None:
     try:
         return from_json(Report, path.read_bytes())
-    except (ValidationError, OSError):
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError) as error:
+        log.warning(Entry("ReportUnreadable", file=path.name, error=type(error).__name__))
         return None

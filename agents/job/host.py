@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,11 +26,14 @@ from agents.engines.base import Engine, LoadPlace, Restores, Session, Support, r
 from agents.engines.stream.exchange import LiveCount
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 from agents.job.measure import measure
+from agents.log import Entry, suppressed
 from agents.power.base import NotRestored
 from agents.power.found import PowerFound, find_power
 from agents.power.state import PowerState
 from agents.telemetry.recorder import JobRecord, LoadRecord, Recorder, TrialsRecord
 from agents.telemetry.validity import Machine
+
+log = logging.getLogger(__name__)
 
 LOG_LIMIT = 256 * 1024  # characters of an engine's log that travel with a report
 READY_AGAIN_S = 0.5
@@ -91,7 +95,9 @@ class Host:
     def _looked_at(folder: Path, engines: tuple[Engine, ...], power: PowerState) -> Device:
         for engine in engines:
             if isinstance(engine, Restores):
-                with suppress(AgentError):  # said again, and not let pass, by a load
+                with suppressed(
+                    log, "EngineNotRestored", AgentError, engine=engine.name
+                ):  # said again, and not let pass, by a load
                     engine.restore_left()
         return inventory(folder, found_of(look_for(engines)), power=power.found)
 
@@ -211,7 +217,8 @@ class Host:
         self._failed = None
         load = attempt.record.before_load()
         try:
-            self._session = self._when_ready(engine, job, self._place(attempt, load))
+            with self._load_logged(job):
+                self._session = self._when_ready(engine, job, self._place(attempt, load))
         except EngineAway as error:
             if engine.name not in {found.name for found in self.device.engines}:
                 raise  # it never was here
@@ -244,6 +251,18 @@ class Host:
             peers=self.peers,
             on_emptied=load.emptied,
         )
+
+    @contextmanager
+    def _load_logged(self, job: Job) -> Iterator[None]:
+        began_ns, what = self.clock.monotonic_ns(), {"engine": job.load.engine, "model": job.load.model}
+        log.info(Entry("LoadStarted", job, **what))
+        try:
+            yield
+        except AgentError as error:
+            seconds = (self.clock.monotonic_ns() - began_ns) / 1e9
+            log.warning(Entry("LoadFailed", job, **what, seconds=seconds, cause=error.cause, detail=error.detail))
+            raise
+        log.info(Entry("Loaded", job, **what, seconds=(self.clock.monotonic_ns() - began_ns) / 1e9))
 
     def _when_ready(self, engine: Engine, job: Job, place: LoadPlace) -> Session:
         """Loads; where the server is not ready, again and again for as long as a load may take."""
@@ -278,6 +297,7 @@ class Host:
 
     def unload(self) -> None:
         if self._session is not None:
+            log.info(Entry("Unloaded", engine=self._settings.engine if self._settings else None))
             self._session.close()
         if self._log is not None:  # it went with the report of the job that loaded the engine, or failed on it
             with suppress(OSError):

@@ -2,19 +2,21 @@
 
 JSON lines on stdin: ``{"run": Job, "peers": Peers or null}``, ``{"live": true}`` (asks for a live view),
 ``{"cancel": true}``. JSON lines on stdout: ``{"device": Device}`` or ``{"error": ...}`` once, then ``{"phase": ...}``,
-``{"live": ...}`` and ``{"report": Report}``. The process ends when stdin does, whatever it is doing, and its engine
-with it.
+``{"live": ...}`` and ``{"report": Report}``; between them ``{"log": [level, text]}``. The process ends when stdin does,
+whatever it is doing, and its engine with it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +32,23 @@ from agents.contract.wire_json import from_json, to_json
 from agents.engines.stream.exchange import LiveCount
 from agents.errors import AgentError
 from agents.job.host import Host
+from agents.log import AGENT, Entry, level_here, message_of, start_log, suppressed
 from agents.power.base import NotRestored
 
+log = logging.getLogger(__name__)
+
 BUSY_WAIT_S = 5.0  # an earlier job process may be on its way out
+
+
+class ToAgent(logging.Handler):
+    """Log lines go to the agent, through the pipe that is there: one process alone writes and rotates ``agent.log``."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write(json.dumps({"log": [record.levelno, message_of(record)]}).encode())
 
 
 class Runner:
@@ -51,6 +67,7 @@ class Runner:
         with suppress(OSError):  # Ray's workers run at nice 15; only root may take that back
             os.setpriority(os.PRIO_PROCESS, 0, 0)
         signal.signal(signal.SIGTERM, self._told_to_end)
+        start_log(ToAgent(self._write), level_here(AGENT))
         threading.Thread(target=self._listen, name="stdin", daemon=True).start()
         busy = FileLock(self._folder / "busy.lock", timeout=BUSY_WAIT_S)
         try:
@@ -81,6 +98,7 @@ class Runner:
         except NotRestored:
             raise
         except Exception:
+            log.exception(Entry("JobCrashed", job))
             host.unload()
             now = host.clock.unix_s()
             device = host.device
@@ -103,6 +121,7 @@ class Runner:
         try:
             self._spool.put(report)
         except OSError as error:
+            log.error(Entry("ReportNotKept", report, detail=str(error)))
             words = f"{Cause.DISK_FULL.value}: this report could not be kept on the device's disk: {error}"
             return replace(report, log=f"{report.log}\n{words}\n".lstrip())
         return report
@@ -129,7 +148,9 @@ class Runner:
         """What was set on the machine is taken back; the engine follows: its stdin ends, and the kernel kills it."""
         try:
             if self._host is not None:
-                with suppress(AgentError):  # the journal stays then, and the next start restores
+                with suppressed(
+                    log, "PowerNotRestored", AgentError
+                ):  # the journal stays then, and the next start restores
                     self._host.power.release()
         finally:
             os._exit(code)

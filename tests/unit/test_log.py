@@ -52,14 +52,14 @@ class Ended:
 
 
 def test_a_message_is_written_by_its_ids_and_known_fields_alone() -> None:
-    assert str(Entry(Sent("d1", "j1", 1))) == "job=j1 attempt=1 device=d1 Sent"
-    assert str(Entry(Sent("d1", "j1", 1, detail="no\nway = out"))) == (
+    assert str(Entry("Sent", Sent("d1", "j1", 1))) == "job=j1 attempt=1 device=d1 Sent"
+    assert str(Entry("Sent", Sent("d1", "j1", 1, detail="no\nway = out"))) == (
         'job=j1 attempt=1 device=d1 Sent detail="no | way = out"'
     )
 
 
 def test_what_stands_in_a_message_is_looked_at_too() -> None:
-    assert str(Entry(Ended(report(Refused(Cause.WRONG_STATE, "other split"))))) == (
+    assert str(Entry("Ended", Ended(report(Refused(Cause.WRONG_STATE, "other split"))))) == (
         'run=r1 job=j1 attempt=2 device=d1 Ended kind=refused cause=wrong_state detail="other split"'
     )
     assert str(Entry("Asked", run="r1", seconds=1.23456789, none=None)) == "run=r1 Asked seconds=1.23457"
@@ -68,8 +68,8 @@ def test_what_stands_in_a_message_is_looked_at_too() -> None:
 def test_an_engines_words_on_a_request_stay_out_for_they_may_quote_the_prompt() -> None:
     before = Failed(Cause.RAM, "the weights do not fit")
     after = Failed(Cause.REQUEST_REFUSED, "HTTP 400: cannot answer 'my secret diary'", Loaded(1.0, False, "b1"))
-    assert "the weights do not fit" in str(Entry(Ended(report(before))))
-    assert str(Entry(Ended(report(after)))) == (
+    assert "the weights do not fit" in str(Entry("Ended", Ended(report(before))))
+    assert str(Entry("Ended", Ended(report(after)))) == (
         "run=r1 job=j1 attempt=2 device=d1 Ended kind=failed cause=request_refused"
     )
 
@@ -77,7 +77,7 @@ def test_an_engines_words_on_a_request_stay_out_for_they_may_quote_the_prompt() 
 def test_no_field_of_a_job_is_written_but_its_ids() -> None:
     source = ModelSource(url="https://user:pw@models.example/a.gguf?sig=s3cret")
     job = Job("j1", 1, "r1", "c1", "d1", 0, LoadSettings("llama-server", "m", source=source), None)  # type: ignore[arg-type]
-    assert str(Entry(job)) == "run=r1 job=j1 attempt=1 device=d1 Job"
+    assert str(Entry("Job", job)) == "run=r1 job=j1 attempt=1 device=d1 Job"
     assert "power_limit_w=80" in str(Entry("Asked", **{"power_limit_w": MachineState(None, 80.0).power_limit_w}))
 
 
