@@ -15,9 +15,9 @@ from orchestrator.compare.axes import axis_named
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.pivot import Pivot, pivot
 from orchestrator.errors import UsageError
-from orchestrator.report.csv_cells import csv_cells
+from orchestrator.report.csv_lines import csv_cells
 from orchestrator.report.markdown import markdown
-from orchestrator.report.pivot_grid import pivot_grid
+from orchestrator.report.pivot_table import pivot_grid
 from orchestrator.report.terminal import print_grid
 from orchestrator.results.loading import load_runs
 from orchestrator.results.store import Store

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from agents.device.doctor import ControlSeen, EngineSeen, Examined, examine
 from agents.places import data_root, device_root
 from orchestrator.errors import UsageError
-from orchestrator.report.grid import Grid, GridCell
 from orchestrator.report.terminal import print_grid
+from orchestrator.report.text_table import Grid, GridCell
 
 if TYPE_CHECKING:
     from agents.contract.device import Device

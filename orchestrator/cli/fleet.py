@@ -14,7 +14,7 @@ from agents.contract.job import MachineState
 from agents.contract.report import Cause
 from agents.device_file import TAKEN_BACK, Stated, parse_size, parse_watts
 from agents.places import data_root
-from orchestrator.cli.fleet_grids import devices_grid, runs_grid
+from orchestrator.cli.fleet_tables import devices_grid, runs_grid
 from orchestrator.cli.home import ledger_path, nobody_works, run_among
 from orchestrator.cli.joined import joined
 from orchestrator.cli.words import counted

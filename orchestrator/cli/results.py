@@ -23,9 +23,8 @@ from orchestrator.compare.drift import drifts_of
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.errors import UsageError
 from orchestrator.matrix import Value, matrix_from_json
-from orchestrator.report.drift_grid import drift_grid
-from orchestrator.report.pivot_grid import pivot_grid
-from orchestrator.report.runs import SUMMARY_COLUMNS, RunSummary, runs_table
+from orchestrator.report.pivot_table import pivot_grid
+from orchestrator.report.runs import SUMMARY_COLUMNS, RunSummary, drift_grid, runs_table
 from orchestrator.report.runs import show_run as run_grid
 from orchestrator.report.runs import summary_of as run_summary
 from orchestrator.report.terminal import print_grid

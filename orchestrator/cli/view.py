@@ -27,8 +27,8 @@ from orchestrator.dispatch.happenings import (
     Troubled,
 )
 from orchestrator.dispatch.pages import Opening
-from orchestrator.report.grid import Grid
 from orchestrator.report.terminal import print_grid
+from orchestrator.report.text_table import Grid
 
 STOPPING = "stopping: what is measured is kept (Ctrl-C again ends at once)"
 

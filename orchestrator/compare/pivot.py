@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from orchestrator.compare import axes
-from orchestrator.compare.cells import Cell, cell_of
+from orchestrator.compare.groups import Cell, cell_of
 from orchestrator.compare.trials import SILENT, Chosen, Row, choose_trials, origin_notes, values_of
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import quoted

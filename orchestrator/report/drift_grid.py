@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.compare.drift import DRIFTED, Drift
-from orchestrator.report.grid import Grid, GridCell
+from orchestrator.report.text_table import Grid, GridCell
 
 
 def drift_grid(drifts: Sequence[Drift]) -> Grid:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.report.grid import Grid, GridCell
+from orchestrator.report.text_table import Grid, GridCell
 
 
 def markdown(grid: Grid) -> str:

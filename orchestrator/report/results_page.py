@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from agents.contract.measure import flag_words
 from agents.contract.report import cause_words
-from orchestrator.compare.cells import IQR_FROM
+from orchestrator.compare.groups import IQR_FROM
 from orchestrator.results import schema
 
 _HEAD = f"""<!-- Written by `python -m orchestrator.report.results_page > docs/results.md`; do not edit by hand. -->

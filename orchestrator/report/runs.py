@@ -12,11 +12,10 @@ import pyarrow as pa
 
 from agents.contract.measure import flag_words
 from orchestrator.compare import axes
-from orchestrator.compare.cells import Cell, cell_of
 from orchestrator.compare.defaults import METRICS, independent
+from orchestrator.compare.groups import Cell, cell_of
 from orchestrator.compare.trials import SILENT, Row, choose_trials, origin_notes
-from orchestrator.report.figures import figure, unit
-from orchestrator.report.grid import Grid, GridCell
+from orchestrator.report.text_table import Grid, GridCell
 
 SUMMARY_COLUMNS = ("run", "job_id", "attempt", "status", "device", "model", "started_at", "ended_at", "origin")
 """What ``summary_of`` needs: ``Store.read(run, columns=SUMMARY_COLUMNS)``."""

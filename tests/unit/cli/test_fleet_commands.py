@@ -17,7 +17,7 @@ from agents.contract.job import MachineState
 from agents.contract.report import Cause
 from agents.device_file import TAKEN_BACK, Stated
 from orchestrator.cli.fleet import PASSED
-from orchestrator.cli.fleet_grids import devices_grid, runs_grid
+from orchestrator.cli.fleet_tables import devices_grid, runs_grid
 from orchestrator.cli.home import ledger_path
 from orchestrator.cli.joined import Joined
 from orchestrator.dispatch.ledger import Ledger, RunRow

@@ -14,7 +14,7 @@ from orchestrator.cli.submit import view_for
 from orchestrator.cli.view import JsonView, LinesView, Pace, Summary, View, absent, news_line, opening_lines, pace_of
 from orchestrator.dispatch.happenings import Ended, Happening, JobEnded, JobProgress, JobSent
 from orchestrator.dispatch.pages import Opening
-from orchestrator.report.grid import Grid, GridCell
+from orchestrator.report.text_table import Grid, GridCell
 from tests.unit.cli.notices import JOBS, OPENING, STORY, A, B, ended
 from tests.unit.results.made_attempts import FAILED, MEASURED
 

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.pivot import Pivot, pivot
 from orchestrator.report.markdown import markdown
-from orchestrator.report.pivot_grid import pivot_grid
+from orchestrator.report.pivot_table import pivot_grid
 from orchestrator.results.reference import load_reference
 
 COLUMNS = ("512 MiB vulkan", "512 MiB rocm", "32 GiB vulkan", "32 GiB rocm", "48 GiB vulkan")

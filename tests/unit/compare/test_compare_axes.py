@@ -7,7 +7,6 @@ import pytest
 from agents.contract.job import LoadSettings, MachineState
 from orchestrator.compare import axes
 from orchestrator.matrix.axes import AXES as MATRIX_AXES
-from orchestrator.report.figures import figure
 from orchestrator.results.schema import contract_columns
 
 GIB = 2**30

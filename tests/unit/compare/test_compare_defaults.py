@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.compare.defaults import MOST_COLUMNS, default_pivot
-from orchestrator.report.pivot_grid import pivot_grid
+from orchestrator.report.pivot_table import pivot_grid
 from tests.unit.compare.made_trials import trials
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.compare.drift import drifts_of
-from orchestrator.report.drift_grid import drift_grid
+from orchestrator.report.runs import drift_grid
 
 START = datetime(2026, 11, 26, 8, 0, tzinfo=UTC)
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.contract.report import Cause, cause_words
-from orchestrator.compare.cells import Cell, summarise
+from orchestrator.compare.groups import Cell, summarise
 from orchestrator.compare.pivot import Pivot, pivot
 from orchestrator.errors import UsageError
-from orchestrator.report.csv_cells import csv_cells
-from orchestrator.report.grid import Grid
-from orchestrator.report.pivot_grid import pivot_grid
+from orchestrator.report.csv_lines import csv_cells
+from orchestrator.report.pivot_table import pivot_grid
+from orchestrator.report.text_table import Grid
 from tests.unit.compare.made_trials import trials
 
 CPU, VULKAN = {"runtime": "cpu"}, {"runtime": "vulkan"}

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 
 from agents.contract.measure import flag_words
 from orchestrator.compare import axes
-from orchestrator.compare.cells import IQR_FROM, Cell
+from orchestrator.compare.groups import IQR_FROM, Cell
 from orchestrator.compare.pivot import Key, Pivot
-from orchestrator.report.figures import figure, unit
-from orchestrator.report.grid import Grid, GridCell
+from orchestrator.report.text_table import Grid, GridCell
 
 FLAGGED, ONLY_FLAGGED = "!", "?"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agents.contract.device import Device, StateSource
 from orchestrator.cli.words import hms
 from orchestrator.dispatch.pages import DeviceView, StatusPage
-from orchestrator.report.grid import Grid, GridCell
+from orchestrator.report.text_table import Grid, GridCell
 
 MOST_NAMED = 3
 

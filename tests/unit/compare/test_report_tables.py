@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.report.grid import Grid, GridCell
 from orchestrator.report.markdown import markdown
 from orchestrator.report.runs import runs_table, show_run, summary_of
 from orchestrator.report.terminal import fitted, plain, print_grid
+from orchestrator.report.text_table import Grid, GridCell
 from tests.unit.compare.made_trials import trials
 
 GRID = Grid(

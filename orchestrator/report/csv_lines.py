@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from orchestrator.compare.cells import Cell
+from orchestrator.compare.groups import Cell
 from orchestrator.compare.pivot import Pivot
 
 
