@@ -233,7 +233,7 @@ def export(
     ] = None,
     table: Annotated[str, typer.Option(help="trials, tokens, steps, readings or devices.")] = "trials",
     file_format: Annotated[
-        str | None, typer.Option("--format", help="parquet, arrow, csv, jsonl; or llama-bench, its JSON.")
+        str | None, typer.Option("--format", help="parquet, arrow, csv, jsonl ...; or llama-bench, its JSON.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH", help="The same as PATH.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="llama-bench: AXIS=VALUE, only these cells.")] = None,
@@ -272,7 +272,7 @@ def compare(
     also: Annotated[str | None, typer.Option("--with", help="Second metric, in brackets.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="AXIS=VALUE: only these cells.")] = None,
     baseline: Annotated[list[str] | None, typer.Option(help="AXIS=VALUE: show the ratio to these cells.")] = None,
-    output: Annotated[str, typer.Option("--format", help="terminal, markdown or csv.")] = "terminal",
+    output: Annotated[str, typer.Option("--format", help="terminal, markdown, csv ...")] = "terminal",
 ) -> None:
     """Compare runs in a pivot table: axes against axes, one metric in the cells."""
     from orchestrator.cli.compare import compare_runs

@@ -14,15 +14,9 @@ from orchestrator.cli.results import damage_told, measured_run
 from orchestrator.compare.axes import axis_named
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.pivot import Pivot, pivot
-from orchestrator.errors import UsageError
-from orchestrator.report.csv_lines import csv_cells
-from orchestrator.report.markdown import markdown
-from orchestrator.report.pivot_table import pivot_grid
-from orchestrator.report.terminal import print_grid
+from orchestrator.report.formats import compare_format
 from orchestrator.results.loading import load_runs
 from orchestrator.results.store import Store
-
-FORMATS = ("terminal", "markdown", "csv")
 
 
 def compare_runs(
@@ -36,21 +30,11 @@ def compare_runs(
     baseline: Sequence[str],
     output: str,
 ) -> None:
-    if output not in FORMATS:
-        raise UsageError(f"--format {output!r}: allowed: {', '.join(FORMATS)}")
+    print_pivots = compare_format(output)
     names = [measured_run(run) if _is_run(run) else run for run in runs]
     with damage_told():
         table = load_runs(names, data_root())
-    pivots = _pivots(table, rows, cols, values, also=also, where=where, baseline=baseline)
-    if output == "csv":
-        sys.stdout.write(csv_cells(*pivots))
-        return
-    for shown in pivots:
-        if output == "markdown":
-            sys.stdout.write(markdown(pivot_grid(shown)) + "\n")
-        else:
-            print_grid(pivot_grid(shown), sys.stdout)
-            sys.stdout.write("\n")
+    print_pivots(_pivots(table, rows, cols, values, also=also, where=where, baseline=baseline), sys.stdout)
 
 
 def _pivots(

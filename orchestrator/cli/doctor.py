@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from agents.device.doctor import ControlSeen, EngineSeen, Examined, examine
 from agents.places import data_root, device_root
 from orchestrator.errors import UsageError
-from orchestrator.report.terminal import print_grid
-from orchestrator.report.text_table import Grid, GridCell
+from orchestrator.report.terminal import print_table
+from orchestrator.report.text_table import TableCell, TextTable
 
 if TYPE_CHECKING:
     from agents.contract.device import Device
@@ -29,21 +29,21 @@ def show_doctor(*, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(examined)))
         return
-    for grid in grids(examined):
-        print_grid(grid, sys.stdout)
+    for table in tables(examined):
+        print_table(table, sys.stdout)
         print()
 
 
-def grids(examined: Examined) -> list[Grid]:
+def tables(examined: Examined) -> list[TextTable]:
     return [
-        machine_grid(examined.device, examined.device_file + ("" if examined.has_device_file else " (not there)")),
-        engines_grid(examined.engines),
-        sensors_grid(examined.sensors, examined.missing),
-        controls_grid(examined.controls),
+        machine_table(examined.device, examined.device_file + ("" if examined.has_device_file else " (not there)")),
+        engines_table(examined.engines),
+        sensors_table(examined.sensors, examined.missing),
+        controls_table(examined.controls),
     ]
 
 
-def machine_grid(device: Device, device_file: str) -> Grid:
+def machine_table(device: Device, device_file: str) -> TextTable:
     """A line for each fact; ``device_file`` in words. PURE"""
     gpus = ", ".join(f"{gpu.name} ({gpu.driver or 'no driver'})" for gpu in device.gpus)
     split = device.dedicated_vram_bytes
@@ -66,14 +66,14 @@ def machine_grid(device: Device, device_file: str) -> Grid:
         ("fingerprint", device.fingerprint),
         ("device.yaml", device_file),
     )
-    rows = tuple((GridCell(name), GridCell(text)) for name, text in facts)
-    return Grid("This machine", ("what", "as found"), rows, 2)
+    rows = tuple((TableCell(name), TableCell(text)) for name, text in facts)
+    return TextTable("This machine", ("what", "as found"), rows, 2)
 
 
-def engines_grid(engines: Sequence[EngineSeen]) -> Grid:
+def engines_table(engines: Sequence[EngineSeen]) -> TextTable:
     """A line for each engine that there is an adapter for. PURE"""
-    rows = [tuple(GridCell(text, failed=each.found is None) for text in _texts(each)) for each in engines]
-    return Grid("Engines", ("engine", "version", "runtimes", "where, or why not"), tuple(rows), 4)
+    rows = [tuple(TableCell(text, failed=each.found is None) for text in _texts(each)) for each in engines]
+    return TextTable("Engines", ("engine", "version", "runtimes", "where, or why not"), tuple(rows), 4)
 
 
 def _texts(seen: EngineSeen) -> tuple[str, str, str, str]:
@@ -83,28 +83,28 @@ def _texts(seen: EngineSeen) -> tuple[str, str, str, str]:
     return seen.name, found.version or "not told", ", ".join(found.runtimes) or "not told", found.where
 
 
-def sensors_grid(sensors: Sequence[Readable], missing: Sequence[Missing]) -> Grid:
+def sensors_table(sensors: Sequence[Readable], missing: Sequence[Missing]) -> TextTable:
     """What telemetry reads, then what it does not, why, and what to do. PURE"""
-    rows = [(GridCell(each.source), GridCell(", ".join(each.quantities)), GridCell("")) for each in sensors]
+    rows = [(TableCell(each.source), TableCell(", ".join(each.quantities)), TableCell("")) for each in sensors]
     rows += [
         (
-            GridCell(each.source, failed=True),
-            GridCell(f"not there: {each.why}", failed=True),
-            GridCell(each.todo or "-"),
+            TableCell(each.source, failed=True),
+            TableCell(f"not there: {each.why}", failed=True),
+            TableCell(each.todo or "-"),
         )
         for each in missing
     ]
-    return Grid("Sensors", ("source", "tells", "to do"), tuple(rows), 3)
+    return TextTable("Sensors", ("source", "tells", "to do"), tuple(rows), 3)
 
 
-def controls_grid(controls: Sequence[ControlSeen]) -> Grid:
+def controls_table(controls: Sequence[ControlSeen]) -> TextTable:
     """A line for each power method and profile. PURE"""
     rows = tuple(
-        tuple(GridCell(text, failed=bool(each.why)) for text in (each.name, _use(each), each.why or "there"))
+        tuple(TableCell(text, failed=bool(each.why)) for text in (each.name, _use(each), each.why or "there"))
         for each in controls
     )
     note = "A control is used only where device.yaml allows it: allow: {power: [NAME]}; else the operator sets limits."
-    return Grid("Power controls", ("control", "allowed", "as found"), rows, 3, (note,))
+    return TextTable("Power controls", ("control", "allowed", "as found"), rows, 3, (note,))
 
 
 def _use(control: ControlSeen) -> str:

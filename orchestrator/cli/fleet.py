@@ -14,7 +14,7 @@ from agents.contract.job import MachineState
 from agents.contract.report import Cause
 from agents.device_file import TAKEN_BACK, Stated, parse_size, parse_watts
 from agents.places import data_root
-from orchestrator.cli.fleet_tables import devices_grid, runs_grid
+from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.home import ledger_path, nobody_works, run_among
 from orchestrator.cli.joined import joined
 from orchestrator.cli.words import counted
@@ -23,7 +23,7 @@ from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.pages import DeviceView, RunView, StatusPage
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
-from orchestrator.report.terminal import print_grid
+from orchestrator.report.terminal import print_table
 
 PASSED = (
     Cause.DISK_FULL,
@@ -57,7 +57,7 @@ def show_status(address: str | None, *, as_json: bool) -> None:
         return
     for trouble in page.troubles:
         print(f"trouble: {trouble}")
-    print_grid(runs_grid(page), sys.stdout)
+    print_table(status_table(page), sys.stdout)
     asks = [ask for view in page.runs for ask in view.asks]
     if asks:
         print("\nto do:")
@@ -105,7 +105,7 @@ def show_devices(address: str | None, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([_device_data(view) for view in views]))
         return
-    print_grid(devices_grid(views, time.time()), sys.stdout)
+    print_table(devices_table(views, time.time()), sys.stdout)
 
 
 def _devices_without_cluster() -> list[DeviceView]:

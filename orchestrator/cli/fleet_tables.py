@@ -1,16 +1,16 @@
-"""A fleet as grids: its runs and its devices. PURE"""
+"""A fleet as tables: its runs and its devices. PURE"""
 
 from __future__ import annotations
 
 from agents.contract.device import Device, StateSource
 from orchestrator.cli.words import hms
 from orchestrator.dispatch.pages import DeviceView, StatusPage
-from orchestrator.report.text_table import Grid, GridCell
+from orchestrator.report.text_table import TableCell, TextTable
 
 MOST_NAMED = 3
 
 
-def runs_grid(page: StatusPage) -> Grid:
+def status_table(page: StatusPage) -> TextTable:
     """A line a run, the newest first."""
     headers = ("run", "state", "priority", "jobs", "done", "failed", "left", "at work")
     rows = []
@@ -20,8 +20,8 @@ def runs_grid(page: StatusPage) -> Grid:
         if row.left and view.asks and not view.busy:
             doing = "waits for operator"
         texts = (row.id, doing, *(str(each) for each in (row.priority, row.jobs, row.done, row.failed, row.left)))
-        rows.append(tuple(GridCell(text) for text in (*texts, _listed(view.busy))))
-    return Grid("Runs", headers, tuple(rows), 2, () if rows else ("No runs.",))
+        rows.append(tuple(TableCell(text) for text in (*texts, _listed(view.busy))))
+    return TextTable("Runs", headers, tuple(rows), 2, () if rows else ("No runs.",))
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -29,16 +29,16 @@ def _listed(names: tuple[str, ...]) -> str:
     return (", ".join(names[:MOST_NAMED]) + more) or "-"
 
 
-def devices_grid(views: list[DeviceView], now_unix_s: float) -> Grid:
+def devices_table(views: list[DeviceView], now_unix_s: float) -> TextTable:
     """A line a device; hosts that are none in notes."""
     headers = ("device", "doing", "memory", "RAM", "VRAM", "power", "CPU", "GPU", "engines", "OS", "address", "seen")
     rows = []
     for view in views:
         if view.device is not None:
             texts = _device_texts(view, view.device, now_unix_s)
-            rows.append(tuple(GridCell(text, failed=view.doing == "away") for text in texts))
+            rows.append(tuple(TableCell(text, failed=view.doing == "away") for text in texts))
     notes = tuple(f"refused: {view.doing}" for view in views if view.device is None)
-    return Grid("Devices", headers, tuple(rows), len(headers), (*notes, *(() if rows else ("No devices.",))))
+    return TextTable("Devices", headers, tuple(rows), len(headers), (*notes, *(() if rows else ("No devices.",))))
 
 
 def _device_texts(view: DeviceView, device: Device, now_unix_s: float) -> tuple[str, ...]:

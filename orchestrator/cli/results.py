@@ -23,11 +23,9 @@ from orchestrator.compare.drift import drifts_of
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.errors import UsageError
 from orchestrator.matrix import Value, matrix_from_json
-from orchestrator.report.pivot_table import pivot_grid
-from orchestrator.report.runs import SUMMARY_COLUMNS, RunSummary, drift_grid, runs_table
-from orchestrator.report.runs import show_run as run_grid
-from orchestrator.report.runs import summary_of as run_summary
-from orchestrator.report.terminal import print_grid
+from orchestrator.report.pivot_table import pivot_table
+from orchestrator.report.runs import SUMMARY_COLUMNS, RunSummary, drift_table, run_table, runs_table, summarise_run
+from orchestrator.report.terminal import print_table
 from orchestrator.results.attempt_files import DamagedFileWarning
 from orchestrator.results.export import json_lines
 from orchestrator.results.store import Store
@@ -52,8 +50,8 @@ def summary_of_table(table: pa.Table, also: Sequence[str] = ()) -> Summary:
     """``also``: axes that are to come."""
     pivots = default_pivot(table)
     side_by_side = any(each.col_axes for each in pivots) and not also
-    grids = tuple(pivot_grid(each) for each in pivots) if side_by_side else (run_grid(table, also),)
-    return Summary(grids, failures_of(table.to_pylist()))
+    tables = tuple(pivot_table(each) for each in pivots) if side_by_side else (run_table(table, also),)
+    return Summary(tables, failures_of(table.to_pylist()))
 
 
 def axes_to_come(run: str) -> tuple[str, ...]:
@@ -108,11 +106,11 @@ def list_runs(*, as_json: bool) -> None:
     with damage_told():
         for run in dict.fromkeys((*runs, *reversed(store.runs()))):  # the newest first, as the ledger has them
             table = store.read(run, columns=SUMMARY_COLUMNS).table if run in store.runs() else None
-            found = run_summary(run, table) if table else RunSummary(run, None, None, (), (), ())
+            found = summarise_run(run, table) if table else RunSummary(run, None, None, (), (), ())
             row = runs.get(run)
             summaries.append(replace(found, left=row.jobs - row.done) if row else found)
     if not as_json:
-        print_grid(runs_table(summaries), sys.stdout)
+        print_table(runs_table(summaries), sys.stdout)
         return
     for each in summaries:
         started = each.started_at.isoformat() if each.started_at else None
@@ -148,11 +146,11 @@ def show_run(name: str, *, as_json: bool) -> None:
         with nobody_works() as free:
             then = f"go on with: orchestrate resume {run}" if free else "a submit on this machine is at work"
         print(f"not complete: {left} of {counted(jobs, 'job')} left; {then}")
-    print_grid(run_grid(table, axes_to_come(run)), sys.stdout)
+    print_table(run_table(table, axes_to_come(run)), sys.stdout)
     rows = table.to_pylist()
     if drifts := drifts_of(rows):
         print()
-        print_grid(drift_grid(drifts), sys.stdout)
+        print_table(drift_table(drifts), sys.stdout)
     failures = failures_of(rows)
     if failures:
         print("\nwithout a figure:")

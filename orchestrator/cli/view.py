@@ -27,8 +27,8 @@ from orchestrator.dispatch.happenings import (
     Troubled,
 )
 from orchestrator.dispatch.pages import Opening
-from orchestrator.report.terminal import print_grid
-from orchestrator.report.text_table import Grid
+from orchestrator.report.terminal import print_table
+from orchestrator.report.text_table import TextTable
 
 STOPPING = "stopping: what is measured is kept (Ctrl-C again ends at once)"
 
@@ -59,7 +59,7 @@ def opening_lines(opening: Opening) -> Iterator[str]:
 class Summary:
     """What is said at the end: the comparison, and a line for each cell without a figure."""
 
-    grids: tuple[Grid, ...]
+    tables: tuple[TextTable, ...]
     failures: tuple[str, ...]
 
 
@@ -232,9 +232,9 @@ def _ended(end: JobEnded) -> dict[str, Any]:
 
 def close(run: str, folder: Path, summary: Summary, out: IO[str], *, complete: bool) -> None:
     """The end, for people: the tables, what failed and why, where the results lie."""
-    for grid in summary.grids:
+    for table in summary.tables:
         print(file=out)
-        print_grid(grid, out)
+        print_table(table, out)
     if summary.failures:
         print("\nwithout a figure:", file=out)
         for line in summary.failures:

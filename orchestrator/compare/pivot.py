@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from orchestrator.compare import axes
-from orchestrator.compare.groups import Cell, cell_of
+from orchestrator.compare.groups import Group, summarise_group
 from orchestrator.compare.trials import SILENT, Chosen, Row, choose_trials, origin_notes, values_of
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import quoted
@@ -25,7 +25,7 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Pivot:
-    """``cells`` lacks what the tables lack. ``baseline`` holds axis and value; empty: no ratios. ``everywhere`` says
+    """``groups`` lacks what the tables lack. ``baseline`` holds axis and value; empty: no ratios. ``everywhere`` says
     what was measured, where neither rows nor columns do."""
 
     metric: axes.Metric
@@ -34,7 +34,7 @@ class Pivot:
     col_axes: tuple[str, ...]
     row_keys: tuple[Key, ...]
     col_keys: tuple[Key, ...]
-    cells: Mapping[tuple[Key, Key], Cell]
+    groups: Mapping[tuple[Key, Key], Group]
     where: tuple[str, ...] = ()
     baseline: tuple[tuple[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
@@ -62,10 +62,10 @@ def pivot(
     row_axes, col_axes = _named_once(rows, cols)
     chosen = choose_trials(table, [metric.name, *([second.name] if second else [])], where)
     row_axes, added = _with_hidden(chosen.rows, row_axes, col_axes)
-    cells = _cells(chosen.rows, row_axes, col_axes, metric.name, second.name if second else None)
+    groups = _groups(chosen.rows, row_axes, col_axes, metric.name, second.name if second else None)
     against = _baseline(baseline, (*row_axes, *col_axes), chosen.rows)
-    cells = _with_ratios(cells, row_axes, col_axes, dict(against))
-    cells = _with_best(cells, metric.better, best)
+    groups = _with_ratios(groups, row_axes, col_axes, dict(against))
+    groups = _with_best(groups, metric.better, best)
     differ = _confounded(chosen.rows, row_axes, col_axes)
     notes = (*_added_note(added), *differ, *origin_notes(chosen.rows), *_left_out(chosen))
     return Pivot(
@@ -73,9 +73,9 @@ def pivot(
         second=second,
         row_axes=row_axes,
         col_axes=col_axes,
-        row_keys=_sorted(row_axes, {key for key, _ in cells}),
-        col_keys=_sorted(col_axes, {key for _, key in cells}),
-        cells=cells,
+        row_keys=_sorted(row_axes, {key for key, _ in groups}),
+        col_keys=_sorted(col_axes, {key for _, key in groups}),
+        groups=groups,
         where=tuple(where),
         baseline=against,
         notes=notes,
@@ -124,9 +124,9 @@ def _with_hidden(
     return (*row_axes, *added), added
 
 
-def _cells(
+def _groups(
     rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[str, ...], metric: str, second: str | None
-) -> dict[tuple[Key, Key], Cell]:
+) -> dict[tuple[Key, Key], Group]:
     placed = [row for row in rows if not _is_wide(row, col_axes, metric)]
     groups: dict[tuple[Key, Key], list[Row]] = defaultdict(list)
     for row in placed:
@@ -139,7 +139,7 @@ def _cells(
             place = (_key(row, row_axes), col)
             if place not in groups:
                 groups[place].append(row)
-    return {place: cell_of(group, metric, second) for place, group in groups.items()}
+    return {place: summarise_group(group, metric, second) for place, group in groups.items()}
 
 
 def _is_wide(row: Row, col_axes: Sequence[str], metric: str) -> bool:
@@ -165,29 +165,29 @@ def _baseline(written: Sequence[str], used: Sequence[str], rows: Sequence[Row]) 
 
 
 def _with_ratios(
-    cells: dict[tuple[Key, Key], Cell], row_axes: Sequence[str], col_axes: Sequence[str], against: Mapping[str, Any]
-) -> dict[tuple[Key, Key], Cell]:
+    groups: dict[tuple[Key, Key], Group], row_axes: Sequence[str], col_axes: Sequence[str], against: Mapping[str, Any]
+) -> dict[tuple[Key, Key], Group]:
     def at_baseline(names: Sequence[str], key: Key) -> Key:
         return tuple(against.get(name, value) for name, value in zip(names, key, strict=True))
 
-    result = dict(cells)
-    for (row, col), cell in cells.items() if against else ():
-        base = cells.get((at_baseline(row_axes, row), at_baseline(col_axes, col)), Cell()).comparable
-        if cell.comparable and base and base.median:
-            result[row, col] = replace(cell, ratio=cell.comparable.median / base.median)
+    result = dict(groups)
+    for (row, col), group in groups.items() if against else ():
+        base = groups.get((at_baseline(row_axes, row), at_baseline(col_axes, col)), Group()).comparable
+        if group.comparable and base and base.median:
+            result[row, col] = replace(group, ratio=group.comparable.median / base.median)
     return result
 
 
 def _with_best(
-    cells: dict[tuple[Key, Key], Cell], better: str, scope: Literal["row", "table", "none"]
-) -> dict[tuple[Key, Key], Cell]:
-    groups: dict[Key | None, list[tuple[Key, Key]]] = defaultdict(list)
-    for place, cell in cells.items():
-        if cell.comparable:
-            groups[place[0] if scope == "row" else None].append(place)
-    result = dict(cells)
-    for places in groups.values() if better and scope != "none" else ():
-        figures = {place: summary for place in places if (summary := cells[place].comparable)}
+    groups: dict[tuple[Key, Key], Group], better: str, scope: Literal["row", "table", "none"]
+) -> dict[tuple[Key, Key], Group]:
+    scopes: dict[Key | None, list[tuple[Key, Key]]] = defaultdict(list)
+    for place, group in groups.items():
+        if group.comparable:
+            scopes[place[0] if scope == "row" else None].append(place)
+    result = dict(groups)
+    for places in scopes.values() if better and scope != "none" else ():
+        figures = {place: summary for place in places if (summary := groups[place].comparable)}
         if len(figures) > 1:
             pick = max if better == "higher" else min
             winner = pick(summary.median for summary in figures.values())
@@ -195,7 +195,7 @@ def _with_best(
                 others = [each for other, each in figures.items() if other != place]
                 if summary.median == winner:
                     close = any(each.low <= summary.high and summary.low <= each.high for each in others)
-                    result[place] = replace(cells[place], best=True, close=close)
+                    result[place] = replace(groups[place], best=True, close=close)
     return result
 
 

@@ -1,16 +1,21 @@
-"""Pivots for other programs: one CSV line a cell, values as the tables hold them. PURE"""
+"""Pivots for other programs: one CSV line a cell, values as the tables hold them. PURE, but ``print_pivots``"""
 
 from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from collections.abc import Sequence
+from typing import IO, Any
 
-from orchestrator.compare.groups import Cell
+from orchestrator.compare.groups import Group
 from orchestrator.compare.pivot import Pivot
 
 
-def csv_cells(*pivots: Pivot) -> str:
+def print_pivots(pivots: Sequence[Pivot], file: IO[str]) -> None:
+    file.write(csv_lines(*pivots))
+
+
+def csv_lines(*pivots: Pivot) -> str:
     """One table of all ``pivots``: the axes by their names in ``trials``, the figures, and what is said of the cell.
 
     ``flagged`` and ``failures`` read ``what:count``, parted by ``;``. A cell that the table lacks has no line.
@@ -23,21 +28,21 @@ def csv_cells(*pivots: Pivot) -> str:
     for pivot in pivots:
         for row in pivot.row_keys:
             for col in pivot.col_keys:
-                if (cell := pivot.cells.get((row, col))) is not None:
+                if (cell := pivot.groups.get((row, col))) is not None:
                     given = dict(zip((*pivot.row_axes, *pivot.col_axes), (*row, *col), strict=True))
                     values = (*(given.get(axis) for axis in axes), *_figures(pivot, cell), *_words(cell))
                     writer.writerow([_plain(value) for value in values])
     return out.getvalue()
 
 
-def _figures(pivot: Pivot, cell: Cell) -> tuple[Any, ...]:
+def _figures(pivot: Pivot, cell: Group) -> tuple[Any, ...]:
     found = cell.summary
     numbers = (found.median, found.low, found.high, found.n) if found else (None, None, None, 0)
     second = (pivot.second.name if pivot.second else None, cell.second)
     return (pivot.metric.name, pivot.metric.unit, *numbers, *second, cell.ratio, cell.best, cell.only_flagged)
 
 
-def _words(cell: Cell) -> tuple[str, ...]:
+def _words(cell: Group) -> tuple[str, ...]:
     counted = (";".join(f"{what}:{count}" for what, count in pairs) for pairs in (cell.flagged, cell.failures))
     return (*counted, cell.silent, "; ".join(cell.notes))
 

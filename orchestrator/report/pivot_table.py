@@ -1,4 +1,4 @@
-"""A pivot as a grid of texts, with the footnotes that explain its marks. PURE"""
+"""A pivot as a table of texts, with the footnotes that explain its marks. PURE"""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterable
 
 from agents.contract.measure import flag_words
 from orchestrator.compare import axes
-from orchestrator.compare.groups import IQR_FROM, Cell
+from orchestrator.compare.groups import IQR_FROM, Group
 from orchestrator.compare.pivot import Key, Pivot
-from orchestrator.report.text_table import Grid, GridCell
+from orchestrator.report.text_table import TableCell, TextTable, format_figure, format_unit
 
 FLAGGED, ONLY_FLAGGED = "!", "?"
 
 
-def pivot_grid(pivot: Pivot) -> Grid:
+def pivot_table(pivot: Pivot) -> TextTable:
     """Cells such as ``17.26 (6970)``, ``42.89 [42.10..43.02] x1.13``, ``does not load: RAM``."""
     usual_n = _usual_n(pivot)
     remarks = list(dict.fromkeys(note for cell in _in_order(pivot) for note in cell.notes))
     rows = []
     for row in pivot.row_keys:
-        names = [GridCell(axes.label(axis, value)) for axis, value in zip(pivot.row_axes, row, strict=True)]
-        cells = [_grid_cell(pivot, pivot.cells.get((row, col), Cell()), usual_n, remarks) for col in pivot.col_keys]
+        names = [TableCell(axes.label(axis, value)) for axis, value in zip(pivot.row_axes, row, strict=True)]
+        cells = [_table_cell(pivot, pivot.groups.get((row, col), Group()), usual_n, remarks) for col in pivot.col_keys]
         rows.append((*names, *cells))
     heads = (_heading(pivot.col_axes, col) or pivot.metric.name for col in pivot.col_keys)
-    return Grid(
+    return TextTable(
         title=_title(pivot),
         headers=(*(axes.short_name(axis) for axis in pivot.row_axes), *heads),
         rows=tuple(rows),
@@ -34,15 +34,15 @@ def pivot_grid(pivot: Pivot) -> Grid:
     )
 
 
-def _in_order(pivot: Pivot) -> Iterable[Cell]:
+def _in_order(pivot: Pivot) -> Iterable[Group]:
     places = ((row, col) for row in pivot.row_keys for col in pivot.col_keys)
-    return [pivot.cells[place] for place in places if place in pivot.cells]
+    return [pivot.groups[place] for place in places if place in pivot.groups]
 
 
 def _title(pivot: Pivot) -> str:
     metric, second = pivot.metric, pivot.second
-    beside = f" ({second.name}{', ' + unit(second) if unit(second) else ''})" if second else ""
-    head = f"{metric.name}{', ' + unit(metric) if unit(metric) else ''}{beside}: {metric.definition}"
+    beside = f" ({second.name}{', ' + format_unit(second) if format_unit(second) else ''})" if second else ""
+    head = f"{metric.name}{', ' + format_unit(metric) if format_unit(metric) else ''}{beside}: {metric.definition}"
     across = ", ".join(axes.short_name(axis) for axis in pivot.col_axes)
     parts = (f"columns: {across}" if across else "", f"where {'; '.join(pivot.where)}" if pivot.where else "")
     tail = ". ".join(part[0].upper() + part[1:] for part in parts if part)
@@ -60,11 +60,11 @@ def _heading(names: tuple[str, ...], key: Key) -> str:
 
 
 def _usual_n(pivot: Pivot) -> int:
-    counts = Counter(cell.summary.n for cell in pivot.cells.values() if cell.summary)
+    counts = Counter(cell.summary.n for cell in pivot.groups.values() if cell.summary)
     return counts.most_common(1)[0][0] if counts else 0
 
 
-def _grid_cell(pivot: Pivot, cell: Cell, usual_n: int, remarks: list[str]) -> GridCell:
+def _table_cell(pivot: Pivot, cell: Group, usual_n: int, remarks: list[str]) -> TableCell:
     parts = [*_figure_parts(pivot, cell, usual_n)]
     if cell.failures:
         total = sum(count for _, count in cell.failures) + (cell.summary.n if cell.summary else 0)
@@ -75,19 +75,19 @@ def _grid_cell(pivot: Pivot, cell: Cell, usual_n: int, remarks: list[str]) -> Gr
     marks = [ONLY_FLAGGED] if cell.only_flagged else [FLAGGED] if cell.flagged else []
     marks += [f"[{remarks.index(note) + 1}]" for note in cell.notes]
     text = " ".join((*parts, *marks))
-    return GridCell(
+    return TableCell(
         text, best=cell.best and not _is_undecided(cell), failed=bool(cell.failures) and cell.summary is None
     )
 
 
-def _figure_parts(pivot: Pivot, cell: Cell, usual_n: int) -> Iterable[str]:
+def _figure_parts(pivot: Pivot, cell: Group, usual_n: int) -> Iterable[str]:
     if cell.summary is None:
         return
-    yield figure(pivot.metric, cell.summary.median)
+    yield format_figure(pivot.metric, cell.summary.median)
     if cell.summary.n > 1:
-        yield f"[{figure(pivot.metric, cell.summary.low)}..{figure(pivot.metric, cell.summary.high)}]"
+        yield f"[{format_figure(pivot.metric, cell.summary.low)}..{format_figure(pivot.metric, cell.summary.high)}]"
     if pivot.second and cell.second is not None:
-        yield f"({figure(pivot.second, cell.second)})"
+        yield f"({format_figure(pivot.second, cell.second)})"
     if cell.ratio is not None:
         yield f"x{cell.ratio:.2f}"
     if cell.summary.n != usual_n:
@@ -102,7 +102,7 @@ def _notes(pivot: Pivot, usual_n: int, remarks: list[str]) -> Iterable[str]:
     cells = _in_order(pivot)
     yield from pivot.everywhere
     yield from pivot.notes
-    if not pivot.cells:
+    if not pivot.groups:
         yield "No trials."
     spreads = {cell.summary.n for cell in cells if cell.summary and cell.summary.n > 1}
     if spreads or usual_n > 1:
@@ -129,18 +129,18 @@ def _best_note(pivot: Pivot) -> str:
     return f"best median ({pivot.metric.better} is better).{doubt}"
 
 
-def _is_undecided(cell: Cell) -> bool:
+def _is_undecided(cell: Group) -> bool:
     """The best median, and another cell's spread reaches into its own."""
     return cell.best and cell.close and cell.summary is not None and cell.summary.n > 1
 
 
-def _undecided_note(cells: Iterable[Cell]) -> Iterable[str]:
+def _undecided_note(cells: Iterable[Group]) -> Iterable[str]:
     if close := sum(map(_is_undecided, cells)):
         many = f"{close} best medians" if close > 1 else "the best median"
         yield f"No verdict, and no mark, for {many}: another cell's spread overlaps."
 
 
-def _mark_notes(pivot: Pivot, cells: Iterable[Cell]) -> Iterable[str]:
+def _mark_notes(pivot: Pivot, cells: Iterable[Group]) -> Iterable[str]:
     cells = list(cells)
     if pivot.baseline:
         base = ", ".join(f"{axes.short_name(axis)}={axes.label(axis, value)}" for axis, value in pivot.baseline)

@@ -1,4 +1,4 @@
-"""Runs as grids: all runs in a line each, one run in a line for each cell. PURE"""
+"""Runs as tables: all runs in a line each, one run in a line for each cell, and how its devices drifted. PURE"""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pyarrow as pa
 from agents.contract.measure import flag_words
 from orchestrator.compare import axes
 from orchestrator.compare.defaults import METRICS, independent
-from orchestrator.compare.groups import Cell, cell_of
+from orchestrator.compare.drift import DRIFTED, Drift
+from orchestrator.compare.groups import Group, summarise_group
 from orchestrator.compare.trials import SILENT, Row, choose_trials, origin_notes
-from orchestrator.report.text_table import Grid, GridCell
+from orchestrator.report.text_table import TableCell, TextTable, format_figure, format_unit
 
 SUMMARY_COLUMNS = ("run", "job_id", "attempt", "status", "device", "model", "started_at", "ended_at", "origin")
-"""What ``summary_of`` needs: ``Store.read(run, columns=SUMMARY_COLUMNS)``."""
+"""What ``summarise_run`` needs: ``Store.read(run, columns=SUMMARY_COLUMNS)``."""
 
 _SHOWN = (*METRICS, "load_s", "completion_tokens")
 
@@ -37,7 +38,7 @@ class RunSummary:
     origins: tuple[str, ...] = ()
 
 
-def summary_of(run: str, trials: pa.Table) -> RunSummary:
+def summarise_run(run: str, trials: pa.Table) -> RunSummary:
     last: dict[Any, tuple[Any, bool, Any]] = {}
     columns: dict[str, list[Any]] = {name: trials.column(name).to_pylist() for name in SUMMARY_COLUMNS}
     for job, attempt, status in zip(columns["job_id"], columns["attempt"], columns["status"], strict=True):
@@ -59,7 +60,7 @@ def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(sorted({str(value) for value in values if value is not None}))
 
 
-def runs_table(summaries: Sequence[RunSummary]) -> Grid:
+def runs_table(summaries: Sequence[RunSummary]) -> TextTable:
     """For ``orchestrate results``: a line a run, in the order given."""
     headers = ("run", "started (UTC)", "jobs", "ok", "failed", "refused", "left", "devices", "models")
     foreign = any(set(each.origins) - {"measured"} for each in summaries)
@@ -69,9 +70,9 @@ def runs_table(summaries: Sequence[RunSummary]) -> Grid:
         numbers = (sum(counts.values()) + each.left, counts["ok"], counts["failed"], counts["refused"], each.left)
         texts = (each.run, f"{each.started_at:%Y-%m-%d %H:%M}" if each.started_at else "-", *map(str, numbers))
         origin = [_listed(each.origins)] if foreign else []
-        rows.append(tuple(GridCell(text) for text in (*texts, _listed(each.devices), _listed(each.models), *origin)))
+        rows.append(tuple(TableCell(text) for text in (*texts, _listed(each.devices), _listed(each.models), *origin)))
     left = ["left: not done yet; `orchestrate resume RUN` goes on."] if any(each.left for each in summaries) else []
-    return Grid(
+    return TextTable(
         "Runs", (*headers, "origin") if foreign else headers, tuple(rows), 2, tuple(left) if rows else ("No runs.",)
     )
 
@@ -81,7 +82,7 @@ def _listed(names: Sequence[str], most: int = 3) -> str:
     return (", ".join(names[:most]) + more) or "-"
 
 
-def show_run(trials: pa.Table, also: Sequence[str] = ()) -> Grid:
+def run_table(trials: pa.Table, also: Sequence[str] = ()) -> TextTable:
     """For ``orchestrate show``: a line a cell with its status, medians, spread, number of trials, failures and flags.
 
     ``also``: axes that are shown though nothing in the table varies along them: the rest of the run is to come.
@@ -95,12 +96,12 @@ def show_run(trials: pa.Table, also: Sequence[str] = ()) -> Grid:
     metrics = [name for name in _SHOWN if any(row[name] is not None for row in chosen.rows)]
     order = sorted(groups, key=lambda key: [axes.sort_key(*pair) for pair in zip(names, key, strict=True)])
     rows = tuple(
-        (*(GridCell(axes.label(*pair)) for pair in zip(names, key, strict=True)), *_line(groups[key], metrics))
+        (*(TableCell(axes.label(*pair)) for pair in zip(names, key, strict=True)), *_line(groups[key], metrics))
         for key in order
     )
-    heads = (f"{name}, {unit(axes.METRICS[name])}" for name in metrics)
+    heads = (f"{name}, {format_unit(axes.METRICS[name])}" for name in metrics)
     flags = {flag for row in chosen.rows for flag in row["flags"] or ()}
-    return Grid(
+    return TextTable(
         title="A line a cell: medians over the trials of each. Warm-ups left out.",
         headers=(*(axes.short_name(name) for name in names), "status", "n", *heads, "failures", "flags"),
         rows=rows,
@@ -115,27 +116,48 @@ def show_run(trials: pa.Table, also: Sequence[str] = ()) -> Grid:
     )
 
 
-def _line(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[GridCell, ...]:
-    cells = {name: cell_of(rows, name, None) for name in metrics}
-    any_cell = cell_of(rows, "attempt", None)  # every row has one: failures and flags do not hang on a metric
+def _line(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[TableCell, ...]:
+    cells = {name: summarise_group(rows, name, None) for name in metrics}
+    any_cell = summarise_group(rows, "attempt", None)  # every row has one: failures and flags do not hang on a metric
     statuses = Counter(row["status"] for row in rows)
     status = ", ".join(f"{name} {count}" if len(statuses) > 1 else name for name, count in sorted(statuses.items()))
     counted = max((cell.summary.n for cell in cells.values() if cell.summary), default=0)
     return (
-        GridCell(status.replace("_", " "), failed="ok" not in statuses),
-        GridCell(str(counted)),
-        *(GridCell(_figure(name, cells[name])) for name in metrics),
-        GridCell("; ".join(words for words, _ in any_cell.failures), failed=bool(any_cell.failures)),
-        GridCell(", ".join(f"{flag} {count}" for flag, count in any_cell.flagged)),
+        TableCell(status.replace("_", " "), failed="ok" not in statuses),
+        TableCell(str(counted)),
+        *(TableCell(_figure(name, cells[name])) for name in metrics),
+        TableCell("; ".join(words for words, _ in any_cell.failures), failed=bool(any_cell.failures)),
+        TableCell(", ".join(f"{flag} {count}" for flag, count in any_cell.flagged)),
     )
 
 
-def _figure(name: str, cell: Cell) -> str:
+def _figure(name: str, cell: Group) -> str:
     """``17.2 ±3%``; ``?`` behind it where only flagged trials have a figure."""
     found = cell.summary
     if found is None:
         return ""
-    text = figure(axes.METRICS[name], found.median)
+    text = format_figure(axes.METRICS[name], found.median)
     if found.n > 1 and found.median and name in METRICS:
         text += f" ±{max(found.high - found.median, found.median - found.low) / found.median:.0%}"
     return f"{text} ?" if cell.only_flagged else text
+
+
+def drift_table(drifts: Sequence[Drift]) -> TextTable:
+    """A line for each device and state; those that drifted are marked."""
+    rows = []
+    for each in drifts:
+        texts = (
+            each.device,
+            each.state,
+            str(each.n),
+            f"{each.hours:.1f}",
+            f"{each.first_tps:.2f}",
+            f"{each.last_tps:.2f}",
+            f"{each.share:+.1%}",
+            f"{each.least_tps:.2f} to {each.most_tps:.2f}",
+        )
+        rows.append(tuple(TableCell(text, failed=each.drifted) for text in texts))
+    headers = ("device", "state", "n", "hours", "first, tokens/s", "last", "drift", "range")
+    note = f"Marked: a range of {DRIFTED:.0%} or more. Do not compare figures far apart in time as they are."
+    title = "Canary: one fixed short cell before, between and after the others; its decode rate."
+    return TextTable(title, headers, tuple(rows), 2, (note,) if any(each.drifted for each in drifts) else ())

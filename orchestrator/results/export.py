@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,54 +21,74 @@ from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import nearest, quoted
 from orchestrator.results.durable import durable_file
 
-FORMATS = {"parquet": ".parquet", "arrow": ".arrow", "csv": ".csv", "jsonl": ".jsonl"}
-"""Name of a format -> ending of its files."""
-
 _BATCH_ROWS = 10_000
 
 
-def format_of(path: Path) -> str:
-    """The format that a file's ending names. Raises UsageError."""
-    endings = {**{ending: name for name, ending in FORMATS.items()}, ".feather": "arrow", ".ndjson": "jsonl"}
-    if path.suffix.lower() not in endings:
-        raise UsageError(f"{path}: format not known by its ending. Allowed: {', '.join(endings)}")
-    return endings[path.suffix.lower()]
-
-
-def format_named(name: str) -> str:
-    """Raises UsageError for an unknown one."""
-    if name not in FORMATS:
-        raise UsageError(f"unknown format {quoted(name)}{nearest(name, FORMATS) or '.'} Allowed: {', '.join(FORMATS)}")
-    return name
-
-
 def export(table: pa.Table, path: str | Path, format: str | None = None) -> Path:
-    """Writes ``table`` whole or not at all. ``format`` of ``FORMATS``; None: by the ending of ``path``.
+    """Writes ``table`` whole or not at all. ``format`` of ``EXPORT_FORMATS``; None: by the ending of ``path``.
 
     CSV holds nested columns as JSON, times as ISO 8601, null as nothing and an empty text as ``""``. Raises
     UsageError for an unknown format, StoreFull and the like for the disk.
     """
     path = Path(path)
-    kind = format_of(path) if format is None else format_named(format)
+    chosen = format_of(path) if format is None else format_named(format)
     with durable_file(path) as file:
-        write(table, file, kind)
+        chosen.write(table, file)
     return path
 
 
-def write(table: pa.Table, file: BinaryIO, kind: str) -> None:
-    """``table`` into an open binary file, standard output say."""
-    if kind == "parquet":
-        pq.write_table(table, file, compression="zstd")
-    elif kind == "arrow":
-        sink = pa.BufferOutputStream()
-        with ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        file.write(sink.getvalue())
-    elif kind == "csv":
-        pa_csv.write_csv(_flattened(table), file)
-    else:
-        for line in json_lines(table):
-            file.write(line.encode())
+def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
+    pq.write_table(table, file, compression="zstd")
+
+
+def _write_arrow(table: pa.Table, file: BinaryIO) -> None:
+    sink = pa.BufferOutputStream()
+    with ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    file.write(sink.getvalue())
+
+
+def _write_csv(table: pa.Table, file: BinaryIO) -> None:
+    pa_csv.write_csv(_flattened(table), file)
+
+
+def _write_json_lines(table: pa.Table, file: BinaryIO) -> None:
+    for line in json_lines(table):
+        file.write(line.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    """``endings`` of its files; ``write`` writes a table into an open binary file, standard output say."""
+
+    name: str
+    endings: tuple[str, ...]
+    write: Callable[[pa.Table, BinaryIO], None]
+
+
+EXPORT_FORMATS: tuple[ExportFormat, ...] = (
+    ExportFormat("parquet", (".parquet",), _write_parquet),
+    ExportFormat("arrow", (".arrow", ".feather"), _write_arrow),
+    ExportFormat("csv", (".csv",), _write_csv),
+    ExportFormat("jsonl", (".jsonl", ".ndjson"), _write_json_lines),
+)
+"""The formats of ``orchestrate export``, one line each; ``loading`` reads these four back."""
+
+
+def format_of(path: Path) -> ExportFormat:
+    """The format that a file's ending names. Raises UsageError."""
+    by_ending = {ending: each for each in EXPORT_FORMATS for ending in each.endings}
+    if path.suffix.lower() not in by_ending:
+        raise UsageError(f"{path}: format not known by its ending. Allowed: {', '.join(by_ending)}")
+    return by_ending[path.suffix.lower()]
+
+
+def format_named(name: str) -> ExportFormat:
+    """Raises UsageError for an unknown one, and names those that there are."""
+    by_name = {each.name: each for each in EXPORT_FORMATS}
+    if name not in by_name:
+        raise UsageError(f"unknown format {quoted(name)}{nearest(name, by_name) or '.'} Allowed: {', '.join(by_name)}")
+    return by_name[name]
 
 
 def json_lines(table: pa.Table) -> Iterator[str]:

@@ -71,7 +71,7 @@ def _folder(path: Path, table: str, run: str | None) -> pa.Table:
 
 
 def _file(path: Path, table: str, wanted: pa.Schema) -> pa.Table:
-    kind = format_of(path)
+    kind = format_of(path).name
     if kind == "csv":
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])
@@ -82,6 +82,8 @@ def _file(path: Path, table: str, wanted: pa.Schema) -> pa.Table:
     if kind == "jsonl":
         return read_json_lines(path, wanted)
     readers: dict[str, Callable[[Path], pa.Table]] = {"parquet": read_parquet, "arrow": _read_arrow}
+    if kind not in readers:
+        raise UsageError(f"{path}: a file that is only written. Allowed: csv, jsonl, {', '.join(readers)}")
     found = readers[kind](path)
     held = (found.schema.metadata or {}).get(schema.TABLE_KEY, b"").decode()
     if held == "attempt" and table != "devices":

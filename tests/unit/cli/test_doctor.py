@@ -14,7 +14,7 @@ from agents.power import METHODS, PROFILES
 from agents.telemetry.doctor import Readable
 from agents.telemetry.sources.base import Missing
 from orchestrator.cli.app import app
-from orchestrator.cli.doctor import controls_grid, engines_grid, sensors_grid, show_doctor
+from orchestrator.cli.doctor import controls_table, engines_table, sensors_table, show_doctor
 from orchestrator.errors import UsageError
 
 ENGINES = [engine.name for engine in engines_of(DeviceFile())]
@@ -31,13 +31,13 @@ def test_each_engine_is_there_or_says_why_not() -> None:
     found = EngineFound("ollama", "0.21", ("vulkan", "cpu"), "http://127.0.0.1:11434")
     untold = EngineFound("openai", "", (), "http://10.0.0.1:8000")
     seen = [EngineSeen("ollama", found), EngineSeen("openai", untold), EngineSeen("lmstudio", None, "start it")]
-    rows = [tuple(cell.text for cell in row) for row in engines_grid(seen).rows]
+    rows = [tuple(cell.text for cell in row) for row in engines_table(seen).rows]
     assert rows == [
         ("ollama", "0.21", "vulkan, cpu", "http://127.0.0.1:11434"),
         ("openai", "not told", "not told", "http://10.0.0.1:8000"),
         ("lmstudio", "-", "-", "start it"),
     ]
-    assert [row[0].failed for row in engines_grid(seen).rows] == [False, False, True]
+    assert [row[0].failed for row in engines_table(seen).rows] == [False, False, True]
 
 
 def test_this_machine(home: Path) -> None:
@@ -71,12 +71,12 @@ def test_an_engine_at_another_place_is_looked_for_there(home: Path) -> None:
 
 
 def test_sensors_that_are_there_and_what_to_do_about_the_others() -> None:
-    grid = sensors_grid([Readable("cpu", ("cpu_busy",))], [Missing("rapl", "permission denied", "add a udev rule")])
-    assert [tuple(cell.text for cell in row) for row in grid.rows] == [
+    table = sensors_table([Readable("cpu", ("cpu_busy",))], [Missing("rapl", "permission denied", "add a udev rule")])
+    assert [tuple(cell.text for cell in row) for row in table.rows] == [
         ("cpu", "cpu_busy", ""),
         ("rapl", "not there: permission denied", "add a udev rule"),
     ]
-    assert [row[0].failed for row in grid.rows] == [False, True]
+    assert [row[0].failed for row in table.rows] == [False, True]
 
 
 def test_a_control_is_allowed_or_not_and_there_or_not(home: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_control_is_allowed_or_not_and_there_or_not(home: Path) -> None:
     assert set(seen) == {each.name for each in METHODS} | {each.name for each in PROFILES}
     assert [each.name for each in seen.values() if each.allowed] == ["rapl"]
     assert seen["rapl"].why
-    rows = {row[0].text: (row[1].text, row[2].text) for row in controls_grid(tuple(seen.values())).rows}
+    rows = {row[0].text: (row[1].text, row[2].text) for row in controls_table(tuple(seen.values())).rows}
     assert rows["rapl"] == ("yes", seen["rapl"].why)
     done = CliRunner().invoke(app, ["doctor", "--json"], catch_exceptions=False)
     assert {each["name"] for each in json.loads(done.output)["controls"] if each["allowed"]} == {"rapl"}

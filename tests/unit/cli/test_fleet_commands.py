@@ -17,7 +17,7 @@ from agents.contract.job import MachineState
 from agents.contract.report import Cause
 from agents.device_file import TAKEN_BACK, Stated
 from orchestrator.cli.fleet import PASSED
-from orchestrator.cli.fleet_tables import devices_grid, runs_grid
+from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.home import ledger_path
 from orchestrator.cli.joined import Joined
 from orchestrator.dispatch.ledger import Ledger, RunRow
@@ -339,13 +339,13 @@ class TestGrids:
         ],
     )
     def test_a_run(self, view: RunView, texts: tuple[str, ...]) -> None:
-        grid = runs_grid(StatusPage((view,), (), (), 1))
-        assert tuple(cell.text for cell in grid.rows[0]) == texts
-        assert grid.notes == ()
+        table = status_table(StatusPage((view,), (), (), 1))
+        assert tuple(cell.text for cell in table.rows[0]) == texts
+        assert table.notes == ()
 
     def test_no_runs_and_no_devices(self) -> None:
-        assert runs_grid(StatusPage((), (), (), 0)).notes == ("No runs.",)
-        assert devices_grid([], 0.0).notes == ("No devices.",)
+        assert status_table(StatusPage((), (), (), 0)).notes == ("No runs.",)
+        assert devices_table([], 0.0).notes == ("No devices.",)
 
     @pytest.mark.parametrize(
         ("changes", "column", "text"),
@@ -366,11 +366,11 @@ class TestGrids:
         ],
     )
     def test_a_device(self, changes: dict[str, Any], column: str, text: str) -> None:
-        grid = devices_grid([DeviceView(replace(ALPHA, **changes), "free", None, 0.0)], 0.0)
-        assert grid.rows[0][grid.headers.index(column)].text == text
+        table = devices_table([DeviceView(replace(ALPHA, **changes), "free", None, 0.0)], 0.0)
+        assert table.rows[0][table.headers.index(column)].text == text
 
     @pytest.mark.parametrize(("away_s", "text"), [(0.0, "now"), (4.0, "now"), (65.0, "1 min 05 s ago")])
     def test_when_it_was_seen(self, away_s: float, text: str) -> None:
-        grid = devices_grid([DeviceView(ALPHA, "away", None, 1000.0)], 1000.0 + away_s)
-        assert grid.rows[0][grid.headers.index("seen")].text == text
-        assert all(cell.failed for cell in grid.rows[0]), "one that is away stands out"
+        table = devices_table([DeviceView(ALPHA, "away", None, 1000.0)], 1000.0 + away_s)
+        assert table.rows[0][table.headers.index("seen")].text == text
+        assert all(cell.failed for cell in table.rows[0]), "one that is away stands out"

@@ -14,7 +14,7 @@ from orchestrator.cli.submit import view_for
 from orchestrator.cli.view import JsonView, LinesView, Pace, Summary, View, absent, news_line, opening_lines, pace_of
 from orchestrator.dispatch.happenings import Ended, Happening, JobEnded, JobProgress, JobSent
 from orchestrator.dispatch.pages import Opening
-from orchestrator.report.text_table import Grid, GridCell
+from orchestrator.report.text_table import TableCell, TextTable
 from tests.unit.cli.notices import JOBS, OPENING, STORY, A, B, ended
 from tests.unit.results.made_attempts import FAILED, MEASURED
 
@@ -211,8 +211,8 @@ def test_a_fault_inside_leaves_the_terminal_as_it_was() -> None:
 
 
 def test_grids_are_printed_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
-    grid = Grid("title", ("context", "f16"), ((GridCell("1K"), GridCell("42.0")),), 1)
-    LinesView().end("three-1", Path("results"), Summary((grid,), ()), complete=True)
+    table = TextTable("title", ("context", "f16"), ((TableCell("1K"), TableCell("42.0")),), 1)
+    LinesView().end("three-1", Path("results"), Summary((table,), ()), complete=True)
     out = capsys.readouterr().out
     assert "42.0" in out
     assert "without a figure" not in out

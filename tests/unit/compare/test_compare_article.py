@@ -7,7 +7,7 @@ import pytest
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.pivot import Pivot, pivot
 from orchestrator.report.markdown import markdown
-from orchestrator.report.pivot_table import pivot_grid
+from orchestrator.report.pivot_table import pivot_table
 from orchestrator.results.reference import load_reference
 
 COLUMNS = ("512 MiB vulkan", "512 MiB rocm", "32 GiB vulkan", "32 GiB rocm", "48 GiB vulkan")
@@ -37,34 +37,34 @@ def first_table() -> Pivot:
 
 
 def test_every_cell_is_the_articles(first_table: Pivot) -> None:
-    grid = pivot_grid(first_table)
-    assert grid.headers == ("model", "quantisation", "context", *COLUMNS)
-    found = {tuple(cell.text for cell in row[:3]): tuple(cell.text for cell in row[3:]) for row in grid.rows}
+    shown = pivot_table(first_table)
+    assert shown.headers == ("model", "quantisation", "context", *COLUMNS)
+    found = {tuple(cell.text for cell in row[:3]): tuple(cell.text for cell in row[3:]) for row in shown.rows}
     assert found == TABLE
     assert list(found) == list(TABLE)
 
 
 def test_the_best_of_each_row_is_marked(first_table: Pivot) -> None:
-    grid = pivot_grid(first_table)
+    shown = pivot_table(first_table)
     marked = {
         (*(cell.text for cell in row[:3]), position)
-        for row in grid.rows
+        for row in shown.rows
         for position, cell in enumerate(row[3:])
         if cell.best
     }
     assert marked == BEST
-    assert "higher is better" in grid.best_note and "spread is not known" in grid.best_note
+    assert "higher is better" in shown.best_note and "spread is not known" in shown.best_note
 
 
 def test_the_remarks_stand_below(first_table: Pivot) -> None:
-    notes = pivot_grid(first_table).notes
+    notes = pivot_table(first_table).notes
     assert "[1] a first token this early says that the prompt was cached" in notes
     assert "Published figures: not measured here, and by their tool's own definitions." in notes
     assert sum(note.startswith("[") for note in notes) == 6
 
 
 def test_markdown_is_a_github_table(first_table: Pivot) -> None:
-    lines = markdown(pivot_grid(first_table)).splitlines()
+    lines = markdown(pivot_table(first_table)).splitlines()
     assert lines[2].split("|")[1].strip() == "model"
     assert set(lines[3]) == set("| -:")
     assert "**42.89 (6107) [2]**" in lines[4]

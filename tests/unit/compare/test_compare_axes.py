@@ -7,6 +7,7 @@ import pytest
 from agents.contract.job import LoadSettings, MachineState
 from orchestrator.compare import axes
 from orchestrator.matrix.axes import AXES as MATRIX_AXES
+from orchestrator.report.text_table import format_figure
 from orchestrator.results.schema import contract_columns
 
 GIB = 2**30
@@ -74,7 +75,7 @@ def test_values_are_in_an_order_that_people_expect() -> None:
     ],
 )
 def test_figures_as_people_read_them(metric: str, value: float, said: str) -> None:
-    assert figure(axes.METRICS[metric], value) == said
+    assert format_figure(axes.METRICS[metric], value) == said
 
 
 def test_directions() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.compare.defaults import MOST_COLUMNS, default_pivot
-from orchestrator.report.pivot_table import pivot_grid
+from orchestrator.report.pivot_table import pivot_table
 from tests.unit.compare.made_trials import trials
 
 
@@ -61,9 +61,9 @@ def test_a_workload_without_a_metric_is_left_out_of_it() -> None:
 
 def test_a_run_in_which_everything_failed_has_a_table_too() -> None:
     (made,) = default_pivot(trials({"status": "failed", "cause": "vram", "trial": None}))
-    assert [cell.text for row in pivot_grid(made).rows for cell in row] == ["m", "does not load: VRAM"]
+    assert [cell.text for row in pivot_table(made).rows for cell in row] == ["m", "does not load: VRAM"]
     (empty,) = default_pivot(trials())
-    assert pivot_grid(empty).rows == ()
+    assert pivot_table(empty).rows == ()
 
 
 def test_image_runs_are_compared_by_time_and_by_steps() -> None:
@@ -82,9 +82,9 @@ def test_image_runs_are_compared_by_time_and_by_steps() -> None:
     times, rates = default_pivot(table)
     assert (times.metric.name, rates.metric.name) == ("seconds_per_image", "iteration_rate")
     for made in (times, rates):
-        assert {place for place, cell in made.cells.items() if cell.best} == {
+        assert {place for place, cell in made.groups.items() if cell.best} == {
             ((name,), ("a",)) for name in ("one", "four")
         }
-    grid = pivot_grid(times)
-    assert [cell.text for cell in grid.rows[0]] == ["four", "4.00 x1.00", "8.00 x2.00"]
-    assert grid.title.startswith("seconds_per_image, s/image: Workflow sent to its success received")
+    shown = pivot_table(times)
+    assert [cell.text for cell in shown.rows[0]] == ["four", "4.00 x1.00", "8.00 x2.00"]
+    assert shown.title.startswith("seconds_per_image, s/image: Workflow sent to its success received")

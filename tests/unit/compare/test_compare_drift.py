@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.compare.drift import drifts_of
-from orchestrator.report.runs import drift_grid
+from orchestrator.report.runs import drift_table
 
 START = datetime(2026, 11, 26, 8, 0, tzinfo=UTC)
 
@@ -33,9 +33,9 @@ def test_the_drift_of_a_device_over_its_hours() -> None:
     assert (drift.device, drift.state, drift.n, drift.hours) == ("strix", "as it stands", 3, 3.0)
     assert (drift.first_tps, drift.last_tps, drift.least_tps, drift.most_tps) == (30.0, 27.0, 27.0, 30.3)
     assert drift.share == pytest.approx(-0.1) and drift.drifted
-    grid = drift_grid([drift])
-    assert [cell.text for cell in grid.rows[0]][2:] == ["3", "3.0", "30.00", "27.00", "-10.0%", "27.00 to 30.30"]
-    assert all(cell.failed for cell in grid.rows[0]) and grid.notes
+    shown = drift_table([drift])
+    assert [cell.text for cell in shown.rows[0]][2:] == ["3", "3.0", "30.00", "27.00", "-10.0%", "27.00 to 30.30"]
+    assert all(cell.failed for cell in shown.rows[0]) and shown.notes
 
 
 def test_another_state_is_another_canary() -> None:
@@ -47,7 +47,7 @@ def test_another_state_is_another_canary() -> None:
     found = drifts_of([row(number, 10.0 + number, **state) for number, state in enumerate(states)])
     assert [each.state for each in found] == ["0.5 GiB", "32 GiB, 80 W", "balanced"]
     assert not any(each.drifted for each in found)
-    assert drift_grid(found).notes == ()
+    assert drift_table(found).notes == ()
 
 
 @pytest.mark.parametrize(

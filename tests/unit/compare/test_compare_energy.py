@@ -68,7 +68,7 @@ def test_a_flagged_trial_is_left_out_of_the_figure() -> None:
         tables.append(rows_of(asked, made, DEVICE))
     import pyarrow as pa
 
-    (cell,) = pivot(pa.concat_tables(tables), ["model"], ["engine"], "joules_per_token").cells.values()
+    (cell,) = pivot(pa.concat_tables(tables), ["model"], ["engine"], "joules_per_token").groups.values()
     assert cell.summary is not None
     assert cell.summary.n == 2
     assert cell.summary.median == pytest.approx(4.1)

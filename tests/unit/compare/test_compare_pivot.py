@@ -10,24 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.contract.report import Cause, cause_words
-from orchestrator.compare.groups import Cell, summarise
+from orchestrator.compare.groups import Group, summarise
 from orchestrator.compare.pivot import Pivot, pivot
 from orchestrator.errors import UsageError
-from orchestrator.report.csv_lines import csv_cells
-from orchestrator.report.pivot_table import pivot_grid
-from orchestrator.report.text_table import Grid
+from orchestrator.report.csv_lines import csv_lines
+from orchestrator.report.pivot_table import pivot_table
+from orchestrator.report.text_table import TextTable
 from tests.unit.compare.made_trials import trials
 
 CPU, VULKAN = {"runtime": "cpu"}, {"runtime": "vulkan"}
 
 
-def only_cell(made: Pivot) -> Cell:
-    (cell,) = made.cells.values()
+def only_cell(made: Pivot) -> Group:
+    (cell,) = made.groups.values()
     return cell
 
 
-def texts(grid: Grid) -> list[tuple[str, ...]]:
-    return [tuple(cell.text for cell in row) for row in grid.rows]
+def texts(shown: TextTable) -> list[tuple[str, ...]]:
+    return [tuple(cell.text for cell in row) for row in shown.rows]
 
 
 @pytest.mark.parametrize(
@@ -64,29 +64,29 @@ def test_warmups_and_flagged_trials_are_no_part_of_the_median_but_the_flagged_ar
     cell = only_cell(made)
     assert cell.summary is not None and (cell.summary.median, cell.summary.n) == (11.0, 2)
     assert cell.flagged == (("fewer_tokens", 1), ("prompt_cached", 1)) and not cell.only_flagged
-    grid = pivot_grid(made)
-    assert texts(grid) == [("m", "11.00 [10.00..12.00] !")]
-    assert "Flagged trials: 1 fewer_tokens (fewer tokens than asked for)" in "\n".join(grid.notes)
-    assert any(note.startswith("!:") for note in grid.notes)
+    shown = pivot_table(made)
+    assert texts(shown) == [("m", "11.00 [10.00..12.00] !")]
+    assert "Flagged trials: 1 fewer_tokens (fewer tokens than asked for)" in "\n".join(shown.notes)
+    assert any(note.startswith("!:") for note in shown.notes)
 
 
-def test_a_cell_of_flagged_trials_is_shown_but_not_compared() -> None:
+def test_a_summarise_group_flagged_trials_is_shown_but_not_compared() -> None:
     table = trials({"decode_tps": 10.0, **CPU}, {"decode_tps": 50.0, "flags": ["prompt_cached"], **VULKAN})
     made = pivot(table, ["model"], ["runtime"], "decode_tps", baseline=["runtime=vulkan"])
-    assert texts(pivot_grid(made)) == [("m", "50.00 ?", "10.00")]
-    assert not any(cell.best or cell.ratio for cell in made.cells.values())
+    assert texts(pivot_table(made)) == [("m", "50.00 ?", "10.00")]
+    assert not any(cell.best or cell.ratio for cell in made.groups.values())
 
 
 @pytest.mark.parametrize("cause", Cause)
 def test_a_failure_is_told_in_its_cell_in_the_words_for_people(cause: Cause) -> None:
     table = trials({"status": "failed", "cause": cause.value, "trial": None})
-    assert texts(pivot_grid(pivot(table, ["model"], [], "decode_tps"))) == [("m", cause_words[cause])]
+    assert texts(pivot_table(pivot(table, ["model"], [], "decode_tps"))) == [("m", cause_words[cause])]
 
 
 def test_a_cell_that_sometimes_fails_shows_both() -> None:
     failed = {"status": "failed", "cause": "ram", "trial": None}
     table = trials({"decode_tps": 10.0}, failed, failed, {"status": "refused", "cause": "a_new_cause", "trial": None})
-    assert texts(pivot_grid(pivot(table, ["model"], [], "decode_tps"))) == [
+    assert texts(pivot_table(pivot(table, ["model"], [], "decode_tps"))) == [
         ("m", "10.00; a_new_cause (1 of 4); does not load: RAM (2 of 4)")
     ]
 
@@ -97,7 +97,7 @@ def test_of_a_retried_job_the_last_attempt_counts() -> None:
         {"job_id": "a", "attempt": 2, "decode_tps": 10.0},
     )
     made = pivot(table, ["model"], [], "decode_tps")
-    assert texts(pivot_grid(made)) == [("m", "10.00")]
+    assert texts(pivot_table(made)) == [("m", "10.00")]
     assert made.notes == ("1 earlier attempt of retried jobs left out.",)
 
 
@@ -117,8 +117,8 @@ def test_of_a_retried_job_the_last_attempt_counts() -> None:
 def test_nothing_but_repeats_is_averaged(first: dict[str, Any], second: dict[str, Any], named: str) -> None:
     table = trials({"decode_tps": 10.0, **first}, {"decode_tps": 20.0, **second})
     made = pivot(table, ["model"], [], "decode_tps")
-    assert pivot_grid(made).headers == ("model", named, "decode_tps")
-    assert sorted(cell.summary.median for cell in made.cells.values() if cell.summary) == [10.0, 20.0]
+    assert pivot_table(made).headers == ("model", named, "decode_tps")
+    assert sorted(cell.summary.median for cell in made.groups.values() if cell.summary) == [10.0, 20.0]
     assert made.notes == (f"Put into the rows, because it varies and was not named: {named}.",)
 
 
@@ -154,7 +154,7 @@ def test_best_goes_by_the_metrics_direction_and_needs_two(
 ) -> None:
     table = trials({metric: values[0], **VULKAN}, {metric: values[1], **CPU})
     made = pivot(table, ["model"], ["runtime"], metric)
-    assert [made.cells[("m",), col].best for col in made.col_keys] == best
+    assert [made.groups[("m",), col].best for col in made.col_keys] == best
 
 
 def test_overlapping_spreads_are_no_verdict() -> None:
@@ -164,9 +164,9 @@ def test_overlapping_spreads_are_no_verdict() -> None:
     undecided, decided = (pivot(trials(*rows, *each), ["model"], ["runtime"], "decode_tps") for each in (near, far))
     said = "No verdict, and no mark, for the best median: another cell's spread overlaps."
     for made, marks in ((undecided, 0), (decided, 1)):
-        grid = pivot_grid(made)
-        assert sum(cell.best for row in grid.rows for cell in row) == marks
-        assert (said in grid.notes, bool(grid.best_note)) == (not marks, bool(marks))
+        shown = pivot_table(made)
+        assert sum(cell.best for row in shown.rows for cell in row) == marks
+        assert (said in shown.notes, bool(shown.best_note)) == (not marks, bool(marks))
 
 
 def test_what_was_measured_is_said_where_no_heading_says_it() -> None:
@@ -186,12 +186,12 @@ def test_ratio_to_a_baseline_in_rows_or_columns() -> None:
     across = pivot(table, ["model"], ["runtime"], "decode_tps", baseline=["runtime=cpu"])
     down = pivot(table, ["model", "runtime"], [], "decode_tps", baseline=["runtime=CPU"])
     for made in (across, down):
-        ratios = [cell.ratio for cell in made.cells.values()]
+        ratios = [cell.ratio for cell in made.groups.values()]
         assert sorted(ratio for ratio in ratios if ratio is not None) == [1.0, 2.5]
         assert ratios.count(None) == 1, "no baseline for model x"
-    grid = pivot_grid(across)
-    assert texts(grid) == [("m", "25.00 x2.50", "10.00 x1.00"), ("x", "9.00", "")]
-    assert "xN: median / median at runtime=cpu." in grid.notes
+    shown = pivot_table(across)
+    assert texts(shown) == [("m", "25.00 x2.50", "10.00 x1.00"), ("x", "9.00", "")]
+    assert "xN: median / median at runtime=cpu." in shown.notes
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_filters_take_values_as_people_write_them(where: list[str], left: set[fl
             pivot(table, ["model"], [], "decode_tps", where=where)
         return
     made = pivot(table, ["model"], [], "decode_tps", where=where)
-    assert {cell.summary.median for cell in made.cells.values() if cell.summary} == left
+    assert {cell.summary.median for cell in made.groups.values() if cell.summary} == left
 
 
 @pytest.mark.parametrize(
@@ -246,20 +246,20 @@ def test_a_wrong_word_is_answered_with_the_right_ones(asked: dict[str, Any], sai
 
 def test_a_table_can_have_columns_only() -> None:
     table = trials({"decode_tps": 1.0, **CPU}, {"decode_tps": 2.0, **VULKAN})
-    grid = pivot_grid(pivot(table, [], ["runtime"], "decode_tps"))
-    assert (grid.headers, texts(grid)) == (("vulkan", "cpu"), [("2.00", "1.00")])
+    shown = pivot_table(pivot(table, [], ["runtime"], "decode_tps"))
+    assert (shown.headers, texts(shown)) == (("vulkan", "cpu"), [("2.00", "1.00")])
 
 
 def test_without_trials_there_is_a_table_that_says_so() -> None:
-    grid = pivot_grid(pivot(trials(), ["model"], ["runtime"], "decode_tps"))
-    assert grid.rows == () and "No trials." in grid.notes
+    shown = pivot_table(pivot(trials(), ["model"], ["runtime"], "decode_tps"))
+    assert shown.rows == () and "No trials." in shown.notes
 
 
 def test_the_number_of_trials_is_told_where_it_differs() -> None:
     rows = [{"decode_tps": 10.0, **CPU}] * 3 + [{"decode_tps": 10.0, "model": "x", **CPU}] * 3
-    grid = pivot_grid(pivot(trials(*rows, {"decode_tps": 5.0, **VULKAN}), ["model"], ["runtime"], "decode_tps"))
-    assert texts(grid)[0] == ("m", "5.00 n=1", "10.00 [10.00..10.00]")
-    assert any("median of n = 3 trials" in note and "smallest to largest" in note for note in grid.notes)
+    shown = pivot_table(pivot(trials(*rows, {"decode_tps": 5.0, **VULKAN}), ["model"], ["runtime"], "decode_tps"))
+    assert texts(shown)[0] == ("m", "5.00 n=1", "10.00 [10.00..10.00]")
+    assert any("median of n = 3 trials" in note and "smallest to largest" in note for note in shown.notes)
 
 
 def test_csv_holds_a_line_a_cell_with_values_as_in_the_tables() -> None:
@@ -268,7 +268,7 @@ def test_csv_holds_a_line_a_cell_with_values_as_in_the_tables() -> None:
         {"decode_tps": 12.0, "context_tokens": 2**14, "completion_tokens": 9},
         {"status": "failed", "cause": "ram", "trial": None, "context_tokens": 2**16},
     )
-    text = csv_cells(pivot(table, ["model"], ["context"], "decode_tps", with_metric="completion_tokens"))
+    text = csv_lines(pivot(table, ["model"], ["context"], "decode_tps", with_metric="completion_tokens"))
     first, second = csv.DictReader(io.StringIO(text))
     assert first == {
         "model": "m",
@@ -295,14 +295,14 @@ def test_csv_holds_a_line_a_cell_with_values_as_in_the_tables() -> None:
 def test_csv_of_several_pivots_is_one_table() -> None:
     table = trials({"decode_tps": 10.0, "ttft_s": 0.5, "context_tokens": 2**14, "threads": 4})
     pivots = (pivot(table, ["context"], [], "decode_tps"), pivot(table, ["threads"], [], "ttft_s"))
-    rows = list(csv.DictReader(io.StringIO(csv_cells(*pivots))))
+    rows = list(csv.DictReader(io.StringIO(csv_lines(*pivots))))
     found = [(row["context_tokens"], row["threads"], row["metric"], row["median"]) for row in rows]
     assert found == [("16384", "", "decode_tps", "10.0"), ("", "4", "ttft_s", "0.5")]
 
 
 def test_a_pivot_with_a_metric_that_is_a_column_too_keeps_both() -> None:
     table = trials({"ttft_s": 0.04, "load_s": 2.0})
-    assert texts(pivot_grid(pivot(table, ["model"], [], "ttft_s", with_metric="load_s"))) == [("m", "0.04 (2.00)")]
+    assert texts(pivot_table(pivot(table, ["model"], [], "ttft_s", with_metric="load_s"))) == [("m", "0.04 (2.00)")]
 
 
 def test_a_run_beside_a_file_exported_from_it_counts_once() -> None:

@@ -6,17 +6,17 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.report.markdown import markdown
-from orchestrator.report.runs import runs_table, show_run, summary_of
-from orchestrator.report.terminal import fitted, plain, print_grid
-from orchestrator.report.text_table import Grid, GridCell
+from orchestrator.report.runs import run_table, runs_table, summarise_run
+from orchestrator.report.terminal import fitted, plain, print_table
+from orchestrator.report.text_table import TableCell, TextTable
 from tests.unit.compare.made_trials import trials
 
-GRID = Grid(
+TABLE = TextTable(
     "a_title",
     ("name", "one", "two"),
     (
-        (GridCell("x|y"), GridCell("1.00", best=True), GridCell("does not load: RAM", failed=True)),
-        (GridCell("z_"), GridCell(""), GridCell("2.00")),
+        (TableCell("x|y"), TableCell("1.00", best=True), TableCell("does not load: RAM", failed=True)),
+        (TableCell("z_"), TableCell(""), TableCell("2.00")),
     ),
     label_columns=1,
     notes=("[1] a *remark*",),
@@ -30,7 +30,7 @@ class Terminal(io.StringIO):
 
 
 def test_plain_text_is_aligned_and_tells_the_best_without_colour() -> None:
-    assert plain(GRID) == (
+    assert plain(TABLE) == (
         "a_title\n\n"
         "name     one                 two\n"
         "----  ------  ------------------\n"
@@ -42,7 +42,7 @@ def test_plain_text_is_aligned_and_tells_the_best_without_colour() -> None:
 
 
 def test_markdown_shows_what_is_written() -> None:
-    assert markdown(GRID) == (
+    assert markdown(TABLE) == (
         "a_title\n\n"
         "| name |      one |                two |\n"
         "| ---- | -------: | -----------------: |\n"
@@ -58,15 +58,15 @@ def test_a_pipe_gets_plain_text_and_a_terminal_colour(monkeypatch: pytest.Monkey
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("NO_COLOR", raising=False)
     pipe, terminal = io.StringIO(), Terminal()
-    print_grid(GRID, pipe)
-    print_grid(GRID, terminal)
-    assert pipe.getvalue() == plain(GRID)
+    print_table(TABLE, pipe)
+    print_table(TABLE, terminal)
+    assert pipe.getvalue() == plain(TABLE)
     assert "\x1b[" in terminal.getvalue() and "1.00 *" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(("width", "parts"), [(80, [2]), (34, [2]), (20, [1, 1]), (1, [1, 1])])
 def test_a_narrow_terminal_gets_the_columns_in_parts(width: int, parts: list[int]) -> None:
-    made = list(fitted(GRID, width))
+    made = list(fitted(TABLE, width))
     assert [len(part.headers) - 1 for part in made] == parts
     assert all(part.headers[0] == "name" for part in made)
     assert [head for part in made for head in part.headers[1:]] == ["one", "two"]
@@ -80,13 +80,13 @@ def test_show_run_is_a_line_a_cell() -> None:
         {"context_tokens": 8192, "status": "failed", "cause": "ram", "trial": None},
         {"context_tokens": 4096, "status": "failed", "cause": "engine_crashed", "trial": None},
     )
-    grid = show_run(table)
-    assert grid.headers == ("context", "status", "n", "decode_tps, tokens/s", "ttft_s, s", "failures", "flags")
-    assert [tuple(cell.text for cell in row) for row in grid.rows] == [
+    shown = run_table(table)
+    assert shown.headers == ("context", "status", "n", "decode_tps, tokens/s", "ttft_s, s", "failures", "flags")
+    assert [tuple(cell.text for cell in row) for row in shown.rows] == [
         ("4K", "failed 1, ok 2", "1", "20.00", "0.50", "engine crashed", "clocks_disagree 1"),
         ("8K", "failed", "0", "", "", "does not load: RAM", ""),
     ]
-    assert grid.notes[1:] == (
+    assert shown.notes[1:] == (
         "clocks_disagree: client and engine disagree by more than 3 %",
         "Flagged trials are left out, and not counted in n, where a cell has others.",
     )
@@ -95,9 +95,9 @@ def test_show_run_is_a_line_a_cell() -> None:
 def test_show_run_tells_the_spread_and_axes_that_are_still_to_vary() -> None:
     rates = (20.0, 22.0, 23.0)
     table = trials(*({"context_tokens": 4096, "kv_type_k": "f16", "decode_tps": rate} for rate in rates))
-    grid = show_run(table, also=("context_tokens",))
-    assert grid.headers[:1] == ("context",)
-    assert [tuple(cell.text for cell in row)[:4] for row in grid.rows] == [("4K", "ok", "3", "22.00 ±9%")]
+    shown = run_table(table, also=("context_tokens",))
+    assert shown.headers[:1] == ("context",)
+    assert [tuple(cell.text for cell in row)[:4] for row in shown.rows] == [("4K", "ok", "3", "22.00 ±9%")]
 
 
 def test_runs_are_counted_by_the_last_attempt_of_each_job() -> None:
@@ -108,7 +108,7 @@ def test_runs_are_counted_by_the_last_attempt_of_each_job() -> None:
         {"job_id": "b", "status": "failed", "trial": None},
         {"job_id": "c", "status": "refused", "device": "other"},
     )
-    summary = summary_of("r", table)
+    summary = summarise_run("r", table)
     assert summary.statuses == (("failed", 1), ("ok", 1), ("refused", 1))
     assert summary.devices == ("laptop", "other")
     (row,) = runs_table([replace(summary, left=2)]).rows

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import orchestrator
 from orchestrator.errors import UsageError
 from orchestrator.results import schema
-from orchestrator.results.export import FORMATS, export
+from orchestrator.results.export import EXPORT_FORMATS, ExportFormat, export, format_named
 from orchestrator.results.loading import load_runs
 from orchestrator.results.reference import load_reference
 from orchestrator.results.store import Store
@@ -34,15 +34,32 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", [each.name for each in EXPORT_FORMATS])
 @pytest.mark.parametrize("table", schema.TABLES)
 def test_each_table_comes_back_from_each_format(store: Store, tmp_path: Path, kind: str, table: str) -> None:
     was = store.load("run-1", table)
     assert was.num_rows
-    path = export(was, tmp_path / f"{table}{FORMATS[kind]}")
+    path = export(was, tmp_path / f"{table}{format_named(kind).endings[0]}")
     back = orchestrator.load(path, table)
     assert back.schema.equals(was.schema)
     assert back.equals(was)
+
+
+def test_a_made_up_format_is_one_line(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written by its name and by its ending, and the message about an unknown format names it."""
+
+    def count_rows(table: pa.Table, file: BinaryIO) -> None:
+        file.write(f"{table.num_rows} rows".encode())
+
+    line = ExportFormat("made-up", (".mu",), count_rows)
+    monkeypatch.setattr("orchestrator.results.export.EXPORT_FORMATS", (*EXPORT_FORMATS, line))
+    was = store.load("run-1")
+    assert export(was, tmp_path / "a.mu").read_text() == f"{was.num_rows} rows"
+    assert export(was, tmp_path / "any", "made-up").read_text() == f"{was.num_rows} rows"
+    with pytest.raises(UsageError, match="Allowed: parquet, arrow, csv, jsonl, made-up"):
+        export(was, tmp_path / "any", "other")
+    with pytest.raises(UsageError, match="a file that is only written"):
+        orchestrator.load(tmp_path / "a.mu")
 
 
 def of_type(kind: pa.DataType) -> st.SearchStrategy[Any]:
@@ -70,12 +87,12 @@ ROWS = st.lists(
 )
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", [each.name for each in EXPORT_FORMATS])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS)
 def test_any_value_comes_back(tmp_path: Path, kind: str, rows: list[dict[str, Any]]) -> None:
     was = pa.Table.from_pylist(rows, schema=schema.schema())
-    back = orchestrator.load(export(was, tmp_path / f"any{FORMATS[kind]}"))
+    back = orchestrator.load(export(was, tmp_path / f"any{format_named(kind).endings[0]}"))
     assert back.equals(was)
 
 
