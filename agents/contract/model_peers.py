@@ -1,4 +1,4 @@
-"""Other devices of the cluster, and the head, as places where a model file can be had."""
+"""Which other devices a job's model files may be fetched from: what the coordinator sends along with a job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another device's model server (``agents.models.lan.server``); ``name`` is for people, where it is known."""
+    """The model server of another device, or of the head. ``name`` is for people; empty where it is not known."""
 
     device_id: str
     url: str  # http://HOST:PORT
@@ -20,7 +20,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """All other devices that may have a file. ``token`` is the cluster's; ``own`` is this device's id."""
+    """All model servers that a device may ask. ``token`` opens them; ``own`` is the id of the device that asks."""
 
     token: str = field(repr=False)
     own: str

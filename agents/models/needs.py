@@ -12,7 +12,7 @@ from agents.contract.job import LoadSettings
 from agents.contract.model_need import ModelNeed
 from agents.contract.report import Cause
 from agents.errors import AgentError, LoadFailed
-from agents.models.lan.fetch import kept_from_path
+from agents.models.lan.fetch import stored_from_path
 from agents.models.store.files import MissingFile, absolute, files_at
 
 ASK_S = 5.0
@@ -94,7 +94,7 @@ class _Asking:
         except LoadFailed as error:
             if error.cause is not Cause.MODEL_FILE_MISSING:
                 raise
-            if kept_from_path(path, mmproj, self._store) is None:
+            if stored_from_path(path, mmproj, self._store) is None:
                 words = error.detail if absolute(path).is_file() else NOT_HERE
                 raise LoadFailed(error.cause, words) from error
 

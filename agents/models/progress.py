@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from agents.units import in_words
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
-class Progress:
+class ByteProgress:
     """Says ``WHAT: 3.1 of 18.1 GiB`` while bytes go by; the first and the last are always said.
 
     ``total_bytes`` None: not known, and not said.
@@ -18,14 +18,14 @@ class Progress:
 
     def __init__(
         self,
-        say: Say,
+        notify: Notify,
         what: str,
         total_bytes: int | None,
         *,
         seconds: Callable[[], float] = time.monotonic,
         every_s: float = 1.0,
     ) -> None:
-        self._say = say
+        self._notify = notify
         self._what = what
         self._total = total_bytes
         self._seconds = seconds
@@ -38,7 +38,7 @@ class Progress:
         if due or (self._total is not None and done_bytes >= self._total):
             self._said_at = now
             of_all = "" if self._total is None else f" of {in_words(self._total)}"
-            self._say(f"{self._what}: {in_words(done_bytes)}{of_all}")
+            self._notify(f"{self._what}: {in_words(done_bytes)}{of_all}")
 
     def after(self, before_bytes: int) -> Callable[[int], None]:
         """``at`` for one of several files: ``before_bytes`` were in those before it."""

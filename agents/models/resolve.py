@@ -9,15 +9,15 @@ from agents.contract.model_peers import Peers
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.gguf.types import FILE_TYPES
-from agents.models.lan.fetch import fetch_path, kept_from_path
-from agents.models.progress import Say
+from agents.models.lan.fetch import fetch_path, stored_from_path
+from agents.models.progress import Notify
 from agents.models.store.files import ModelFiles, files_at
 
 __all__ = ["ModelFiles", "resolve"]
 
 
-def resolve(settings: LoadSettings, store: Path, say: Say, peers: Peers | None = None) -> ModelFiles:
-    """The model's files on this device: made, found, or fetched into ``store``. ``say`` gets sentences on the way.
+def resolve(settings: LoadSettings, store: Path, notify: Notify, peers: Peers | None = None) -> ModelFiles:
+    """The model's files on this device: made, found, or fetched into ``store``. ``notify`` gets sentences on the way.
 
     A path may begin with ``~``; a relative one counts from the directory in which the agent was started. What another
     device of ``peers`` has comes from there, not from the internet.
@@ -27,19 +27,19 @@ def resolve(settings: LoadSettings, store: Path, say: Say, peers: Peers | None =
     if source.tiny is not None:
         from agents.models.tiny.make import make_tiny
 
-        return make_tiny(source.tiny, settings.quantisation, store / "tiny", say)
+        return make_tiny(source.tiny, settings.quantisation, store / "tiny", notify)
     if source.path is not None:
-        files = _at_path(source.path, source.mmproj, store, say, peers)
-        return _quantisation_said(files, settings.quantisation, say)
+        files = _at_path(source.path, source.mmproj, store, notify, peers)
+        return _check_quantisation(files, settings.quantisation, notify)
     if source.url is not None:
         from agents.models.web.fetch import fetch_url
 
-        return _quantisation_said(fetch_url(source, store, say, peers), settings.quantisation, say)
+        return _check_quantisation(fetch_url(source, store, notify, peers), settings.quantisation, notify)
     if source.hf_repo is not None:
         from agents.models.hub.fetch import fetch
         from agents.models.hub.listing import request_of
 
-        return fetch(request_of(source, settings.quantisation), store, say, peers=peers)
+        return fetch(request_of(source, settings.quantisation), store, notify, peers=peers)
     raise LoadFailed(
         Cause.MODEL_FILE_MISSING,
         f"{settings.engine} loads files, and {settings.model!r} names none: "
@@ -47,16 +47,16 @@ def resolve(settings: LoadSettings, store: Path, say: Say, peers: Peers | None =
     )
 
 
-def _at_path(path: str, mmproj: str | None, store: Path, say: Say, peers: Peers | None) -> ModelFiles:
+def _at_path(path: str, mmproj: str | None, store: Path, notify: Notify, peers: Peers | None) -> ModelFiles:
     """Where it lies on this device, else from another one, once."""
     try:
         return files_at(path, mmproj)
     except LoadFailed as error:
         if error.cause is not Cause.MODEL_FILE_MISSING:
             raise
-        files = kept_from_path(path, mmproj, store)
+        files = stored_from_path(path, mmproj, store)
         if files is None and peers is not None:
-            files = fetch_path(path, mmproj, store, peers, say)
+            files = fetch_path(path, mmproj, store, peers, notify)
             if files is None:
                 others = len([peer for peer in peers.urls if peer.device_id != peers.own])
                 raise LoadFailed(error.cause, f"{error.detail}, nor at any of {others} other devices") from error
@@ -65,7 +65,7 @@ def _at_path(path: str, mmproj: str | None, store: Path, say: Say, peers: Peers 
         return files
 
 
-def _quantisation_said(files: ModelFiles, asked: str | None, say: Say) -> ModelFiles:
+def _check_quantisation(files: ModelFiles, asked: str | None, notify: Notify) -> ModelFiles:
     """``files``; where the file calls itself another quantisation than is asked for, and that is one which files call
     themselves, it is refused: a row would tell of a file that was not measured. Names of their own (``UD-Q4_K_XL``)
     are believed, and that is said."""
@@ -74,5 +74,5 @@ def _quantisation_said(files: ModelFiles, asked: str | None, say: Say) -> ModelF
     words = f"{files.path.name} calls itself {files.facts.quantisation}; {asked} is asked for"
     if asked.upper() in FILE_TYPES.values():
         raise LoadFailed(Cause.MODEL_FILE_INVALID, words)
-    say(words)
+    notify(words)
     return files

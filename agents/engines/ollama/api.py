@@ -16,7 +16,7 @@ from agents.engines.base import LoadPlace
 from agents.engines.causes import cause_of_load
 from agents.engines.server.api import CALL_S, FIND_S, POLL_S, Api, ApiError
 from agents.errors import LoadFailed
-from agents.models.progress import Progress
+from agents.models.progress import ByteProgress
 
 PORT = 11434
 PULL_SILENCE_S = 60.0  # a pull that goes on says so several times a second
@@ -138,7 +138,7 @@ def unload_all(api: Api, clock: Clock) -> None:
 def pull(api: Api, name: str, place: LoadPlace) -> None:
     """Has the server fetch a model, and says how far it is. A cancel closes the connection, which stops the server;
     what has come stays there, and a later pull goes on from it. Raises LoadFailed."""
-    progress: dict[str, Progress] = {}
+    progress: dict[str, ByteProgress] = {}
     try:
         for line in api.lines("/api/pull", {"model": name, "stream": True}, PULL_SILENCE_S):
             if not isinstance(line, dict):
@@ -150,7 +150,7 @@ def pull(api: Api, name: str, place: LoadPlace) -> None:
             digest, total = str(line.get("digest") or ""), _count(line.get("total"))
             if digest and total:
                 if digest not in progress:
-                    progress[digest] = Progress(place.notify, f"Ollama fetches {name}", total)
+                    progress[digest] = ByteProgress(place.notify, f"Ollama fetches {name}", total)
                 progress[digest].at(_count(line.get("completed")))
             else:
                 place.notify(f"Ollama fetches {name}: {line.get('status')}")

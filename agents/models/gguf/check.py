@@ -44,7 +44,7 @@ class GgufFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _ModelPart:
     path: Path
     header: GgufHeader
     tensor_sizes: tuple[int, ...]  # bytes, in the order of header.tensors
@@ -90,7 +90,7 @@ def check_gguf(path: Path) -> GgufFacts:
     )
 
 
-def _active_bytes(parts: tuple[_Part, ...], experts: int | None, used: int | None) -> int | None:
+def _active_bytes(parts: tuple[_ModelPart, ...], experts: int | None, used: int | None) -> int | None:
     """Bytes that decoding one token reads: all weights, of the experts' the share that is used, of the embeddings a row
     (nothing worth counting) unless they are the output layer too. None where a mixture does not say how many it uses.
 
@@ -154,7 +154,7 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _checked_part(path: Path) -> _Part:
+def _checked_part(path: Path) -> _ModelPart:
     try:
         mode = path.stat()
         if stat.S_ISDIR(mode.st_mode):
@@ -173,7 +173,7 @@ def _checked_part(path: Path) -> _Part:
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise LoadFailed(Cause.MODEL_FILE_INVALID, f"{path} cannot be read: {words.lower()}") from error
-    return _Part(path, header, sizes, mode.st_size)
+    return _ModelPart(path, header, sizes, mode.st_size)
 
 
 def _tensor_sizes(header: GgufHeader, file_bytes: int) -> tuple[int, ...]:
@@ -219,7 +219,7 @@ def _size_by_type(tensor: TensorEntry) -> int | None:
     return tensor.elements // kind.block_elements * kind.block_bytes
 
 
-def _most_common_type(parts: tuple[_Part, ...]) -> str:
+def _most_common_type(parts: tuple[_ModelPart, ...]) -> str:
     weight_bytes: Counter[int] = Counter()
     for part in parts:
         for tensor, size in zip(part.header.tensors, part.tensor_sizes, strict=True):

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from agents.files import rename_durably
 from agents.models.hub.errors import HubUnreachable, hub_errors_named
 from agents.models.hub.pick import RemoteFile
-from agents.models.progress import Say
-from agents.models.store.disk import keep_digest
-from agents.models.store.transfer import Sender, Stopped, library_folder_of, partial_of, receive, verified
+from agents.models.progress import Notify
+from agents.models.store.disk import record_sha256
+from agents.models.store.transfer import Sender, TransferStopped, library_folder_of, partial_of, receive, verify_partial
 
 if TYPE_CHECKING:
     import httpx2
@@ -37,7 +37,7 @@ class RemoteRepo:
     endpoint: str | None = None
 
 
-def download(repo: RemoteRepo, file: RemoteFile, target: Path, at: Callable[[int], None], say: Say) -> None:
+def download(repo: RemoteRepo, file: RemoteFile, target: Path, at: Callable[[int], None], notify: Notify) -> None:
     """Puts ``file`` at ``target``, whole and verified. ``at`` is told how many of its bytes are there.
 
     Raises LoadFailed: HubUnreachable, MODEL_FILE_MISSING, MODEL_FILE_INVALID where size or SHA-256 differ, DISK_FULL.
@@ -49,11 +49,11 @@ def download(repo: RemoteRepo, file: RemoteFile, target: Path, at: Callable[[int
         else:
             try:
                 receive(Sender(lambda start: _ask(repo, file, start)), partial, file.size_bytes, at)
-            except Stopped as why:
+            except TransferStopped as why:
                 raise HubUnreachable(f"the hub stopped sending {file.path} ({why})") from why
-        sha256 = verified(partial, file.size_bytes, file.sha256, f"hf:{repo.name}: {file.path}", say)
+        sha256 = verify_partial(partial, file.size_bytes, file.sha256, f"hf:{repo.name}: {file.path}", notify)
         rename_durably(partial, target)
-        keep_digest(target, sha256)
+        record_sha256(target, sha256)
 
 
 @contextmanager

@@ -27,10 +27,10 @@ def hub_errors_named(repo: str, revision: str | None) -> Iterator[None]:
     except LoadFailed:
         raise
     except Exception as error:
-        raise _in_our_words(error, repo, revision) from error
+        raise _as_load_failed(error, repo, revision) from error
 
 
-def _in_our_words(error: Exception, repo: str, revision: str | None) -> LoadFailed:  # noqa: PLR0911  a table of cases
+def _as_load_failed(error: Exception, repo: str, revision: str | None) -> LoadFailed:  # noqa: PLR0911  a table of cases
     import httpx2
     from huggingface_hub import errors
 

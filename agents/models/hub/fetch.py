@@ -17,12 +17,12 @@ from agents.contract.model_peers import Peers
 from agents.errors import LoadFailed
 from agents.models.gguf.check import check_model, check_projector
 from agents.models.hub.download import RemoteRepo, download
-from agents.models.hub.listing import HubRequest, Listing, kept_listing, listing_of
+from agents.models.hub.listing import HubRequest, Listing, listing_of, stored_listing
 from agents.models.hub.pick import RemoteFile, pick_mmproj, pick_model
-from agents.models.lan.download import Wanted, fetch_once
-from agents.models.lan.shared_files import offer
-from agents.models.progress import Progress, Say
-from agents.models.store.disk import alone, need_room, os_errors_named, size_of, undamaged
+from agents.models.lan.download import WantedFile, download_once
+from agents.models.lan.shared_files import share
+from agents.models.progress import ByteProgress, Notify
+from agents.models.store.disk import locked, need_room, os_errors_named, size_of, verified_sha256
 from agents.models.store.files import MissingFile, ModelFiles
 from agents.models.store.transfer import partial_of
 
@@ -42,7 +42,7 @@ class _Picked:
 
 
 def fetch(
-    request: HubRequest, store: Path, say: Say, *, endpoint: str | None = None, peers: Peers | None = None
+    request: HubRequest, store: Path, notify: Notify, *, endpoint: str | None = None, peers: Peers | None = None
 ) -> ModelFiles:
     """The files on this device, checked. ``endpoint`` None: the hub, or HF_ENDPOINT. The token is the environment's.
 
@@ -51,10 +51,10 @@ def fetch(
     """
     home = _home(request, store)
     with os_errors_named(f"hf:{request.repo} cannot be stored in {home}"):
-        listing = _settled_listing(home, request) or listing_of(home, request, say, endpoint)
+        listing = _complete_listing(home, request) or listing_of(home, request, notify, endpoint)
         repo = RemoteRepo(request.repo, listing.commit, endpoint)
         picks = _pick(listing, request, home)
-        paths = [_on_this_device(picked, repo, store, say, peers) for picked in picks]
+        paths = [_ensure_local(picked, repo, store, notify, peers) for picked in picks]
         (path, sha256), *projectors = paths
         facts = check_model(path)
         for projector, _ in projectors:
@@ -67,7 +67,7 @@ def missing_files(
 ) -> tuple[MissingFile, ...]:
     """What ``fetch`` would fetch. Asks the hub for its listing, where the kept one does not do. Raises LoadFailed."""
     home = _home(request, store)
-    listing = kept_listing(home, request, fresh_only=True)
+    listing = stored_listing(home, request, fresh_only=True)
     if listing is None or not _can_pick(listing, request, home):
         listing = listing_of(home, request, lambda _: None, endpoint, timeout_s)
     return tuple(
@@ -102,39 +102,41 @@ def _digest(group: Sequence[RemoteFile], commit: str) -> str:
     return hashlib.sha256(contents.encode()).hexdigest()[:16]
 
 
-def _on_this_device(picked: _Picked, repo: RemoteRepo, store: Path, say: Say, peers: Peers | None) -> tuple[Path, str]:
+def _ensure_local(
+    picked: _Picked, repo: RemoteRepo, store: Path, notify: Notify, peers: Peers | None
+) -> tuple[Path, str]:
     """Path and SHA-256 of the first file, once all of them are there."""
     paths = _in_library_cache(picked, repo.name, repo.commit)
     if paths is None:
         paths = [picked.target(file) for file in picked.files]
         if picked.missing():
-            with alone(picked.directory, say):
-                _fetch_missing(picked, repo, store, say, peers)
+            with locked(picked.directory, notify):
+                _fetch_missing(picked, repo, store, notify, peers)
     picked.directory.mkdir(parents=True, exist_ok=True)
     digests = []
     for path, file in zip(paths, picked.files, strict=True):
-        digests.append(undamaged(path, file.sha256, f"hf:{repo.name}", say, picked.directory))
-        offer(store, path, digests[-1])
+        digests.append(verified_sha256(path, file.sha256, f"hf:{repo.name}", notify, picked.directory))
+        share(store, path, digests[-1])
     return paths[0], digests[0]
 
 
-def _fetch_missing(picked: _Picked, repo: RemoteRepo, store: Path, say: Say, peers: Peers | None) -> None:
+def _fetch_missing(picked: _Picked, repo: RemoteRepo, store: Path, notify: Notify, peers: Peers | None) -> None:
     picked.directory.mkdir(parents=True, exist_ok=True)
     missing = picked.missing()
     begun_bytes = sum(size_of(partial_of(picked.target(file))) for file in missing)
     total_bytes = sum(file.size_bytes for file in missing)
     if missing:
         need_room(picked.directory, max(0, total_bytes - begun_bytes), f"hf:{repo.name}")
-    progress = Progress(say, f"fetching hf:{repo.name}", total_bytes)
+    progress = ByteProgress(notify, f"fetching hf:{repo.name}", total_bytes)
     done_bytes = 0
     for file in missing:
         target = picked.target(file)
         from_hub = partial(download, repo, file, target, progress.after(done_bytes))
         if file.sha256 is None:
-            from_hub(say)
+            from_hub(notify)
         else:
-            wanted = Wanted(file.name, target, file.sha256, file.sha256, file.size_bytes)
-            fetch_once(wanted, store, peers, say, from_hub)
+            wanted = WantedFile(file.name, target, file.sha256, file.sha256, file.size_bytes)
+            download_once(wanted, store, peers, notify, from_hub)
         done_bytes += file.size_bytes
 
 
@@ -152,9 +154,9 @@ def _in_library_cache(picked: _Picked, repo: str, commit: str) -> list[Path] | N
     return paths if whole else None
 
 
-def _settled_listing(home: Path, request: HubRequest) -> Listing | None:
+def _complete_listing(home: Path, request: HubRequest) -> Listing | None:
     """The kept listing, where it still holds and all that is picked from it is on this device."""
-    kept = kept_listing(home, request, fresh_only=True)
+    kept = stored_listing(home, request, fresh_only=True)
     if kept is None or not _can_pick(kept, request, home):
         return None
     picks = _pick(kept, request, home)

@@ -14,7 +14,7 @@ from agents.contract.job import ModelSource
 from agents.files import write_atomic
 from agents.models.hub.errors import HubUnreachable, hub_errors_named
 from agents.models.hub.pick import RemoteFile
-from agents.models.progress import Say
+from agents.models.progress import Notify
 
 LISTING_HOLDS_S = 3600.0
 """So long a listing is believed without asking again, where all that is picked from it is there: a run of
@@ -49,7 +49,7 @@ class Listing:
 
 
 def listing_of(
-    home: Path, request: HubRequest, say: Say, endpoint: str | None, timeout_s: float = ASK_TIMEOUT_S
+    home: Path, request: HubRequest, notify: Notify, endpoint: str | None, timeout_s: float = ASK_TIMEOUT_S
 ) -> Listing:
     """Asked of the hub; where it cannot be reached, what was kept, or what the library's cache has.
 
@@ -58,13 +58,13 @@ def listing_of(
     try:
         listing = _asked(request, endpoint, timeout_s)
     except HubUnreachable as unreachable:
-        kept = kept_listing(home, request, fresh_only=False) or _library_cache_listing(request)
+        kept = stored_listing(home, request, fresh_only=False) or _library_cache_listing(request)
         if kept is None:
             raise HubUnreachable(f"hf:{request.repo} is not on this device, and {unreachable.detail}") from unreachable
-        say(f"{unreachable.detail}: hf:{request.repo} as it was kept on this device")
+        notify(f"{unreachable.detail}: hf:{request.repo} as it was kept on this device")
         return kept
     with suppress(OSError):
-        _keep_listing(home, request, listing)
+        _store_listing(home, request, listing)
     return listing
 
 
@@ -85,7 +85,7 @@ def _asked(request: HubRequest, endpoint: str | None, timeout_s: float) -> Listi
         return Listing(info.sha, files)
 
 
-def kept_listing(home: Path, request: HubRequest, *, fresh_only: bool) -> Listing | None:
+def stored_listing(home: Path, request: HubRequest, *, fresh_only: bool) -> Listing | None:
     """None where there is none, or it is damaged, or older than LISTING_HOLDS_S and not of a fixed commit."""
     path = _listing_path(home, request)
     try:
@@ -98,7 +98,7 @@ def kept_listing(home: Path, request: HubRequest, *, fresh_only: bool) -> Listin
     return listing if fixed or not fresh_only or 0 <= age_s < LISTING_HOLDS_S else None
 
 
-def _keep_listing(home: Path, request: HubRequest, listing: Listing) -> None:
+def _store_listing(home: Path, request: HubRequest, listing: Listing) -> None:
     write_atomic(_listing_path(home, request), json.dumps(asdict(listing)))
 
 

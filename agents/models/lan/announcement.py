@@ -1,6 +1,9 @@
-"""A device says what it is about to fetch: a file in its store, which its model server reads for the others.
+"""What this device is fetching, as the other devices learn it.
 
-``fetching/<key>.json``, where the key is the SHA-256 of the file, or of the address where the file's is not known.
+The job process fetches, but the agent's model server answers the others: two processes. So the job process keeps a
+note in the store, ``fetching/<key>.json``, and the server reads it at each question. The key is the SHA-256 of the
+model file, or of its address where that of the file is not known. A job process that is killed leaves its note behind;
+therefore the note names the process and its start, and counts only while that process lives.
 """
 
 from __future__ import annotations
@@ -15,52 +18,53 @@ from pathlib import Path
 import psutil
 
 from agents.files import write_atomic
-from agents.models.lan.protocol import State
-from agents.models.progress import Say
+from agents.models.lan.protocol import FileStatus
+from agents.models.progress import Notify
 from agents.models.store.disk import size_of
 from agents.models.store.transfer import library_folder_of
 
-_SAME_START_S = 2.0  # what a process's start may be told apart by: a clock that was set meanwhile
+_SAME_START_S = 2.0
+"""Two starts of one process number are the same process within this: psutil computes them from the clock of the day."""
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
-    """What a process of this device says of a file. ``beat`` changes while something goes on."""
+class OngoingFetch:
+    """What a living process of this device has announced. ``beat`` changes while it makes progress."""
 
-    state: State
+    status: FileStatus
     bytes_so_far: int
     beat: str
 
 
 class Announcement:
-    """Kept up to date by the process that fetches."""
+    """The note of one fetch, written by the process that fetches."""
 
     def __init__(self, path: Path, partial: Path) -> None:
         self._path = path
         self._partial = partial
 
-    def now(self, state: State) -> None:
-        """Raises OSError."""
+    def announce(self, status: FileStatus) -> None:
+        """Replaces the note. Raises OSError where the store cannot take it."""
         born = psutil.Process().create_time()
-        note = {"pid": os.getpid(), "born": born, "state": state, "partial": str(self._partial.absolute())}
+        note = {"pid": os.getpid(), "born": born, "state": status, "partial": str(self._partial.absolute())}
         write_atomic(self._path, json.dumps(note))
 
-    def beating(self, say: Say) -> Say:
-        """``say``, of which others see that something goes on: while a file is hashed no byte comes."""
+    def with_beat(self, notify: Notify) -> Notify:
+        """``notify`` that renews the beat too: while a file is hashed, no byte comes that would show progress."""
 
-        def said(words: str) -> None:
+        def notify_and_beat(words: str) -> None:
             with suppress(OSError):
                 os.utime(self._path)
-            say(words)
+            notify(words)
 
-        return said
+        return notify_and_beat
 
 
 @contextmanager
-def announced(store: Path, key: str, partial: Path) -> Iterator[Announcement]:
-    """For as long as ``partial`` is being fetched. Raises OSError where the store cannot take the note."""
+def announcing(store: Path, key: str, partial: Path) -> Iterator[Announcement]:
+    """Announces a fetch into ``partial`` for as long as the context lasts, first as INTENDS. Raises OSError."""
     announcement = Announcement(_path(store, key), partial)
-    announcement.now(State.INTENDS)
+    announcement.announce(FileStatus.INTENDS)
     try:
         yield announcement
     finally:
@@ -68,21 +72,21 @@ def announced(store: Path, key: str, partial: Path) -> Iterator[Announcement]:
             _path(store, key).unlink(missing_ok=True)
 
 
-def announced_here(store: Path, key: str) -> Announced | None:
-    """What a living process of this device has announced."""
+def ongoing_fetch(store: Path, key: str) -> OngoingFetch | None:
+    """What is being fetched here under ``key``; None where nothing is, or where its process has died."""
     path = _path(store, key)
     try:
         beat = path.stat().st_mtime_ns
         note = json.loads(path.read_bytes())
         if abs(psutil.Process(int(note["pid"])).create_time() - float(note["born"])) > _SAME_START_S:
             return None
-        return Announced(State(note["state"]), _bytes_so_far(Path(note["partial"])), str(beat))
+        return OngoingFetch(FileStatus(note["state"]), _bytes_so_far(Path(note["partial"])), str(beat))
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
 
 
 def _bytes_so_far(partial: Path) -> int:
-    """Of the file, or of what the hub's library keeps in a folder of its own."""
+    """Bytes of the partial file, and of the folder in which the hub's library keeps what it downloads."""
     done = size_of(partial)
     folder = library_folder_of(partial)
     if folder.is_dir():

@@ -1,4 +1,8 @@
-"""One file from another device of the cluster; else it is this device's turn to fetch it from the internet."""
+"""Downloads one file from another device of the cluster; from the internet where none has it and it is our turn.
+
+Who goes to the internet: ``election``. How the others learn of it: ``announcement``. What is there for them afterwards:
+``shared_files``. All is asked anew after each wait, for meanwhile any device may have got the file, or have gone.
+"""
 
 from __future__ import annotations
 
@@ -13,45 +17,47 @@ from agents.contract.model_peers import Peer, Peers
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.files import rename_durably
-from agents.models.lan.announcement import Announcement, announced
-from agents.models.lan.client import Line, NotNow
-from agents.models.lan.election import GoAlone, Settle, Take, WaitFor, next_step
-from agents.models.lan.protocol import Answer, SharedFile, State, at_address, by_contents
-from agents.models.lan.shared_files import keep_origin, offer
-from agents.models.progress import Progress, Say
-from agents.models.store.disk import keep_digest, need_room, sha256_of, size_of
-from agents.models.store.transfer import Sender, Stopped, partial_of, receive, verified
+from agents.models.lan.announcement import Announcement, announcing
+from agents.models.lan.client import PeerClient, SendingRefused
+from agents.models.lan.election import AwaitDecision, FetchFromInternet, TakeFrom, WaitFor, next_step
+from agents.models.lan.protocol import Answer, FileStatus, SharedFile, address_query, contents_query
+from agents.models.lan.shared_files import record_origin, share
+from agents.models.progress import ByteProgress, Notify
+from agents.models.store.disk import need_room, record_sha256, sha256_of, size_of
+from agents.models.store.transfer import Sender, TransferStopped, partial_of, receive, verify_partial
 from agents.units import in_words
 
-_SILENT = 3  # answers in a row that do not come, until a device that was waited for is taken for gone
-_FAILURES = 3  # without a byte, until a device is asked no more for this file
+_MAX_SILENT = 3  # questions in a row without an answer, after which a device that was waited for counts as gone
+_MAX_FAILURES = 3  # transfers in a row without a byte, after which a device is asked no more for this file
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long what is waited for, in seconds. ``wait`` and ``now`` are the clock."""
+    """How long what is waited for, in seconds. ``wait`` and ``now`` are the clock, which tests replace."""
 
     poll_s: float = 1.0
-    measuring_poll_s: float = 5.0  # each question is a little work for a device that measures
-    settle_s: float = 0.1
-    settled_s: float = 10.0  # for one that does not decide: it asks devices that are gone
-    stalled_s: float = 60.0  # for one that fetches, without a sign that it goes on
-    measuring_s: float = 600.0  # for one that has the file and measures; without end where there is no other way
-    serving_s: float = 5.0  # then all are asked again: others have it by now
+    measuring_poll_s: float = 5.0  # longer: each question costs a device that measures a little work
+    decision_poll_s: float = 0.1
+    decision_s: float = 10.0  # for one that stays at INTENDS: it may be asking devices that are gone
+    stalled_s: float = 60.0  # for one that fetches, without a byte or a beat
+    measuring_s: float = (
+        600.0  # for one that has the file and measures; without limit for a file that is on devices alone
+    )
+    serving_s: float = 5.0  # for one that sends to others; then all are asked again, for those have the file by now
     wait: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
 
-    def between(self, state: State) -> float:
+    def poll_interval_s(self, status: FileStatus) -> float:
         """Seconds between two questions to a device that is in ``state``."""
-        return self.measuring_poll_s if state is State.MEASURES else self.poll_s
+        return self.measuring_poll_s if status is FileStatus.MEASURES else self.poll_s
 
 
 PACE = Pace()
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A file. ``key`` is what it is announced by: its SHA-256, or where that is not known the key of its address."""
+class WantedFile:
+    """The file to download. ``key``, under which it is announced, is its SHA-256, else the hash of its address."""
 
     name: str  # for people
     target: Path
@@ -61,191 +67,201 @@ class Wanted:
 
     @property
     def question(self) -> str:
-        return at_address(self.key) if self.sha256 is None else by_contents(self.sha256)
+        return address_query(self.key) if self.sha256 is None else contents_query(self.sha256)
 
 
-FromInternet = Callable[[Say], None]
+InternetDownload = Callable[[Notify], None]
 
 
-def fetch_once(wanted: Wanted, store: Path, peers: Peers | None, say: Say, from_internet: FromInternet) -> None:
-    """Puts the file at its target: from another device, else by ``from_internet``, which is handed a ``say``.
+def download_once(
+    wanted: WantedFile, store: Path, peers: Peers | None, notify: Notify, from_internet: InternetDownload
+) -> None:
+    """Puts the file at its target, from another device or by ``from_internet``, and hands it out from then on.
 
-    The others may have it before the announcement ends: at no moment does this device seem not to have it.
-    Raises LoadFailed, what ``from_internet`` raises, and OSError.
+    ``from_internet`` is called with the ``notify`` to use. Raises LoadFailed, what ``from_internet`` raises, OSError.
     """
     if peers is None:
-        from_internet(say)
+        from_internet(notify)
         return
-    with announced(store, wanted.key, partial_of(wanted.target)) as announcement:
-        if not fetch_from_peers(wanted, peers, announcement, say):
-            announcement.now(State.FETCHES)
-            from_internet(announcement.beating(say))
-        sha256 = sha256_of(wanted.target, say)
-        offer(store, wanted.target, sha256)
+    with announcing(store, wanted.key, partial_of(wanted.target)) as announcement:
+        if not download_from_peers(wanted, peers, announcement, notify):
+            announcement.announce(FileStatus.FETCHES)
+            from_internet(announcement.with_beat(notify))
+        # Shared before the announcement is withdrawn: at no moment does this device seem to lack the file.
+        sha256 = sha256_of(wanted.target, notify)
+        share(store, wanted.target, sha256)
         if wanted.sha256 is None:
-            keep_origin(store, wanted.key, (SharedFile(wanted.target.name, size_of(wanted.target), sha256),))
+            record_origin(store, wanted.key, (SharedFile(wanted.target.name, size_of(wanted.target), sha256),))
 
 
-def fetch_from_peers(
-    wanted: Wanted, peers: Peers, announcement: Announcement, say: Say, *, other_way: bool = True
+def download_from_peers(
+    wanted: WantedFile, peers: Peers, announcement: Announcement, notify: Notify, *, has_internet: bool = True
 ) -> bool:
-    """Whether another device had the file, which is then at its target, verified. False: it is our turn to fetch it.
+    """True: the file is at its target, verified, from another device. False: it is our turn to go to the internet.
 
-    ``other_way`` False: there is no internet to go to; then a device that measures is waited for without end.
-    Raises LoadFailed (DISK_FULL, CANCELLED by ``say``), OSError.
+    ``has_internet`` False: the file is on devices alone; then one that measures is waited for without limit.
+    Raises LoadFailed (DISK_FULL, CANCELLED by ``notify``), OSError.
     """
-    with Line(peers.token) as line:
-        return _Fetch(wanted, peers, announcement, say, line, other_way).run()
+    with PeerClient(peers.token) as client:
+        return _PeerDownload(wanted, peers, announcement, notify, client, has_internet).run()
 
 
-class _Fetch:
+class _PeerDownload:
     def __init__(
-        self, wanted: Wanted, peers: Peers, announcement: Announcement, say: Say, line: Line, other_way: bool
+        self,
+        wanted: WantedFile,
+        peers: Peers,
+        announcement: Announcement,
+        notify: Notify,
+        client: PeerClient,
+        has_internet: bool,
     ) -> None:
         self._wanted = wanted
         self._own = peers.own
         self._peers = [peer for peer in peers.urls if peer.device_id != peers.own]
         self._announcement = announcement
-        self._say = say
-        self._line = line
+        self._notify = notify
+        self._client = client
         self._pace = PACE
-        self._other_way = other_way
+        self._has_internet = has_internet
         self._failures: dict[str, int] = {}
         self._given_up: set[str] = set()
-        self._undecided_since: float | None = None
-        self._stage = State.INTENDS
+        self._announced_status = FileStatus.INTENDS
         self._asked_before = False
 
     def run(self) -> bool:
         while True:
-            self._announce(State.INTENDS)
-            step = next_step(self._ask(), self._own, self._given_up)
-            if not isinstance(step, Settle):
-                self._undecided_since = None
-            match step:
-                case Take(holders):
-                    self._announce(State.WAITS)
-                    if self._take_one(holders):
+            self._announce(FileStatus.INTENDS)
+            match next_step(self._ask(), self._own, self._given_up):
+                case TakeFrom(holders):
+                    self._announce(FileStatus.WAITS)
+                    if self._download_from_any(holders):
                         return True
                 case WaitFor(answer):
-                    self._announce(State.WAITS)
+                    self._announce(FileStatus.WAITS)
                     self._wait_for(answer)
-                case Settle(answer):
-                    self._settle(answer)
-                case GoAlone():
+                case AwaitDecision(answer):
+                    self._await_decision(answer)
+                case FetchFromInternet():
                     return False
 
-    def _announce(self, state: State) -> None:
-        if state is not self._stage:
-            self._announcement.now(state)
-            self._stage = state
+    def _announce(self, status: FileStatus) -> None:
+        if status is not self._announced_status:
+            self._announcement.announce(status)
+            self._announced_status = status
 
     def _ask(self) -> list[Answer]:
-        """What all say that answer. Those that do not answer the first time are not asked again: they find us."""
-        answers = self._line.ask_all(self._peers, self._wanted.question)
+        """The answers of all that answer. One that does not answer the first question is asked no more; where it
+        comes back, it asks us."""
+        answers = self._client.ask_all(self._peers, self._wanted.question)
         silent = [answer for answer in answers if answer.refusal]
         if silent and not self._asked_before:
             words = ", ".join(f"{answer.peer.shown} {answer.refusal}" for answer in silent[:3])
             more = f" and {len(silent) - 3} more" if len(silent) > 3 else ""
-            self._say(f"asking other devices for {self._wanted.name}: {words}{more}")
+            self._notify(f"asking other devices for {self._wanted.name}: {words}{more}")
             self._peers = [answer.peer for answer in answers if not answer.refusal]
         self._asked_before = True
         return [answer for answer in answers if not answer.refusal]
 
     def _wait_for(self, answer: Answer) -> None:
-        """Returns when ``answer`` is another one, or has been waited for long enough."""
-        peer, state = answer.peer, answer.state
+        """Returns when the device has another status than in ``answer``, or its time is over."""
+        peer, status = answer.peer, answer.status
         begun = changed = self._pace.now()
         seen = (answer.bytes_so_far, answer.beat)
         silent = 0
-        while answer.state is state or 0 < silent < _SILENT:
-            self._say(_why_we_wait(answer, self._wanted))
-            self._pace.wait(self._pace.between(state))
-            answer = self._line.ask(peer, self._wanted.question)
+        while answer.status is status or 0 < silent < _MAX_SILENT:
+            self._notify(_describe_wait(answer, self._wanted))
+            self._pace.wait(self._pace.poll_interval_s(status))
+            answer = self._client.ask(peer, self._wanted.question)
             now = self._pace.now()
             silent = silent + 1 if answer.refusal else 0
             if not silent and (answer.bytes_so_far, answer.beat) != seen:
                 seen, changed = (answer.bytes_so_far, answer.beat), now
-            if state is State.SERVES and now - begun > self._pace.serving_s:
+            if status is FileStatus.SERVES and now - begun > self._pace.serving_s:
                 return
-            if now - changed > self._patience_s(state):
+            if now - changed > self._patience_s(status):
                 self._given_up.add(peer.device_id)
-                self._say(f"{peer.shown} was waited for {now - changed:.0f} s in vain")
+                self._notify(f"{peer.shown} was waited for {now - changed:.0f} s in vain")
                 return
 
-    def _patience_s(self, state: State) -> float:
-        if state in (State.MEASURES, State.READS):
-            return self._pace.measuring_s if self._other_way else math.inf
-        return math.inf if state is State.SERVES else self._pace.stalled_s
+    def _patience_s(self, status: FileStatus) -> float:
+        if status in (FileStatus.MEASURES, FileStatus.READS):
+            return self._pace.measuring_s if self._has_internet else math.inf
+        return math.inf if status is FileStatus.SERVES else self._pace.stalled_s
 
-    def _settle(self, answer: Answer) -> None:
-        now = self._pace.now()
-        self._undecided_since = now if self._undecided_since is None else self._undecided_since
-        if now - self._undecided_since > self._pace.settled_s:
-            self._given_up.add(answer.peer.device_id)
-            self._undecided_since = None
-        self._pace.wait(self._pace.settle_s)
+    def _await_decision(self, answer: Answer) -> None:
+        """Returns when the device fetches or has stepped back; gives it up where it stays undecided for too long."""
+        begun = self._pace.now()
+        while answer.status is FileStatus.INTENDS:
+            if self._pace.now() - begun > self._pace.decision_s:
+                self._given_up.add(answer.peer.device_id)
+                return
+            self._pace.wait(self._pace.decision_poll_s)
+            answer = self._client.ask(answer.peer, self._wanted.question)
 
-    def _take_one(self, holders: tuple[Answer, ...]) -> bool:
-        """From the first that sends it. Each device begins with another one, so that none has to serve all."""
-        for answer in sorted(holders, key=lambda holder: _place(self._own, holder.peer)):
-            if self._take(answer):
+    def _download_from_any(self, holders: tuple[Answer, ...]) -> bool:
+        """From the first holder that sends it. Each device tries them in an order of its own, to spread the load."""
+        for answer in sorted(holders, key=lambda holder: _rank(self._own, holder.peer)):
+            if self._download_from(answer):
                 return True
         self._pace.wait(self._pace.poll_s)
         return False
 
-    def _take(self, answer: Answer) -> bool:
+    def _download_from(self, answer: Answer) -> bool:
         peer, target = answer.peer, self._wanted.target
         size_bytes, sha256 = answer.bytes_so_far, self._wanted.sha256
         if sha256 is None:
             size_bytes, sha256 = answer.files[0].size_bytes, answer.files[0].sha256
         if self._wanted.size_bytes not in (None, size_bytes):
-            return self._drop(peer, f"has {size_bytes:,} bytes instead of {self._wanted.size_bytes:,}")
+            return self._exclude(peer, f"has {size_bytes:,} bytes instead of {self._wanted.size_bytes:,}")
         partial = partial_of(target)
         begun_bytes = size_of(partial)
         need_room(target.parent, max(0, size_bytes - begun_bytes), self._wanted.name)
-        progress = Progress(self._say, f"fetching {self._wanted.name} from {peer.shown}", size_bytes)
-        sender = Sender(lambda start: self._line.contents(peer, sha256, start), reconnects=1)
+        progress = ByteProgress(self._notify, f"fetching {self._wanted.name} from {peer.shown}", size_bytes)
+        sender = Sender(lambda start: self._client.stream_file(peer, sha256, start), reconnects=1)
         try:
             receive(sender, partial, size_bytes, progress.at)
-        except (NotNow, Stopped, ValueError) as why:
-            return self._failed(peer, why, size_of(partial) > begun_bytes)
+        except (SendingRefused, TransferStopped, ValueError) as why:
+            return self._count_failure(peer, why, size_of(partial) > begun_bytes)
         try:
-            verified(partial, size_bytes, sha256, f"{self._wanted.name} from {peer.shown}", self._say)
+            verify_partial(partial, size_bytes, sha256, f"{self._wanted.name} from {peer.shown}", self._notify)
         except LoadFailed as error:
             if error.cause is not Cause.MODEL_FILE_INVALID:
                 raise
-            # What was begun elsewhere may be what is wrong: then it is fetched whole before a device is blamed.
-            return False if begun_bytes else self._drop(peer, "sent other bytes than it said")
+            # The bytes that were there before may be the wrong ones: downloaded whole once, before a device is blamed.
+            return False if begun_bytes else self._exclude(peer, "sent other bytes than it said")
         rename_durably(partial, target)
-        keep_digest(target, sha256)
+        record_sha256(target, sha256)
         return True
 
-    def _failed(self, peer: Peer, why: Exception, came: bool) -> bool:
-        turned_away = isinstance(why, NotNow) and why.for_a_while
-        self._failures[peer.device_id] = 0 if came or turned_away else self._failures.get(peer.device_id, 0) + 1
-        return self._failures[peer.device_id] >= _FAILURES and self._drop(peer, f"does not send it ({why})")
+    def _count_failure(self, peer: Peer, why: Exception, has_progress: bool) -> bool:
+        """Always False, so that the caller can return it: the file has not come."""
+        is_temporary = isinstance(why, SendingRefused) and why.is_temporary
+        self._failures[peer.device_id] = (
+            0 if has_progress or is_temporary else self._failures.get(peer.device_id, 0) + 1
+        )
+        return self._failures[peer.device_id] >= _MAX_FAILURES and self._exclude(peer, f"does not send it ({why})")
 
-    def _drop(self, peer: Peer, why: str) -> bool:
-        """Always False: nothing was had."""
+    def _exclude(self, peer: Peer, why: str) -> bool:
+        """Asks ``peer`` no more for this file. Always False, as ``_count_failure``."""
         self._peers = [each for each in self._peers if each.device_id != peer.device_id]
-        self._say(f"{peer.shown} {why}: {self._wanted.name} is not taken from there")
+        self._notify(f"{peer.shown} {why}: {self._wanted.name} is not taken from there")
         return False
 
 
-def _place(own: str, peer: Peer) -> str:
+def _rank(own: str, peer: Peer) -> str:
     return hashlib.sha256(f"{own} {peer.device_id}".encode()).hexdigest()
 
 
-def _why_we_wait(answer: Answer, wanted: Wanted) -> str:
+def _describe_wait(answer: Answer, wanted: WantedFile) -> str:
     peer = answer.peer.shown
     of_all = f" of {in_words(wanted.size_bytes)}" if wanted.size_bytes else ""
-    match answer.state:
-        case State.SERVES:
+    match answer.status:
+        case FileStatus.SERVES:
             return f"waiting for {peer}, which sends {wanted.name} to others"
-        case State.MEASURES:
+        case FileStatus.MEASURES:
             return f"waiting for {peer}, which has {wanted.name} and measures now"
-        case State.READS:
+        case FileStatus.READS:
             return f"waiting for {peer}, which checks {wanted.name}: {in_words(answer.bytes_so_far)}"
         case _:
             return f"waiting for {peer} to fetch {wanted.name}: {in_words(answer.bytes_so_far)}{of_all}"

@@ -1,9 +1,13 @@
-"""Whose turn it is to fetch a file from the internet, so that it crosses the line once. PURE
+"""Which device fetches a file from the internet, so that it crosses the internet line once. PURE
 
-Every device announces INTENDS first and asks all others after that, so of two that begin together at least one sees
-the other. The smaller id goes; the larger one steps back (WAITS). A device sees a larger id that still INTENDS: that
-one may have asked before it could see this one, and be about to fetch; so its decision is awaited. A device that goes
-announces FETCHES, and no one who asks later goes beside it.
+Devices that lack one file elect the one that fetches it, by what each announces of itself; no coordinator takes part,
+so that the election outlives one, and holds for files that several models or runs share.
+
+The race: two devices ask each other, hear LACKS, and both fetch. Therefore each announces INTENDS first and asks all
+others after that: of two that begin together, at least one sees the other. The smaller id goes; the larger one steps
+back (WAITS). That alone is not enough: a device that sees a larger id at INTENDS cannot know whether that one asked
+before this one had announced, saw nobody, and is about to fetch. So it waits for that one's decision: FETCHES or WAITS.
+A device that goes announces FETCHES, and whoever asks later waits for it.
 """
 
 from __future__ import annotations
@@ -11,54 +15,64 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from agents.models.lan.protocol import Answer, State
+from agents.models.lan.protocol import Answer, FileStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
-    """These have the file, and send it."""
+class TakeFrom:
+    """These devices have the file, and send it."""
 
     holders: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class WaitFor:
-    """This one has it, or fetches it, or goes before us."""
+    """This device has the file but does not send it now, or fetches it, or comes before us."""
 
     answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
-    """This one goes after us, if it does not go already: in a moment it says which."""
+class AwaitDecision:
+    """This device comes after us, unless it fetches already: its next announcement tells which."""
 
     answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
-class GoAlone:
-    """Nobody has it, and it is our turn."""
+class FetchFromInternet:
+    """Nobody has the file, and it is our turn."""
 
 
-Step = Take | WaitFor | Settle | GoAlone
+Step = TakeFrom | WaitFor | AwaitDecision | FetchFromInternet
 
-_IN_ORDER = (State.SERVES, State.FETCHES, State.READS, State.INTENDS, State.MEASURES)
+_BY_PREFERENCE = (
+    FileStatus.SERVES,
+    FileStatus.FETCHES,
+    FileStatus.READS,
+    FileStatus.INTENDS,
+    FileStatus.MEASURES,
+)
+"""Which of several devices is waited for: the one that is expected to send the file soonest."""
 
 
 def next_step(answers: Sequence[Answer], own: str, given_up: Set[str]) -> Step:
-    """What this device, ``own``, does next. ``given_up``: ids of devices that were waited for in vain."""
-    holders = tuple(answer for answer in answers if answer.state is State.HAS)
+    """What the device with the id ``own`` does next. ``given_up``: ids of devices that were waited for in vain."""
+    holders = tuple(answer for answer in answers if answer.status is FileStatus.HAS)
     if holders:
-        return Take(holders)
-    others = [answer for answer in answers if answer.peer.device_id not in given_up or answer.state is State.SERVES]
-    ahead = [answer for answer in others if _goes_first(answer, own)]
+        return TakeFrom(holders)
+    # One that was given up while it fetched or measured has the file by now, where it says that it serves others.
+    others = [
+        answer for answer in answers if answer.peer.device_id not in given_up or answer.status is FileStatus.SERVES
+    ]
+    ahead = [answer for answer in others if _is_ahead(answer, own)]
     if ahead:
-        return WaitFor(min(ahead, key=lambda answer: (_IN_ORDER.index(answer.state), answer.peer.device_id)))
-    undecided = [answer for answer in others if answer.state is State.INTENDS]
-    return Settle(undecided[0]) if undecided else GoAlone()
+        return WaitFor(min(ahead, key=lambda answer: (_BY_PREFERENCE.index(answer.status), answer.peer.device_id)))
+    undecided = [answer for answer in others if answer.status is FileStatus.INTENDS]
+    return AwaitDecision(undecided[0]) if undecided else FetchFromInternet()
 
 
-def _goes_first(answer: Answer, own: str) -> bool:
-    if answer.state is State.INTENDS:
+def _is_ahead(answer: Answer, own: str) -> bool:
+    if answer.status is FileStatus.INTENDS:
         return answer.peer.device_id < own
-    return answer.state in _IN_ORDER
+    return answer.status in _BY_PREFERENCE

@@ -1,4 +1,4 @@
-"""A model that the matrix names by a path, and that lies on another device: fetched into the store, once.
+"""Fetches a model that the matrix names by a path, and that is on another device alone, into the store.
 
 In the store: ``lan/<first 16 digits of the model's SHA-256>/``, with all parts of a split model and the projector.
 """
@@ -14,23 +14,23 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.gguf.check import check_model, check_projector
 from agents.models.lan import download as peer_download
-from agents.models.lan.announcement import announced
+from agents.models.lan.announcement import announcing
 from agents.models.lan.catalogue import path_key
-from agents.models.lan.client import Line
-from agents.models.lan.download import Wanted, fetch_from_peers
-from agents.models.lan.protocol import Answer, SharedFile, State, at_path
-from agents.models.lan.shared_files import from_origin, keep_origin, offer
-from agents.models.progress import Say
-from agents.models.store.disk import alone, os_errors_named, sha256_of, size_of
+from agents.models.lan.client import PeerClient
+from agents.models.lan.download import WantedFile, download_from_peers
+from agents.models.lan.protocol import Answer, FileStatus, SharedFile, path_query
+from agents.models.lan.shared_files import files_from_origin, record_origin, share
+from agents.models.progress import Notify
+from agents.models.store.disk import locked, os_errors_named, sha256_of, size_of
 from agents.models.store.files import ModelFiles
 from agents.models.store.transfer import partial_of
 
 Files = tuple[SharedFile, ...]
 
 
-def kept_from_path(path: str, mmproj: str | None, store: Path) -> ModelFiles | None:
-    """What was fetched from another device for this path; None where nothing was, or it is no longer whole."""
-    files = from_origin(store, path_key(path, mmproj))
+def stored_from_path(path: str, mmproj: str | None, store: Path) -> ModelFiles | None:
+    """The model fetched earlier from another device for this path; None where none was, or it is no longer whole."""
+    files = files_from_origin(store, path_key(path, mmproj))
     if files is None or any(size_of(_target(store, files, file)) != file.size_bytes for file in files):
         return None
     with suppress(LoadFailed):
@@ -38,59 +38,59 @@ def kept_from_path(path: str, mmproj: str | None, store: Path) -> ModelFiles | N
     return None
 
 
-def fetch_path(path: str, mmproj: str | None, store: Path, peers: Peers, say: Say) -> ModelFiles | None:
-    """The model that lies at ``path`` on another device; None where it lies on none of those that answer.
+def fetch_path(path: str, mmproj: str | None, store: Path, peers: Peers, notify: Notify) -> ModelFiles | None:
+    """The model at ``path`` on another device, fetched; None where no device that answers has one there.
 
-    Raises LoadFailed: DISK_FULL, MODEL_FILE_MISSING where it can no longer be had, MODEL_FILE_INVALID.
+    Raises LoadFailed: DISK_FULL, MODEL_FILE_MISSING where no device sends it any more, MODEL_FILE_INVALID.
     """
-    files = _found(path, mmproj, peers, say)
+    files = _locate(path, mmproj, peers, notify)
     if files is None:
         return None
     folder = _target(store, files, files[0]).parent
-    with os_errors_named(f"{path} cannot be stored in {folder}"), alone(folder, say):
+    with os_errors_named(f"{path} cannot be stored in {folder}"), locked(folder, notify):
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
             target = _target(store, files, file)
-            if size_of(target) != file.size_bytes or sha256_of(target, say) != file.sha256:
-                _fetch(file, target, store, peers, say)
-            offer(store, target, file.sha256)
+            if size_of(target) != file.size_bytes or sha256_of(target, notify) != file.sha256:
+                _download(file, target, store, peers, notify)
+            share(store, target, file.sha256)
         model = _checked(store, files, mmproj)
-        keep_origin(store, path_key(path, mmproj), files)
+        record_origin(store, path_key(path, mmproj), files)
         return model
 
 
-def _found(path: str, mmproj: str | None, peers: Peers, say: Say) -> Files | None:
-    """Asks all, and waits for those that are hashing the file, or measure."""
+def _locate(path: str, mmproj: str | None, peers: Peers, notify: Notify) -> Files | None:
+    """Asks all devices which files they have at ``path``; waits for those that hash them, or measure."""
     others = [peer for peer in peers.urls if peer.device_id != peers.own]
-    with Line(peers.token) as line:
+    with PeerClient(peers.token) as client:
         while True:
-            answers = line.ask_all(others, at_path(path, mmproj))
-            found = [answer for answer in answers if answer.state is State.HAS]
+            answers = client.ask_all(others, path_query(path, mmproj))
+            found = [answer for answer in answers if answer.status is FileStatus.HAS]
             if found:
-                return _most_common(path, found, say)
-            later = [answer for answer in answers if answer.state in (State.READS, State.MEASURES)]
+                return _commonest(path, found, notify)
+            later = [answer for answer in answers if answer.status in (FileStatus.READS, FileStatus.MEASURES)]
             if not later:
                 return None
-            doing = "measures now" if later[0].state is State.MEASURES else "is hashing it"
-            say(f"waiting for {later[0].peer.shown}, which has {path} and {doing}")
+            doing = "measures now" if later[0].status is FileStatus.MEASURES else "is hashing it"
+            notify(f"waiting for {later[0].peer.shown}, which has {path} and {doing}")
             others = [answer.peer for answer in later]
-            peer_download.PACE.wait(peer_download.PACE.between(later[0].state))
+            peer_download.PACE.wait(peer_download.PACE.poll_interval_s(later[0].status))
 
 
-def _most_common(path: str, found: list[Answer], say: Say) -> Files:
-    """Where devices have different files under one path, that of most; said, for it is another model."""
+def _commonest(path: str, found: list[Answer], notify: Notify) -> Files:
+    """The files that most devices have there. Where devices differ, notifies: another choice is another model."""
     counted = Counter(answer.files for answer in found)
     files, _ = counted.most_common(1)[0]
     if len(counted) > 1:
         chosen = next(answer.peer.shown for answer in found if answer.files == files)
-        say(f"{path} is not the same file on all devices: that of {chosen} is taken")
+        notify(f"{path} is not the same file on all devices: that of {chosen} is taken")
     return files
 
 
-def _fetch(file: SharedFile, target: Path, store: Path, peers: Peers, say: Say) -> None:
-    wanted = Wanted(file.name, target, file.sha256, file.sha256, file.size_bytes)
-    with announced(store, wanted.key, partial_of(target)) as announcement:
-        if not fetch_from_peers(wanted, peers, announcement, say, other_way=False):
+def _download(file: SharedFile, target: Path, store: Path, peers: Peers, notify: Notify) -> None:
+    wanted = WantedFile(file.name, target, file.sha256, file.sha256, file.size_bytes)
+    with announcing(store, wanted.key, partial_of(target)) as announcement:
+        if not download_from_peers(wanted, peers, announcement, notify, has_internet=False):
             raise LoadFailed(Cause.MODEL_FILE_MISSING, f"{file.name} lies on another device, which does not send it")
 
 

@@ -1,4 +1,4 @@
-"""What devices say to each other about model files. PURE
+"""Requests and responses between the model servers of devices. PURE
 
 ::
 
@@ -6,8 +6,9 @@
     GET       /find?path=PATH&mmproj=NAME             files that lie at a path on that device
     GET       /find?url_key=<64 hex digits>           the file that came from an address (the SHA-256 of the address)
 
-Every request has ``Authorization: Bearer TOKEN``. The state is in a header and, for others, in the status: 200 it has
-the file; 202 it will have it, or is looking at it; 503 it has it, but not now; 404 it has it not.
+Every request has ``Authorization: Bearer TOKEN``. The status of the file stands in the header STATE and, for clients
+other than ours, in the HTTP status: 200 the file is here; 202 it is being fetched or hashed; 503 it is here but is not
+sent now; 404 it is not here.
 """
 
 from __future__ import annotations
@@ -24,42 +25,42 @@ from agents.contract.web_address import names_one_file
 
 STATE = "X-Orchestrate-State"
 BYTES = "X-Orchestrate-Bytes"
-"""How many bytes of the file are there: all, or those fetched or hashed so far."""
+"""Bytes of the file that are on the device: all of them, or those fetched or hashed so far."""
 BEAT = "X-Orchestrate-Beat"
-"""Another text than before: something has happened, though no byte may have come."""
+"""A text that changes while the fetch makes progress: during a hash of the whole, BYTES stands still."""
 
 HEX64 = re.compile(r"[0-9a-f]{64}")
-_MOST_FILES = 1_001
+_MAX_FILES = 1_001
 
 
-class State(StrEnum):
-    """How a file stands at a device. The order of a fetch: INTENDS, then WAITS for another or FETCHES, then HAS."""
+class FileStatus(StrEnum):
+    """What a device can say of a file. In a fetch: INTENDS, then WAITS (for another device) or FETCHES, then HAS."""
 
     HAS = "has"
-    SERVES = "serves"  # has it, and sends as many files as it will at once
-    MEASURES = "measures"  # has it, or may have it, and a benchmark runs: nothing is sent
-    FETCHES = "fetches"  # from the internet, now
-    INTENDS = "intends"  # is finding out whether another has it, or fetches it
-    WAITS = "waits"  # for another device that fetches it, or has it
+    SERVES = "serves"  # has it, but sends MAX_TRANSFERS files already
+    MEASURES = "measures"  # has it, or may have it, but a benchmark runs: nothing is sent
+    FETCHES = "fetches"  # downloads it from the internet
+    INTENDS = "intends"  # asks the others whether one has it or fetches it
+    WAITS = "waits"  # waits for another device that has it or fetches it
     READS = "reads"  # has it, and is hashing it
     LACKS = "lacks"
 
 
-STATUS: dict[State, int] = {
-    State.HAS: 200,
-    State.SERVES: 503,
-    State.MEASURES: 503,
-    State.FETCHES: 202,
-    State.INTENDS: 202,
-    State.WAITS: 202,
-    State.READS: 202,
-    State.LACKS: 404,
+HTTP_STATUS: dict[FileStatus, int] = {
+    FileStatus.HAS: 200,
+    FileStatus.SERVES: 503,
+    FileStatus.MEASURES: 503,
+    FileStatus.FETCHES: 202,
+    FileStatus.INTENDS: 202,
+    FileStatus.WAITS: 202,
+    FileStatus.READS: 202,
+    FileStatus.LACKS: 404,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class SharedFile:
-    """A file that a device offers."""
+    """A file that a device hands out."""
 
     name: str
     size_bytes: int
@@ -68,25 +69,25 @@ class SharedFile:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one device says of one file. ``refusal`` says why nothing can be had from it, where it is not LACKS."""
+    """The answer of one device. ``refusal``: why there is none (unreachable, another token), then as LACKS."""
 
     peer: Peer
-    state: State
+    status: FileStatus
     bytes_so_far: int = 0
     beat: str = ""
     files: tuple[SharedFile, ...] = ()
     refusal: str = ""
 
 
-def by_contents(sha256: str) -> str:
+def contents_query(sha256: str) -> str:
     return f"/sha256/{sha256}"
 
 
-def at_path(path: str, mmproj: str | None) -> str:
+def path_query(path: str, mmproj: str | None) -> str:
     return "/find?" + urlencode({"path": path, **({"mmproj": mmproj} if mmproj else {})})
 
 
-def at_address(key: str) -> str:
+def address_query(key: str) -> str:
     return "/find?" + urlencode({"url_key": key})
 
 
@@ -101,7 +102,7 @@ def files_from_json(data: bytes) -> tuple[SharedFile, ...]:
         files = tuple(SharedFile(row["name"], row["size_bytes"], row["sha256"]) for row in rows)
     except (TypeError, KeyError) as error:
         raise ValueError("not a list of files") from error
-    if not 0 < len(files) <= _MOST_FILES or len({file.name for file in files}) < len(files):
+    if not 0 < len(files) <= _MAX_FILES or len({file.name for file in files}) < len(files):
         raise ValueError("no files, too many, or one name twice")
     for file in files:
         if not isinstance(file.name, str) or not names_one_file(file.name):

@@ -1,7 +1,7 @@
-"""Serves this device's model files to the other devices of the cluster, and disturbs no benchmark.
+"""HTTP server of this device's model files for the other devices of the cluster; it disturbs no benchmark.
 
-What may be asked, and what the answers mean: ``share_protocol``. A file is sent by its SHA-256 alone; while a benchmark
-is measured here nothing is begun, and what has begun stands still.
+Requests and responses: ``protocol``. A file is sent by its SHA-256 alone. While a benchmark is measured here, no
+transfer is begun, and those that run pause between two blocks.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
-from agents.models.lan.catalogue import LACKED, Finder, Found
-from agents.models.lan.protocol import BEAT, BYTES, HEX64, STATE, STATUS, State, files_to_json
-from agents.models.lan.shared_files import offer_the_store
+from agents.models.lan.catalogue import ABSENT, Availability, Catalogue
+from agents.models.lan.protocol import BEAT, BYTES, HEX64, HTTP_STATUS, STATE, FileStatus, files_to_json
+from agents.models.lan.shared_files import share_store
 
-MOST_TRANSFERS = 2
-"""Files sent at once. Few: those that have one soon serve it too, and a file reaches many devices in few rounds."""
+MAX_TRANSFERS = 2
+"""Files sent at once. Few, since whoever has received one sends it too: a file reaches many devices in few rounds."""
 
-_MOST_CONNECTIONS = 64
+_MAX_CONNECTIONS = 64
 _BLOCK_BYTES = 1 << 20
 _PAUSE_S = 0.25
-_SILENCE_S = 30.0  # a client that neither asks nor takes anything is let go
-_RETRY_S = {State.MEASURES: 5}
+_SILENCE_S = 30.0  # after which a client that neither asks nor receives is disconnected
+_RETRY_S = {FileStatus.MEASURES: 5}
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
 
 class ModelServer:
-    """Serves from its construction to ``close``. ``busy`` is asked often, from several threads, and must be quick."""
+    """Serves from its construction to ``close``. ``is_measuring`` is called often, from several threads."""
 
     def __init__(
-        self, folder: Path, token: str, busy: Callable[[], bool], host: str = "0.0.0.0", port: int = 0
+        self, folder: Path, token: str, is_measuring: Callable[[], bool], host: str = "0.0.0.0", port: int = 0
     ) -> None:
         """``folder``: this device's store of model files. ``port`` 0: any. Raises OSError, ValueError for no token."""
         if not token:
             raise ValueError("a model server needs a token")
         self._token = token.encode()
-        self._busy = busy
+        self._is_measuring = is_measuring
         self._closed = threading.Event()
-        self._slots = threading.BoundedSemaphore(MOST_TRANSFERS)
+        self._slots = threading.BoundedSemaphore(MAX_TRANSFERS)
         self._transfers = 0
         self._counting = threading.Lock()
-        self.finder = Finder(folder, busy, self.pause)
-        self._server = _Server((host, port), self)
+        self.catalogue = Catalogue(folder, is_measuring, self.pause)
+        self._server = _HttpServer((host, port), self)
         threading.Thread(target=self._serve, args=(folder,), name="model-server", daemon=True).start()
 
     @property
@@ -59,40 +59,40 @@ class ModelServer:
 
     @property
     def transfers(self) -> int:
-        """Files that are being sent now, also those that stand still."""
+        """Files that are being sent now, paused ones too."""
         return self._transfers
 
     def close(self) -> None:
-        """Ends the server; a transfer ends with its block."""
+        """Ends the server; a transfer ends with its current block."""
         if not self._closed.is_set():
             self._closed.set()
             self._server.shutdown()
             self._server.server_close()
 
     def _serve(self, folder: Path) -> None:
-        offer_the_store(folder)
+        share_store(folder)
         self._server.serve_forever(poll_interval=0.1)
 
-    def knows(self, authorization: str | None) -> bool:
+    def is_authorised(self, authorization: str | None) -> bool:
         sent = (authorization or "").encode("latin-1", "replace")
         return hmac.compare_digest(sent, b"Bearer " + self._token)
 
     def pause(self) -> bool:
-        """Waits for as long as a benchmark is measured; False where the server is being closed."""
-        while self._busy() and not self._closed.is_set():
+        """Blocks while a benchmark is measured. False where the server is being closed."""
+        while self._is_measuring() and not self._closed.is_set():
             self._closed.wait(_PAUSE_S)
         return not self._closed.is_set()
 
-    def contents(self, sha256: str) -> Found:
-        found = self.finder.by_contents(sha256)
-        full = found.state is State.HAS and self._transfers >= MOST_TRANSFERS
-        return Found(State.SERVES, found.bytes_so_far) if full else found
+    def contents(self, sha256: str) -> Availability:
+        available = self.catalogue.by_contents(sha256)
+        full = available.status is FileStatus.HAS and self._transfers >= MAX_TRANSFERS
+        return Availability(FileStatus.SERVES, available.bytes_so_far) if full else available
 
     def send(self, connection: socket.socket, file: BinaryIO, start: int, count: int) -> None:
         """``count`` bytes from ``start`` on, from the kernel's pages to the network card where the system can."""
         while count > 0 and self.pause():
             sent = connection.sendfile(file, start, min(count, _BLOCK_BYTES))
-            if not sent:  # cut off while it was sent: the client sees too few bytes
+            if not sent:  # the file was truncated meanwhile: the client notices that bytes are missing
                 return
             start, count = start + sent, count - sent
 
@@ -108,7 +108,7 @@ class ModelServer:
         self._slots.release()
 
 
-class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+class _HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """Not ``http.server.HTTPServer``, which asks the name service for the host's own name first."""
 
     allow_reuse_address = sys.platform != "win32"  # there it would let another program take the port
@@ -116,8 +116,8 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def __init__(self, address: tuple[str, int], models: ModelServer) -> None:
         self.models = models
-        self._connections = threading.BoundedSemaphore(_MOST_CONNECTIONS)
-        super().__init__(address, _Handler)
+        self._connections = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        super().__init__(address, _RequestHandler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._connections.acquire(blocking=False):
@@ -132,92 +132,92 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is nothing to tell, and what it sent is not to be repeated in a log."""
+        """Logs no client that disconnects. Nothing of a request is ever logged: it may hold a path of the user's."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+class _RequestHandler(BaseHTTPRequestHandler):
+    server: _HttpServer
     server_version, sys_version = "orchestrate", ""
     timeout = _SILENCE_S
 
     def log_message(self, *_: object) -> None:
-        """Nothing: a path of the user's stands in a request."""
+        """Logs nothing: a request may hold a path of the user's."""
 
     def do_HEAD(self) -> None:
-        self._answer()
+        self._handle()
 
     def do_GET(self) -> None:
-        self._answer()
+        self._handle()
 
-    def _answer(self) -> None:
+    def _handle(self) -> None:
         models = self.server.models
-        if not models.knows(self.headers.get("Authorization")):
-            self._head(401, {"WWW-Authenticate": "Bearer"}, 0)
+        if not models.is_authorised(self.headers.get("Authorization")):
+            self._send_head(401, {"WWW-Authenticate": "Bearer"}, 0)
             return
         where = urlsplit(self.path)
         kind, _, name = where.path.lstrip("/").partition("/")
         if kind == "sha256" and HEX64.fullmatch(name):
-            self._file(models.contents(name), name)
+            self._reply_with_file(models.contents(name), name)
         elif where.path == "/find":
-            self._say(self._found(models.finder, where.query))
+            self._reply(self._look_up(models.catalogue, where.query))
         else:
-            self._say(LACKED)
+            self._reply(ABSENT)
 
-    def _found(self, finder: Finder, query: str) -> Found:
+    def _look_up(self, catalogue: Catalogue, query: str) -> Availability:
         try:
             asked = {name: values[0] for name, values in parse_qs(query, errors="strict", max_num_fields=4).items()}
         except ValueError:
-            return LACKED
+            return ABSENT
         if "path" in asked:
-            return finder.at_path(asked["path"], asked.get("mmproj"))
+            return catalogue.at_path(asked["path"], asked.get("mmproj"))
         key = asked.get("url_key", "")
-        return finder.by_address(key) if HEX64.fullmatch(key) else LACKED
+        return catalogue.by_address(key) if HEX64.fullmatch(key) else ABSENT
 
-    def _say(self, found: Found) -> None:
-        body = files_to_json(found.files) if found.state is State.HAS else b""
-        self._head(STATUS[found.state], _headers_of(found), len(body))
+    def _reply(self, available: Availability) -> None:
+        body = files_to_json(available.files) if available.status is FileStatus.HAS else b""
+        self._send_head(HTTP_STATUS[available.status], _headers_of(available), len(body))
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _file(self, found: Found, sha256: str) -> None:
+    def _reply_with_file(self, available: Availability, sha256: str) -> None:
         models = self.server.models
-        if found.state is not State.HAS or found.path is None:
-            self._say(found)
+        if available.status is not FileStatus.HAS or available.path is None:
+            self._reply(available)
         elif self.command == "HEAD":
-            self._head(200, _headers_of(found), found.bytes_so_far)
+            self._send_head(200, _headers_of(available), available.bytes_so_far)
         elif not models.begin_transfer():
-            self._say(Found(State.SERVES, found.bytes_so_far))
+            self._reply(Availability(FileStatus.SERVES, available.bytes_so_far))
         else:
             try:
-                self._send_file(found, sha256)
+                self._send_file(available, sha256)
             finally:
                 models.end_transfer()
 
-    def _send_file(self, found: Found, sha256: str) -> None:
-        assert found.path is not None
+    def _send_file(self, available: Availability, sha256: str) -> None:
+        assert available.path is not None
         try:
-            file = found.path.open("rb")
+            file = available.path.open("rb")
         except OSError:
-            self._say(LACKED)
+            self._reply(ABSENT)
             return
         with file:
-            size = found.bytes_so_far
-            headers = {**_headers_of(found), "Content-Type": "application/octet-stream", "ETag": f'"{sha256}"'}
+            size = available.bytes_so_far
+            headers = {**_headers_of(available), "Content-Type": "application/octet-stream", "ETag": f'"{sha256}"'}
             start, end = _range_of(self.headers.get("Range"), size)
             if start >= size > 0:
-                self._head(416, {**headers, "Content-Range": f"bytes */{size}"}, 0)
+                self._send_head(416, {**headers, "Content-Range": f"bytes */{size}"}, 0)
                 return
             status = 200
             if (start, end) != (0, size):
                 status = 206
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-            self._head(status, headers, end - start)
+            self._send_head(status, headers, end - start)
             with suppress(OSError):  # the client went away
                 self.server.models.send(self.connection, file, start, end - start)
 
-    def _head(self, status: int, headers: dict[str, str], length: int) -> None:
+    def _send_head(self, status: int, headers: dict[str, str], length: int) -> None:
         self.close_connection = True
         self.send_response(status)
         for name, value in {"Accept-Ranges": "bytes", **headers}.items():
@@ -228,18 +228,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-def _headers_of(found: Found) -> dict[str, str]:
-    headers = {STATE: found.state.value, BYTES: str(found.bytes_so_far)}
-    if found.beat:
-        headers[BEAT] = found.beat
-    if STATUS[found.state] in (202, 503):
-        headers["Retry-After"] = str(_RETRY_S.get(found.state, 1))
+def _headers_of(available: Availability) -> dict[str, str]:
+    headers = {STATE: available.status.value, BYTES: str(available.bytes_so_far)}
+    if available.beat:
+        headers[BEAT] = available.beat
+    if HTTP_STATUS[available.status] in (202, 503):
+        headers["Retry-After"] = str(_RETRY_S.get(available.status, 1))
     return headers
 
 
-def _range_of(stated: str | None, size: int) -> tuple[int, int]:
-    """First byte, and the one after the last. What is not one range of bytes from a place on asks for all."""
-    found = _RANGE.fullmatch(stated or "")
+def _range_of(requested: str | None, size: int) -> tuple[int, int]:
+    """First byte, and the one after the last. Anything but one range with a first byte means the whole file."""
+    found = _RANGE.fullmatch(requested or "")
     if found is None:
         return 0, size
     start = int(found[1])

@@ -1,7 +1,7 @@
-"""Which files of this device may be handed out, by SHA-256, and which of them came from an address or a path.
+"""The index of files that this device hands out: by SHA-256, and by the address or path that they came from.
 
-In the store: ``offered/<sha256>.json`` says where a file lies, and for which size and time that holds: a file that is
-another since is not offered. ``origins/<key>.json`` lists the files that came from one place.
+In the store: ``offered/<sha256>.json`` names a file's path, with the size and modification time that it was verified
+at: a file that was replaced since is handed out no more. ``origins/<key>.json`` lists the files of one address or path.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from pathlib import Path
 
 from agents.files import write_atomic
 from agents.models.lan.protocol import HEX64, SharedFile, files_from_json, files_to_json
-from agents.models.store.disk import kept_digest
+from agents.models.store.disk import recorded_sha256
 
 
-def offer(store: Path, path: Path, sha256: str) -> None:
-    """``path`` has these contents, verified. A disk that cannot take the note costs the others a download."""
+def share(store: Path, path: Path, sha256: str) -> None:
+    """Hands out ``path``, which was verified to have ``sha256``. A note that the disk cannot take is left out: then
+    the others download the file."""
     with suppress(OSError):
         stat = path.stat()
         note = {"path": str(path.absolute()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         text = json.dumps(note).encode()
-        kept = _offer_path(store, sha256)
-        if not kept.is_file() or kept.read_bytes() != text:
-            write_atomic(kept, text)
+        note_path = _note_path(store, sha256)
+        if not note_path.is_file() or note_path.read_bytes() != text:
+            write_atomic(note_path, text)
 
 
-def offered(store: Path, sha256: str) -> Path | None:
-    """Where the file with these contents lies; None where there is none, or it has changed since."""
+def shared_path(store: Path, sha256: str) -> Path | None:
+    """Path of the file with these contents; None where there is none, or it has changed since it was verified."""
     try:
-        note = json.loads(_offer_path(store, sha256).read_bytes())
+        note = json.loads(_note_path(store, sha256).read_bytes())
         path = Path(note["path"])
         stat = path.stat()
         return path if (stat.st_size, stat.st_mtime_ns) == (note["size"], note["mtime_ns"]) else None
@@ -38,32 +39,32 @@ def offered(store: Path, sha256: str) -> Path | None:
         return None
 
 
-def offer_the_store(store: Path) -> None:
-    """Offers all files whose hash is kept beside them: those that an earlier version of this program fetched too."""
+def share_store(store: Path) -> None:
+    """Hands out all files with a recorded hash beside them, also those that an earlier version has fetched."""
     with suppress(OSError):
         for note in sorted(store.rglob(".*.gguf.sha256.json")):
             path = note.with_name(note.name.removeprefix(".").removesuffix(".sha256.json"))
-            sha256 = kept_digest(path)
-            if sha256 is not None and HEX64.fullmatch(sha256) and offered(store, sha256) is None:
-                offer(store, path, sha256)
+            sha256 = recorded_sha256(path)
+            if sha256 is not None and HEX64.fullmatch(sha256) and shared_path(store, sha256) is None:
+                share(store, path, sha256)
 
 
-def keep_origin(store: Path, key: str, files: Sequence[SharedFile]) -> None:
-    """``files`` came from the place that ``key``, 64 hex digits, stands for."""
+def record_origin(store: Path, key: str, files: Sequence[SharedFile]) -> None:
+    """Records that ``files`` came from the address or path that hashes to ``key`` (64 hex digits)."""
     with suppress(OSError):
-        if from_origin(store, key) != tuple(files):
+        if files_from_origin(store, key) != tuple(files):
             write_atomic(_origin_path(store, key), files_to_json(files))
 
 
-def from_origin(store: Path, key: str) -> tuple[SharedFile, ...] | None:
-    """The files that came from there; None where nothing did."""
+def files_from_origin(store: Path, key: str) -> tuple[SharedFile, ...] | None:
+    """The files recorded for that address or path; None where there are none."""
     try:
         return files_from_json(_origin_path(store, key).read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def _offer_path(store: Path, sha256: str) -> Path:
+def _note_path(store: Path, sha256: str) -> Path:
     return store / "offered" / f"{sha256}.json"
 
 

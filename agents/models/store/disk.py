@@ -14,7 +14,7 @@ from agents.contract.model_need import DISK_MARGIN_BYTES
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.files import remove_abandoned, write_atomic
-from agents.models.progress import Progress, Say
+from agents.models.progress import ByteProgress, Notify
 from agents.units import in_words
 
 _READ_BYTES = 4 << 20
@@ -49,7 +49,7 @@ def os_errors_named(doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def alone(target: Path, say: Say) -> Iterator[None]:
+def locked(target: Path, notify: Notify) -> Iterator[None]:
     """One process at a time makes ``target``; the lock is the kernel's and goes when its holder dies.
 
     What a killed holder has left aside is removed.
@@ -61,7 +61,7 @@ def alone(target: Path, say: Say) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"waiting for another process that makes {target.name}")
+        notify(f"waiting for another process that makes {target.name}")
         lock.acquire()
     try:
         remove_abandoned(target.parent)
@@ -70,33 +70,33 @@ def alone(target: Path, say: Say) -> Iterator[None]:
         lock.release()
 
 
-def sha256_of(path: Path, say: Say, notes: Path | None = None) -> str:
+def sha256_of(path: Path, notify: Notify, notes: Path | None = None) -> str:
     """SHA-256 of a file, hex. Hashed once: a side file keeps it, with the size and time that it holds for.
 
     ``notes`` is the directory of the side file; None: beside the file.
     """
-    kept = kept_digest(path, notes)
+    kept = recorded_sha256(path, notes)
     if kept is not None:
         return kept
-    sha256 = hashed(path, say)
-    keep_digest(path, sha256, notes)
+    sha256 = hash_file(path, notify)
+    record_sha256(path, sha256, notes)
     return sha256
 
 
-def undamaged(path: Path, sha256: str | None, said_by: str, say: Say, notes: Path | None = None) -> str:
-    """``sha256_of``; raises LoadFailed(MODEL_FILE_INVALID) where that is not the one that ``said_by`` told."""
-    digest = sha256_of(path, say, notes)
+def verified_sha256(path: Path, sha256: str | None, stated_by: str, notify: Notify, notes: Path | None = None) -> str:
+    """``sha256_of``; raises LoadFailed(MODEL_FILE_INVALID) where that is not the one that ``stated_by`` names."""
+    digest = sha256_of(path, notify, notes)
     if digest != (sha256 or digest):
         raise LoadFailed(
             Cause.MODEL_FILE_INVALID,
-            f"{path} has SHA-256 {digest}, but {said_by} says {sha256}: damaged, delete it to fetch it again",
+            f"{path} has SHA-256 {digest}, but {stated_by} says {sha256}: damaged, delete it to fetch it again",
         )
     return digest
 
 
-def hashed(path: Path, say: Say, between: Callable[[int], None] = lambda _: None) -> str:
+def hash_file(path: Path, notify: Notify, between: Callable[[int], None] = lambda _: None) -> str:
     """SHA-256 of a file, hex, read from end to end. ``between`` is told after each block how many bytes are read."""
-    progress = Progress(say, f"checking {path.name}", path.stat().st_size)
+    progress = ByteProgress(notify, f"checking {path.name}", path.stat().st_size)
     digest = hashlib.sha256()
     done_bytes = 0
     with path.open("rb") as file:
@@ -108,7 +108,7 @@ def hashed(path: Path, say: Say, between: Callable[[int], None] = lambda _: None
     return digest.hexdigest()
 
 
-def keep_digest(path: Path, sha256: str, notes: Path | None = None) -> None:
+def record_sha256(path: Path, sha256: str, notes: Path | None = None) -> None:
     """Writes the side file. A store that cannot take it costs another hashing, nothing else."""
     stat = path.stat()
     note = json.dumps({"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256})
@@ -116,7 +116,7 @@ def keep_digest(path: Path, sha256: str, notes: Path | None = None) -> None:
         write_atomic(_side_file(path, notes), note)
 
 
-def kept_digest(path: Path, notes: Path | None = None) -> str | None:
+def recorded_sha256(path: Path, notes: Path | None = None) -> str | None:
     """SHA-256 of a file from its side file; None where there is none, or the file is another since, or gone."""
     try:
         stat = path.stat()

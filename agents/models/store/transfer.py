@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.progress import Say
-from agents.models.store.disk import hashed
+from agents.models.progress import Notify
+from agents.models.store.disk import hash_file
 
 if TYPE_CHECKING:
     import httpx2
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RECONNECT_WAIT_S = 1.0
 
 
-class Stopped(Exception):
+class TransferStopped(Exception):
     """The server sends no more, for now; the text says why. What has come stays on the disk."""
 
 
@@ -62,26 +62,26 @@ def receive(sender: Sender, partial: Path, size_bytes: int | None, at: Callable[
             before = sink.tell()
             why = "it ended too early"
             try:
-                _one_answer(sender, sink, size_bytes, at)
+                _append_response(sender, sink, size_bytes, at)
                 if size_bytes is None:
                     return
             except httpx2.TransportError as error:
                 why = type(error).__name__
-            except Stopped as stopped:
+            except TransferStopped as stopped:
                 why = str(stopped)
             if size_bytes is None or sink.tell() < size_bytes:
                 failures = 1 if sink.tell() > before else failures + 1
                 if failures > sender.reconnects:
-                    raise Stopped(why)
+                    raise TransferStopped(why)
                 time.sleep(RECONNECT_WAIT_S)
 
 
-def _one_answer(sender: Sender, sink: BinaryIO, size_bytes: int | None, at: Callable[[int], None]) -> None:
+def _append_response(sender: Sender, sink: BinaryIO, size_bytes: int | None, at: Callable[[int], None]) -> None:
     """One request, from where ``sink`` ends; appends what comes. A server that knows no ranges makes it begin anew."""
     with sender.ask(sink.tell()) as response:
-        begins = _begins_at(response)
+        begins = _first_byte_of(response)
         if begins not in (0, sink.tell()):
-            raise Stopped("it answers with other bytes than asked for")
+            raise TransferStopped("it answers with other bytes than asked for")
         if begins != sink.tell():
             _empty(sink)
         for block in response.iter_bytes():  # as they come: with a size, what is gathered is lost when the line breaks
@@ -97,19 +97,19 @@ def _empty(sink: BinaryIO) -> None:
     sink.truncate()
 
 
-def _begins_at(response: httpx2.Response) -> int:
+def _first_byte_of(response: httpx2.Response) -> int:
     """Place in the file of the answer's first byte: ``Content-Range: bytes 1000-1999/2000`` -> 1000."""
     stated = str(response.headers.get("Content-Range", ""))
     return int(stated.removeprefix("bytes ").partition("-")[0]) if response.status_code == 206 else 0
 
 
-def verified(partial: Path, size_bytes: int | None, sha256: str | None, what: str, say: Say) -> str:
+def verify_partial(partial: Path, size_bytes: int | None, sha256: str | None, what: str, notify: Notify) -> str:
     """SHA-256 of ``partial``, which is deleted where size or hash (None: not known) are not those expected.
 
     Raises LoadFailed(MODEL_FILE_INVALID).
     """
     has_bytes = partial.stat().st_size
-    has_sha256 = hashed(partial, say)
+    has_sha256 = hash_file(partial, notify)
     if has_bytes == (has_bytes if size_bytes is None else size_bytes) and has_sha256 == (sha256 or has_sha256):
         return has_sha256
     partial.unlink()

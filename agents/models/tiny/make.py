@@ -14,8 +14,8 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.files import atomic_file
 from agents.models.gguf.check import GgufFacts, check_gguf
-from agents.models.progress import Say
-from agents.models.store.disk import alone, keep_digest, need_room, os_errors_named, sha256_of
+from agents.models.progress import Notify
+from agents.models.store.disk import locked, need_room, os_errors_named, record_sha256, sha256_of
 from agents.models.store.files import MissingFile, ModelFiles
 from agents.models.tiny.architectures import (
     Experts,
@@ -66,17 +66,17 @@ TINY_MODELS: tuple[TinyModel, ...] = (
 )
 
 
-def make_tiny(name: str, quantisation: str | None, directory: Path, say: Say = lambda _: None) -> ModelFiles:
+def make_tiny(name: str, quantisation: str | None, directory: Path, notify: Notify = lambda _: None) -> ModelFiles:
     """The files of ``tiny:NAME`` (NAME alone will do) in ``directory``; made where they are not there yet.
 
     Raises LoadFailed: MODEL_FILE_MISSING for a name or a quantisation that cannot be made, DISK_FULL.
     """
     model = _model(name)
     quantisation = _quantisation(quantisation, model)
-    path, facts, sha256 = _made(f"tiny-{model.name}", model.plan, quantisation, directory, say)
+    path, facts, sha256 = _made(f"tiny-{model.name}", model.plan, quantisation, directory, notify)
     mmproj = None
     if model.projector is not None:
-        mmproj, _, _ = _made(f"tiny-{model.name}-mmproj", model.projector, PROJECTOR_TYPE, directory, say)
+        mmproj, _, _ = _made(f"tiny-{model.name}-mmproj", model.projector, PROJECTOR_TYPE, directory, notify)
     return ModelFiles(path, mmproj, facts, sha256)
 
 
@@ -120,16 +120,16 @@ def _quantisation(asked: str | None, model: TinyModel) -> str:
 
 
 def _made(
-    name: str, plan: Callable[[], ModelPlan], quantisation: str, directory: Path, say: Say
+    name: str, plan: Callable[[], ModelPlan], quantisation: str, directory: Path, notify: Notify
 ) -> tuple[Path, GgufFacts, str]:
     path = _path_of(directory, name, quantisation)
     with os_errors_named(f"cannot make {path}"):
         facts = _facts_of_made(path)
         if facts is None:
             directory.mkdir(parents=True, exist_ok=True)
-            with alone(path, say):
-                facts = _facts_of_made(path) or _make(path, name, plan(), quantisation, say)
-        return path, facts, sha256_of(path, say)
+            with locked(path, notify):
+                facts = _facts_of_made(path) or _make(path, name, plan(), quantisation, notify)
+        return path, facts, sha256_of(path, notify)
 
 
 def _facts_of_made(path: Path) -> GgufFacts | None:
@@ -140,13 +140,13 @@ def _facts_of_made(path: Path) -> GgufFacts | None:
         return None
 
 
-def _make(path: Path, name: str, plan: ModelPlan, quantisation: str, say: Say) -> GgufFacts:
+def _make(path: Path, name: str, plan: ModelPlan, quantisation: str, notify: Notify) -> GgufFacts:
     from agents.models.tiny.writer import file_bytes, write
 
     size_bytes = file_bytes(plan, name, quantisation, GENERATOR)
     need_room(path.parent, size_bytes, path.name)
-    say(f"making {path.name}, {in_words(size_bytes)}")
+    notify(f"making {path.name}, {in_words(size_bytes)}")
     with atomic_file(path) as file:
         sha256 = write(file, plan, name, quantisation, GENERATOR)
-    keep_digest(path, sha256)
+    record_sha256(path, sha256)
     return check_gguf(path)

@@ -16,9 +16,9 @@ from agents.contract.report import Cause
 from agents.contract.web_address import login_of, shown, without_login
 from agents.errors import LoadFailed
 from agents.files import rename_durably
-from agents.models.progress import Progress, Say
-from agents.models.store.disk import keep_digest, need_room, os_failure, size_of
-from agents.models.store.transfer import Sender, Stopped, partial_of, receive, verified
+from agents.models.progress import ByteProgress, Notify
+from agents.models.store.disk import need_room, os_failure, record_sha256, size_of
+from agents.models.store.transfer import Sender, TransferStopped, partial_of, receive, verify_partial
 
 if TYPE_CHECKING:
     import httpx2
@@ -42,7 +42,7 @@ class Unreachable(LoadFailed):
         super().__init__(Cause.MODEL_FILE_MISSING, detail)
 
 
-def download_from(url: str, sha256: str | None, target: Path, say: Say) -> None:
+def download_from(url: str, sha256: str | None, target: Path, notify: Notify) -> None:
     """Puts the file at ``target``. Raises LoadFailed: Unreachable, MODEL_FILE_MISSING where the server says no,
     MODEL_FILE_INVALID where size or hash differ, DISK_FULL."""
     name = f"url:{shown(url)}"
@@ -50,14 +50,14 @@ def download_from(url: str, sha256: str | None, target: Path, say: Say) -> None:
     with web_errors_named(name), _client(url) as client:
         target.parent.mkdir(parents=True, exist_ok=True)
         file = _asked(client, url)
-        _keep_only(partial, file, sha256)
+        _discard_stale_partial(partial, file, sha256)
         need_room(target.parent, max(0, (file.size_bytes or 0) - size_of(partial)), name)
-        progress = Progress(say, f"fetching {name}", file.size_bytes)
+        progress = ByteProgress(notify, f"fetching {name}", file.size_bytes)
         receive(Sender(lambda start: _answer(client, url, start, file)), partial, file.size_bytes, progress.at)
         _version_path(partial).unlink(missing_ok=True)
-        digest = verified(partial, file.size_bytes, sha256, name, say)
+        digest = verify_partial(partial, file.size_bytes, sha256, name, notify)
         rename_durably(partial, target)
-        keep_digest(target, digest)
+        record_sha256(target, digest)
 
 
 def size_at(url: str, timeout_s: float) -> int | None:
@@ -73,7 +73,7 @@ def web_errors_named(name: str) -> Iterator[None]:
 
     try:
         yield
-    except Stopped as why:
+    except TransferStopped as why:
         raise Unreachable(f"{name}: the server stopped sending ({why})") from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise Unreachable(f"{name} cannot be reached ({type(error).__name__})") from None
@@ -101,7 +101,7 @@ def _asked(client: httpx2.Client, url: str) -> WebFile:
     if response.is_success and "Content-Length" in response.headers:
         return WebFile(_whole(response.headers["Content-Length"]), _version_of(response))
     with client.stream("GET", without_login(url), headers={"Range": "bytes=0-0"}) as response:
-        _refuse(response, url)
+        _raise_for_status(response, url)
         in_all = response.headers.get("Content-Range", "").rpartition("/")[2]
         size = in_all if response.status_code == 206 else response.headers.get("Content-Length")
         return WebFile(_whole(size), _version_of(response))
@@ -126,16 +126,16 @@ def _answer(client: httpx2.Client, url: str, start: int, file: WebFile) -> Itera
         if file.version is not None:
             headers["If-Range"] = file.version
     with client.stream("GET", without_login(url), headers=headers) as response:
-        _refuse(response, url)
+        _raise_for_status(response, url)
         yield response
 
 
-def _refuse(response: httpx2.Response, url: str) -> None:
+def _raise_for_status(response: httpx2.Response, url: str) -> None:
     name, status = f"url:{shown(url)}", response.status_code
     if response.is_success:
         return
     if status == 429 or status >= 500 or status == 416:
-        raise Stopped(f"HTTP {status}")
+        raise TransferStopped(f"HTTP {status}")
     if status in (401, 403):
         raise _missing(f"the server refuses {name} (HTTP {status}): a login stands before its host, user:password@")
     if status in (404, 410):
@@ -147,7 +147,7 @@ def _missing(detail: str) -> LoadFailed:
     return LoadFailed(Cause.MODEL_FILE_MISSING, detail)
 
 
-def _keep_only(partial: Path, file: WebFile, sha256: str | None) -> None:
+def _discard_stale_partial(partial: Path, file: WebFile, sha256: str | None) -> None:
     """What an ended attempt has left is taken up where its hash will tell, or where it is of the same version."""
     kept = None
     with suppress(OSError, ValueError, KeyError, TypeError):

@@ -17,16 +17,16 @@ from agents.contract.report import Cause
 from agents.contract.web_address import beside, file_name, is_web, key_of, names_one_file, shown
 from agents.errors import LoadFailed
 from agents.models.gguf.check import SPLIT_NAME, GgufFacts, check_model, check_projector
-from agents.models.lan.download import Wanted, fetch_once
+from agents.models.lan.download import WantedFile, download_once
 from agents.models.lan.protocol import SharedFile
-from agents.models.lan.shared_files import keep_origin, offer
-from agents.models.progress import Say
-from agents.models.store.disk import alone, os_errors_named, sha256_of, size_of, undamaged
+from agents.models.lan.shared_files import record_origin, share
+from agents.models.progress import Notify
+from agents.models.store.disk import locked, os_errors_named, sha256_of, size_of, verified_sha256
 from agents.models.store.files import MissingFile, ModelFiles
 from agents.models.store.transfer import partial_of
 from agents.models.web.download import download_from, size_at
 
-_MOST_PARTS = 1_000
+_MAX_PARTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _WebModel:
         return tuple(url for url in self.urls if not self.target(url).is_file())
 
 
-def fetch_url(source: ModelSource, store: Path, say: Say, peers: Peers | None = None) -> ModelFiles:
+def fetch_url(source: ModelSource, store: Path, notify: Notify, peers: Peers | None = None) -> ModelFiles:
     """The files on this device, checked; a file that another device of ``peers`` has comes from there.
 
     Raises LoadFailed: MODEL_FILE_MISSING, MODEL_FILE_INVALID (then what was fetched is deleted), DISK_FULL.
@@ -60,13 +60,13 @@ def fetch_url(source: ModelSource, store: Path, say: Say, peers: Peers | None = 
     model, *projectors = _wanted(source, store)
     for each in (model, *projectors):
         with os_errors_named(f"{each.name} cannot be stored in {each.directory}"):
-            _on_this_device(each, store, say, peers)
+            _ensure_local(each, store, notify, peers)
     path = model.target(model.urls[0])
     facts = check_model(path)
     mmproj = projectors[0].target(projectors[0].urls[0]) if projectors else None
     if mmproj is not None:
         check_projector(mmproj)
-    return ModelFiles(path, mmproj, facts, sha256_of(path, say))
+    return ModelFiles(path, mmproj, facts, sha256_of(path, notify))
 
 
 def missing_files(source: ModelSource, store: Path, timeout_s: float) -> tuple[MissingFile, ...]:
@@ -105,7 +105,7 @@ def _parts_of(url: str) -> tuple[str, ...]:
     if split is None:
         return (url,)
     number, count = int(split["part"]), int(split["count"])
-    if number != 1 or not 1 <= count <= _MOST_PARTS:
+    if number != 1 or not 1 <= count <= _MAX_PARTS:
         raise LoadFailed(
             Cause.MODEL_FILE_INVALID, f"url:{shown(url)} is part {number} of {count}: name the first, of at most 1,000"
         )
@@ -114,26 +114,26 @@ def _parts_of(url: str) -> tuple[str, ...]:
     return (url, *(beside(url, name) for name in names))
 
 
-def _on_this_device(model: _WebModel, store: Path, say: Say, peers: Peers | None) -> None:
+def _ensure_local(model: _WebModel, store: Path, notify: Notify, peers: Peers | None) -> None:
     """Fetches what is missing; all of it is then verified, and may be fetched by others."""
     if model.missing():
-        with alone(model.directory, say):
-            _fetch_missing(model, store, say, peers)
+        with locked(model.directory, notify):
+            _fetch_missing(model, store, notify, peers)
     for url in model.urls:
         path = model.target(url)
-        digest = undamaged(path, model.sha256_of(url), "the matrix", say)
-        offer(store, path, digest)
-        keep_origin(store, key_of(url), (SharedFile(path.name, size_of(path), digest),))
+        digest = verified_sha256(path, model.sha256_of(url), "the matrix", notify)
+        share(store, path, digest)
+        record_origin(store, key_of(url), (SharedFile(path.name, size_of(path), digest),))
 
 
-def _fetch_missing(model: _WebModel, store: Path, say: Say, peers: Peers | None) -> None:
+def _fetch_missing(model: _WebModel, store: Path, notify: Notify, peers: Peers | None) -> None:
     """What turns out to be no model, a page of a login say, is deleted again."""
     model.directory.mkdir(parents=True, exist_ok=True)
     missing = model.missing()
     for url in missing:
         sha256, target = model.sha256_of(url), model.target(url)
-        wanted = Wanted(target.name, target, sha256 or key_of(url), sha256)
-        fetch_once(wanted, store, peers, say, partial(download_from, url, sha256, target))
+        wanted = WantedFile(target.name, target, sha256 or key_of(url), sha256)
+        download_once(wanted, store, peers, notify, partial(download_from, url, sha256, target))
     try:
         model.check(model.target(model.urls[0]))
     except LoadFailed as error:

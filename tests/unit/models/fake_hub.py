@@ -29,7 +29,7 @@ class Asked:
     sent_bytes: int = 0
 
 
-class _Server(ThreadingHTTPServer):
+class _HttpServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is what some tests do; anything else is told."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
@@ -57,11 +57,11 @@ class FakeHub:
     def __enter__(self) -> FakeHub:
         hub = self
 
-        class Handler(_Handler):
+        class Handler(_RequestHandler):
             pass
 
         Handler.hub = hub
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server = _HttpServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
@@ -96,7 +96,7 @@ class FakeHub:
         return {"id": self.repo, "modelId": self.repo, "sha": COMMIT, "siblings": siblings}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _RequestHandler(BaseHTTPRequestHandler):
     hub: FakeHub
 
     def log_message(self, *_: object) -> None:

@@ -30,7 +30,7 @@ DEADLINE_S = 60.0
 
 def shorten_waits(monkeypatch: pytest.MonkeyPatch, **pace: float) -> None:
     """Waits of milliseconds, so that a test waits for what it tests alone."""
-    quick = {"poll_s": 0.005, "measuring_poll_s": 0.005, "settle_s": 0.002, "serving_s": 0.02} | pace
+    quick = {"poll_s": 0.005, "measuring_poll_s": 0.005, "decision_poll_s": 0.002, "serving_s": 0.02} | pace
     monkeypatch.setattr(peer_download, "PACE", peer_download.Pace(**quick))  # type: ignore[arg-type]
     monkeypatch.setattr(transfer, "RECONNECT_WAIT_S", 0.0)
 

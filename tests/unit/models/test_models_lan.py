@@ -17,7 +17,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.hub.listing import HubRequest
 from agents.models.lan.server import ModelServer
-from agents.models.lan.shared_files import offered
+from agents.models.lan.shared_files import shared_path
 from agents.models.store import disk
 from tests.unit.models.fake_hub import REPO, FakeHub
 from tests.unit.models.lan_devices import REQUEST, TOKEN, BackgroundFetch, LanDevice, cluster
@@ -73,7 +73,7 @@ def test_however_many_begin_at_once_the_file_crosses_the_line_once(hub: FakeHub,
 
 
 def offered_path(device: LanDevice, model: bytes) -> Path:
-    path = offered(device.store, hashlib.sha256(model).hexdigest())
+    path = shared_path(device.store, hashlib.sha256(model).hexdigest())
     assert path is not None
     return path
 

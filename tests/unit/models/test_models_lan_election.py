@@ -8,30 +8,30 @@ from dataclasses import dataclass, replace
 import pytest
 
 from agents.contract.model_peers import Peer
-from agents.models.lan.election import GoAlone, Settle, Step, Take, WaitFor, next_step
-from agents.models.lan.protocol import Answer, State
+from agents.models.lan.election import AwaitDecision, FetchFromInternet, Step, TakeFrom, WaitFor, next_step
+from agents.models.lan.protocol import Answer, FileStatus
 
 
-def answer(device_id: str, state: State) -> Answer:
+def answer(device_id: str, state: FileStatus) -> Answer:
     return Answer(Peer(device_id, f"http://{device_id}"), state)
 
 
-def said(**states: State) -> list[Answer]:
+def said(**states: FileStatus) -> list[Answer]:
     return [answer(device_id, state) for device_id, state in states.items()]
 
 
-HAS, SERVES, MEASURES, FETCHES = State.HAS, State.SERVES, State.MEASURES, State.FETCHES
-INTENDS, WAITS, READS, LACKS = State.INTENDS, State.WAITS, State.READS, State.LACKS
+HAS, SERVES, MEASURES, FETCHES = FileStatus.HAS, FileStatus.SERVES, FileStatus.MEASURES, FileStatus.FETCHES
+INTENDS, WAITS, READS, LACKS = FileStatus.INTENDS, FileStatus.WAITS, FileStatus.READS, FileStatus.LACKS
 
 
 @pytest.mark.parametrize(
     ("answers", "given_up", "expected"),
     [
-        ({}, (), GoAlone()),
-        ({"a": LACKS, "z": WAITS}, (), GoAlone()),
-        ({"a": FETCHES, "b": HAS, "z": HAS}, (), Take((answer("b", HAS), answer("z", HAS)))),
+        ({}, (), FetchFromInternet()),
+        ({"a": LACKS, "z": WAITS}, (), FetchFromInternet()),
+        ({"a": FETCHES, "b": HAS, "z": HAS}, (), TakeFrom((answer("b", HAS), answer("z", HAS)))),
         ({"a": INTENDS}, (), WaitFor(answer("a", INTENDS))),
-        ({"z": INTENDS}, (), Settle(answer("z", INTENDS))),
+        ({"z": INTENDS}, (), AwaitDecision(answer("z", INTENDS))),
         ({"z": FETCHES}, (), WaitFor(answer("z", FETCHES))),
         ({"a": INTENDS, "b": INTENDS, "z": FETCHES}, (), WaitFor(answer("z", FETCHES))),
         ({"a": INTENDS, "b": INTENDS, "z": INTENDS}, (), WaitFor(answer("a", INTENDS))),
@@ -40,14 +40,14 @@ INTENDS, WAITS, READS, LACKS = State.INTENDS, State.WAITS, State.READS, State.LA
         ({"a": MEASURES, "z": INTENDS}, (), WaitFor(answer("a", MEASURES))),
         ({"z": READS}, (), WaitFor(answer("z", READS))),
         # those that were waited for in vain count no more, but where they have it
-        ({"a": FETCHES}, ("a",), GoAlone()),
-        ({"a": FETCHES, "z": INTENDS}, ("a", "z"), GoAlone()),
+        ({"a": FETCHES}, ("a",), FetchFromInternet()),
+        ({"a": FETCHES, "z": INTENDS}, ("a", "z"), FetchFromInternet()),
         ({"a": MEASURES, "b": MEASURES}, ("a",), WaitFor(answer("b", MEASURES))),
-        ({"a": HAS}, ("a",), Take((answer("a", HAS),))),
+        ({"a": HAS}, ("a",), TakeFrom((answer("a", HAS),))),
         ({"a": SERVES}, ("a",), WaitFor(answer("a", SERVES))),
     ],
 )
-def test_what_a_device_does_next(answers: dict[str, State], given_up: tuple[str, ...], expected: Step) -> None:
+def test_what_a_device_does_next(answers: dict[str, FileStatus], given_up: tuple[str, ...], expected: Step) -> None:
     assert next_step(said(**answers), "m", set(given_up)) == expected
 
 
@@ -55,8 +55,8 @@ def test_what_a_device_does_next(answers: dict[str, State], given_up: tuple[str,
 class Device:
     """One device of the model: what it has announced, what it has read of the others since, what it does next."""
 
-    shown: State = LACKS
-    read: tuple[State, ...] = ()
+    shown: FileStatus = LACKS
+    read: tuple[FileStatus, ...] = ()
     doing: str = "begins"  # begins, asks, goes, fetches, ends
 
 
@@ -79,13 +79,13 @@ def acts(cluster: Cluster, at: int, *, can_fail: bool) -> Iterator[tuple[Cluster
         case "asks":
             answers = [answer(str(other), state) for other, state in zip(others, device.read, strict=True)]
             match next_step(answers, str(at), set()):
-                case Take():
+                case TakeFrom():
                     yield then(Device(HAS, (), "ends"))
                 case WaitFor():
                     yield then(Device(WAITS, (), "begins"))
-                case Settle():
+                case AwaitDecision():
                     yield then(Device(INTENDS, (), "asks"))
-                case GoAlone():
+                case FetchFromInternet():
                     yield then(Device(INTENDS, (), "goes"))
         case "goes":
             yield then(Device(FETCHES, (), "fetches"))

@@ -12,7 +12,7 @@ from agents.contract.job import ModelSource
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.lan import catalogue
-from agents.models.lan.fetch import kept_from_path
+from agents.models.lan.fetch import stored_from_path
 from agents.models.store import disk
 from agents.models.store.files import files_at
 from tests.unit.models.lan_devices import BackgroundFetch, LanDevice, cluster
@@ -28,13 +28,13 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that is ``/models`` to every model server, and to no job process: all run on one disk here."""
     folder = tmp_path / "models"
     folder.mkdir()
-    looks_right = catalogue._looks_right
+    is_model_path = catalogue._is_model_path
 
     def there(path: str) -> str:
         return path.replace("/models/", f"{folder}/", 1)
 
     monkeypatch.setattr(f"{SERVER}.files_at", lambda path, mmproj: files_at(there(path), mmproj))
-    monkeypatch.setattr(f"{SERVER}._looks_right", lambda path: looks_right(there(path)))
+    monkeypatch.setattr(f"{SERVER}._is_model_path", lambda path: is_model_path(there(path)))
     return folder
 
 
@@ -58,19 +58,19 @@ def test_a_path_is_fetched_once_and_found_here_from_then_on(models: Path, model:
 def test_it_is_hashed_once_however_often_it_is_asked_for(
     models: Path, model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashed: list[Path] = []
+    hash_file: list[Path] = []
 
     def counted(path: Path, *how: Any) -> str:
-        hashed.append(path)
-        return disk.hashed(path, *how)
+        hash_file.append(path)
+        return disk.hash_file(path, *how)
 
-    monkeypatch.setattr(f"{SERVER}.hashed", counted)
+    monkeypatch.setattr(f"{SERVER}.hash_file", counted)
     (models / "m.gguf").write_bytes(model)
     with cluster(tmp_path, "a", "b", "c") as (first, second, third):
         second.knows = third.knows = [first]
         for device in (second, third):
             device.resolve(path_source("/models/m.gguf"))
-        assert hashed == [models / "m.gguf"]
+        assert hash_file == [models / "m.gguf"]
 
 
 def test_all_parts_and_the_projector_lie_side_by_side(
@@ -134,12 +134,12 @@ def test_hashing_is_waited_for_and_stands_still_while_a_benchmark_runs(
     first, second = pair
     begun, go_on = threading.Event(), threading.Event()
 
-    def slowly(path: Path, say: Any, between: Any) -> str:
+    def slowly(path: Path, notify: Any, between: Any) -> str:
         begun.set()
         go_on.wait(60)
-        return disk.hashed(path, say, between)
+        return disk.hash_file(path, notify, between)
 
-    monkeypatch.setattr(f"{SERVER}.hashed", slowly)
+    monkeypatch.setattr(f"{SERVER}.hash_file", slowly)
     (models / "m.gguf").write_bytes(model)
     waiting = BackgroundFetch(lambda: second.resolve(path_source("/models/m.gguf")))
     until(begun.is_set, "hashing")
@@ -185,5 +185,5 @@ def test_what_is_damaged_in_the_store_is_fetched_again(models: Path, model: byte
     (models / "m.gguf").write_bytes(model)
     path = second.resolve(path_source("/models/m.gguf")).path
     path.write_bytes(model[:1_000])
-    assert kept_from_path("/models/m.gguf", None, second.store) is None
+    assert stored_from_path("/models/m.gguf", None, second.store) is None
     assert second.resolve(path_source("/models/m.gguf")).path.read_bytes() == model

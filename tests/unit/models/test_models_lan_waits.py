@@ -18,7 +18,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.hub.fetch import fetch as hub_fetch
 from agents.models.lan import client, server
-from agents.models.lan.protocol import State
+from agents.models.lan.protocol import FileStatus
 from agents.models.lan.server import ModelServer
 from agents.models.store.files import ModelFiles
 from tests.unit.models.fake_hub import FakeHub
@@ -101,7 +101,7 @@ def test_a_transfer_that_stands_still_for_long_is_taken_up_afterwards(
     assert hub.sent_bytes() == len(model)
 
 
-def announce_for(device: LanDevice, model: bytes, pid: int, born: float, state: State) -> Path:
+def announce_for(device: LanDevice, model: bytes, pid: int, born: float, state: FileStatus) -> Path:
     """A note as ``announce`` writes it."""
     note = device.store / "fetching" / f"{hashlib.sha256(model).hexdigest()}.json"
     note.parent.mkdir(parents=True)
@@ -114,7 +114,7 @@ def test_what_a_dead_process_announced_counts_no_more(hub: FakeHub, model: bytes
     first, second = pair
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    announce_for(first, model, dead.pid, time.time(), State.FETCHES)
+    announce_for(first, model, dead.pid, time.time(), FileStatus.FETCHES)
     second.from_hub(hub.endpoint, REQUEST)
     assert not second.has_message("waiting")
     assert hub.sent_bytes() == len(model)
@@ -124,7 +124,7 @@ def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(
     hub: FakeHub, model: bytes, pair: list[LanDevice]
 ) -> None:
     first, second = pair
-    announce_for(first, model, os.getpid(), psutil.Process().create_time() - 100, State.FETCHES)
+    announce_for(first, model, os.getpid(), psutil.Process().create_time() - 100, FileStatus.FETCHES)
     second.from_hub(hub.endpoint, REQUEST)
     assert not second.has_message("waiting")
 
@@ -134,7 +134,7 @@ def test_who_announces_and_does_nothing_is_given_up(
 ) -> None:
     shorten_waits(monkeypatch, stalled_s=0.05)
     first, second = pair
-    announce_for(first, model, os.getpid(), psutil.Process().create_time(), State.FETCHES)
+    announce_for(first, model, os.getpid(), psutil.Process().create_time(), FileStatus.FETCHES)
     assert second.from_hub(hub.endpoint, REQUEST).path.read_bytes() == model
     assert second.has_message("waiting for A to fetch tiny-Q4_0.gguf: 0 bytes of 2.3 MiB")
     assert second.has_message("A was waited for 0 s in vain")
@@ -143,9 +143,9 @@ def test_who_announces_and_does_nothing_is_given_up(
 def test_who_goes_after_us_and_never_says_whether_it_went_is_given_up(
     hub: FakeHub, model: bytes, pair: list[LanDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shorten_waits(monkeypatch, settled_s=0.05)
+    shorten_waits(monkeypatch, decision_s=0.05)
     first, second = pair
-    announce_for(second, model, os.getpid(), psutil.Process().create_time(), State.INTENDS)
+    announce_for(second, model, os.getpid(), psutil.Process().create_time(), FileStatus.INTENDS)
     assert first.from_hub(hub.endpoint, REQUEST).path.read_bytes() == model
     assert not first.has_message("waiting")
     assert hub.sent_bytes() == len(model)
@@ -155,7 +155,7 @@ def test_who_goes_away_while_it_fetches_leaves_it_to_the_next(
     hub: FakeHub, model: bytes, pair: list[LanDevice]
 ) -> None:
     first, second = pair
-    announce_for(first, model, os.getpid(), psutil.Process().create_time(), State.FETCHES)
+    announce_for(first, model, os.getpid(), psutil.Process().create_time(), FileStatus.FETCHES)
     waiting = BackgroundFetch(lambda: second.from_hub(hub.endpoint, REQUEST))
     until(lambda: second.has_message("waiting for A to fetch"), "it waits")
     first.server.close()
@@ -165,16 +165,16 @@ def test_who_goes_away_while_it_fetches_leaves_it_to_the_next(
 
 def test_a_wait_ends_when_the_job_is_cancelled(hub: FakeHub, model: bytes, pair: list[LanDevice]) -> None:
     first, second = pair
-    announce_for(first, model, os.getpid(), psutil.Process().create_time(), State.FETCHES)
+    announce_for(first, model, os.getpid(), psutil.Process().create_time(), FileStatus.FETCHES)
     cancelled = threading.Event()
 
-    def say(words: str) -> None:
+    def notify(words: str) -> None:
         second.messages.append(words)
         if cancelled.is_set():
             raise LoadFailed(Cause.CANCELLED, "cancelled")
 
     def fetch() -> ModelFiles:
-        return hub_fetch(REQUEST, second.store, say, endpoint=hub.endpoint, peers=second.peers)
+        return hub_fetch(REQUEST, second.store, notify, endpoint=hub.endpoint, peers=second.peers)
 
     waiting = BackgroundFetch(fetch)
     until(lambda: second.has_message("waiting for A to fetch"), "it waits")

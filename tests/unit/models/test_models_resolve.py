@@ -11,7 +11,7 @@ import pytest
 from agents.contract.job import LoadSettings, ModelSource
 from agents.contract.report import Cause
 from agents.errors import LoadFailed
-from agents.models.progress import Progress
+from agents.models.progress import ByteProgress
 from agents.models.resolve import ModelFiles, resolve
 from agents.models.tiny.make import make_tiny
 from agents.units import in_words
@@ -115,7 +115,7 @@ def test_importing_the_door_is_light() -> None:
 def test_progress_is_said_once_a_second_and_at_the_end() -> None:
     times = iter([0.0, 0.5, 0.99, 1.0, 1.5, 1.6])
     said: list[str] = []
-    progress = Progress(said.append, "fetching", 10 << 30, seconds=lambda: next(times))
+    progress = ByteProgress(said.append, "fetching", 10 << 30, seconds=lambda: next(times))
     for gib in (1, 2, 3, 4, 5, 10):
         progress.at(gib << 30)
     assert said == [f"fetching: {gib}.0 GiB of 10.0 GiB" for gib in (1, 4, 10)]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agents.models.lan.protocol import BYTES, STATE
-from agents.models.lan.server import MOST_TRANSFERS, ModelServer
-from agents.models.lan.shared_files import offer
+from agents.models.lan.server import MAX_TRANSFERS, ModelServer
+from agents.models.lan.shared_files import share
 from agents.models.tiny.make import make_tiny
 from tests.unit.models.lan_devices import TOKEN
 from tests.waiting import until
@@ -32,7 +32,7 @@ class Served:
         path = self.store / "a" / "m.gguf"
         path.parent.mkdir()
         path.write_bytes(self.data)
-        offer(self.store, path, self.sha256)
+        share(self.store, path, self.sha256)
         self.server = ModelServer(self.store, TOKEN, lambda: self.measuring, host="127.0.0.1")
 
     @property
@@ -188,17 +188,17 @@ def test_only_so_many_at_once(served: Served, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(ModelServer, "send", when_allowed)
     got: list[bytes] = []
-    asking = [threading.Thread(target=lambda: got.append(served.ask_for_the_file()[2])) for _ in range(MOST_TRANSFERS)]
+    asking = [threading.Thread(target=lambda: got.append(served.ask_for_the_file()[2])) for _ in range(MAX_TRANSFERS)]
     for each in asking:
         each.start()
-    until(lambda: served.server.transfers == MOST_TRANSFERS, "all are being sent")
+    until(lambda: served.server.transfers == MAX_TRANSFERS, "all are being sent")
     for method in ("GET", "HEAD"):
         status, headers, _ = served.ask_for_the_file(method)
         assert (status, headers[STATE], headers["Retry-After"]) == (503, "serves", "1")
     go_on.set()
     for each in asking:
         each.join(60)
-    assert got == [served.data] * MOST_TRANSFERS
+    assert got == [served.data] * MAX_TRANSFERS
     until(lambda: served.server.transfers == 0, "the places are free again")
     assert served.ask_for_the_file()[0] == 200
 
