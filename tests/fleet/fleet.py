@@ -22,6 +22,8 @@ DEVICES = ("one", "two", "three")
 COMMAND = (sys.executable, "-m", "orchestrator")
 UP_S = 120.0
 RUN_S = 300.0
+POLL_S = 0.05  # between two looks at a command's output, all of which is parsed each time
+ASK_S = 1.0  # between two commands that ask the head: each starts Python, and takes a second of a core
 # Ray gives up a peer sooner than it does by itself, or tests would wait minutes for nothing: a host whose link is down
 # after (1 s + 4 s) x 4 instead of (3 s + 10 s) x 5, a head that does not answer after 15 s instead of 60 s.
 IMPATIENT_RAY = {
@@ -81,7 +83,7 @@ class Run:
             assert self.started.poll() is None, f"{what}: over before: {self.started.describe()}"
             return False
 
-        until(held, lambda: f"{what}: {self.started.describe()}", deadline_s)
+        until(held, lambda: f"{what}: {self.started.describe()}", deadline_s, POLL_S)
 
     def until_sent(self, device: str, count: int = 1) -> None:
         """Until ``count`` jobs have begun on a device: so many are running or done there."""
@@ -110,7 +112,9 @@ class Run:
         self.until(reported, f"{device} is at its job")
 
     def completed(self, deadline_s: float = RUN_S) -> None:
-        until(lambda: self.started.poll() is not None, lambda: f"its end: {self.started.describe()}", deadline_s)
+        until(
+            lambda: self.started.poll() is not None, lambda: f"its end: {self.started.describe()}", deadline_s, POLL_S
+        )
         assert self.started.returncode == 0, self.started.describe()
         assert self.events("end")[0]["complete"] is True
 
@@ -163,7 +167,7 @@ class Fleet:
         def describe() -> str:
             return f"devices: {self.devices()}; {[each.describe() for each in self.services.values()]}"
 
-        until(free, describe, deadline_s)
+        until(free, describe, deadline_s, ASK_S)
 
     def devices(self) -> dict[str, str]:
         """What each does, by name; hosts that are refused by their address, with the reason."""
@@ -195,7 +199,7 @@ class Fleet:
 
     def assert_no_orphan(self) -> None:
         """No job process and no engine once a run is over: agents rest."""
-        until(lambda: not self._at_work(), lambda: f"still at work: {self._at_work()}")
+        until(lambda: not self._at_work(), lambda: f"the end of {self._at_work()}", poll_s=POLL_S)
 
     def _at_work(self) -> list[str]:
         lines = []

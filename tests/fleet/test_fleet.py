@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fleet.fleet import (
+    ASK_S,
     COMMAND,
     DEVICES,
     LONG,
@@ -154,7 +155,7 @@ def test_two_hosts_with_one_identity_are_both_refused(fleet: Fleet) -> None:
     def refused() -> bool:
         return sum("two nodes claim to be device" in words for words in fleet.devices().values()) == 2
 
-    until(refused, lambda: f"{fleet.devices()} {fleet.services['late'].describe()}", 60)
+    until(refused, lambda: f"{fleet.devices()} {fleet.services['late'].describe()}", 60, ASK_S)
     words = next(words for words in fleet.devices().values() if "two nodes claim" in words)
     assert one.address in words and late.address in words
     late.run(*COMMAND, "leave")
