@@ -1,4 +1,4 @@
-"""What each fault costs a real fleet: how long it takes to notice, and to go on. Prints the table of docs/faults.md.
+"""How long a real fleet takes to notice each fault, and to go on. Prints the table of docs/lab/faults.md.
 
 A head and three devices on hosts of their own (network namespaces; needs root), Ray's own settings, a real engine.
 Each fault meets device `one`, or the head, while its second job runs; the run is then left alone until it is complete,
