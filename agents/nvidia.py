@@ -19,12 +19,12 @@ TRANSFERS_A_CLOCK = (
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class NvidiaCard:
     gpu: Gpu
     bandwidth_bytes_per_s: float | None
 
 
-def nvidia_cards(library: Any = None) -> tuple[Card, ...]:
+def nvidia_cards(library: Any = None) -> tuple[NvidiaCard, ...]:
     """In NVML's order; none where there is no driver. Never raises. ``library`` stands for the module pynvml."""
     nvml = library or import_module("pynvml")
     try:
@@ -41,7 +41,7 @@ def nvidia_cards(library: Any = None) -> tuple[Card, ...]:
             nvml.nvmlShutdown()
 
 
-def _card(nvml: Any, index: int, driver: str) -> Card:
+def _card(nvml: Any, index: int, driver: str) -> NvidiaCard:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
 
     def told(function: str, *arguments: int) -> Any:
@@ -58,7 +58,7 @@ def _card(nvml: Any, index: int, driver: str) -> Card:
         vram_bytes=int(memory.total) if memory is not None else None,
         firmware=_text(told("VbiosVersion")) or None,
     )
-    return Card(gpu, width / 8 * clock * 1e6 * TRANSFERS_A_CLOCK if width and clock else None)
+    return NvidiaCard(gpu, width / 8 * clock * 1e6 * TRANSFERS_A_CLOCK if width and clock else None)
 
 
 def _text(told: Any) -> str:

@@ -30,10 +30,10 @@ from agents.agent.agent import Agent
 from agents.contract.job import Job, LoadSettings, ModelSource, Synthetic, Timeouts
 from agents.contract.rates import decode_tps
 from agents.contract.report import Measured
-from agents.telemetry import SOURCES
 from agents.telemetry.recorder import QUIET_VARIABLE, TELEMETRY_VARIABLE
 from agents.telemetry.sampler import PERIOD_S, find
 from agents.telemetry.sampling import SamplerProcess
+from agents.telemetry.sources import SOURCES
 
 
 def rate_of(agent: Agent, job: Job) -> float:
@@ -67,7 +67,7 @@ def sampled(pid: int, shares: list[float]) -> Iterator[None]:
     """Within, a sampler that has found its sources; ``shares`` gets the part of a core that it used, and its values."""
     sampler = SamplerProcess()
     try:
-        sampler.watch([pid])
+        sampler.follow([pid])
         sampler.take()
         assert sampler.pid is not None
         before_s, began = cpu_s(sampler.pid), time.perf_counter()

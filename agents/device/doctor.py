@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from agents.device_file import DEVICE_FILE, Allow, read_device_file
 from agents.engines import engines_of
 from agents.engines.base import Engine
 from agents.errors import AgentError
-from agents.power import METHODS, PROFILES
-from agents.telemetry.doctor import Readable, readable
-from agents.telemetry.sources.base import Missing
+from agents.power.methods import METHODS, PROFILES
+from agents.telemetry.sampler import find
+from agents.telemetry.sources import SOURCES
+from agents.telemetry.sources.base import FollowsEngine, Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,15 @@ class EngineSeen:
     name: str
     found: EngineFound | None
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SensorSeen:
+    """A source, and the quantities that it reads. Rates are among them, though they have no value before the second
+    reading."""
+
+    source: str
+    quantities: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +56,7 @@ class Examined:
     has_device_file: bool
     device: Device
     engines: tuple[EngineSeen, ...]
-    sensors: tuple[Readable, ...]
+    sensors: tuple[SensorSeen, ...]
     missing: tuple[Missing, ...]
     controls: tuple[ControlSeen, ...]
 
@@ -54,9 +66,27 @@ def examine(folder: Path, root: Path = Path("/")) -> Examined:
     own = read_device_file(folder)
     engines = look_for(engines_of(own))
     device = inventory(folder, found_of(engines))
-    sensors, missing = readable(root)
+    sensors, missing = sensors_of(root)
     path = folder / DEVICE_FILE
     return Examined(str(path), path.exists(), device, engines, sensors, missing, controls_of(own.allow, root))
+
+
+def sensors_of(root: Path = Path("/")) -> tuple[tuple[SensorSeen, ...], tuple[Missing, ...]]:
+    """The sources that are there, and what is missing. Takes as long as the drivers need to wake up."""
+
+    sources, missing = find(SOURCES, root)
+    found = []
+    for source in sources:
+        try:
+            if isinstance(source, FollowsEngine):
+                source.follow([os.getpid()])  # in an engine's place
+            found.append(SensorSeen(source.name, tuple(str(quantity) for quantity, _ in source.read())))
+        except Exception as error:  # a source must not; it is told of, and the others are asked
+            missing.append(Missing(source.name, f"{type(error).__name__}: {error}", "please report it"))
+        finally:
+            with suppress(Exception):
+                source.close()
+    return tuple(found), tuple(missing)
 
 
 def controls_of(allow: Allow, root: Path) -> tuple[ControlSeen, ...]:

@@ -20,8 +20,8 @@ from agents.device.carveout import options_of
 from agents.device.firmware import Modules, bios_of, gpu_firmware, modules_of, npus_of, product_of
 from agents.device_file import Stated, read_device_file, read_stated
 from agents.files import write_atomic
-from agents.nvidia import Card, nvidia_cards
-from agents.power.found import PowerFound, find_power
+from agents.nvidia import NvidiaCard, nvidia_cards
+from agents.power.state import PowerControls, find_power
 
 VENDORS = {"0x1002": "amd", "0x10de": "nvidia", "0x8086": "intel"}
 
@@ -41,7 +41,7 @@ def device_id_of(folder: Path) -> str:
 
 
 def inventory(
-    folder: Path, engines: Iterable[EngineFound], sys_root: Path = Path("/"), power: PowerFound | None = None
+    folder: Path, engines: Iterable[EngineFound], sys_root: Path = Path("/"), power: PowerControls | None = None
 ) -> Device:
     """This machine as a Device; ``sys_root`` stands for ``/`` so that recorded trees can be read.
 
@@ -96,7 +96,7 @@ def inventory(
 
 
 def _bandwidth(
-    kind: MemoryKind, gpus: tuple[Gpu, ...], nvidia: tuple[Card, ...], modules: Modules | None, root: Path
+    kind: MemoryKind, gpus: tuple[Gpu, ...], nvidia: tuple[NvidiaCard, ...], modules: Modules | None, root: Path
 ) -> float | None:
     """Of the fastest memory: what NVIDIA's driver tells, the makers' figures, what the modules add up to."""
     if kind is MemoryKind.DISCRETE:
@@ -106,7 +106,7 @@ def _bandwidth(
     return peak_bandwidth([cpu_name(root)]) or (modules.bandwidth_bytes_per_s if modules else None)
 
 
-def with_nvidia(gpus: tuple[Gpu, ...], nvidia: tuple[Card, ...]) -> tuple[Gpu, ...]:
+def with_nvidia(gpus: tuple[Gpu, ...], nvidia: tuple[NvidiaCard, ...]) -> tuple[Gpu, ...]:
     """The kernel's list, with what NVIDIA's driver says of its cards; those that the kernel does not show come last.
 
     PURE
@@ -125,7 +125,7 @@ def _split(kind: MemoryKind, gpus: tuple[Gpu, ...], stated: Stated) -> tuple[int
     return said, None if said is None else StateSource.STATED
 
 
-def _power_limit(power: PowerFound, stated: Stated) -> tuple[float | None, StateSource | None]:
+def _power_limit(power: PowerControls, stated: Stated) -> tuple[float | None, StateSource | None]:
     """As with the split: what the machine shows counts more than what somebody said."""
     seen_w = power.seen_w()
     if seen_w is not None:

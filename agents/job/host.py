@@ -27,9 +27,8 @@ from agents.engines.stream.exchange import LiveCount
 from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
 from agents.job.measure import measure
 from agents.log import Entry, suppressed
-from agents.power.base import NotRestored
-from agents.power.found import PowerFound, find_power
-from agents.power.state import PowerState
+from agents.power.methods.base import NotRestored
+from agents.power.state import PowerControls, PowerState, find_power
 from agents.telemetry.recorder import JobRecord, LoadRecord, Recorder, TrialsRecord
 from agents.telemetry.validity import Machine
 
@@ -66,7 +65,7 @@ class Host:
     folder: Path  # device root: models/, logs/
     engines: tuple[Engine, ...]
     clock: Clock = field(default_factory=SystemClock)
-    power: PowerState = field(default_factory=lambda: PowerState(PowerFound(Path("/")), Path("unused")))
+    power: PowerState = field(default_factory=lambda: PowerState(PowerControls(Path("/")), Path("unused")))
     peers: Peers | None = None  # devices that model files can be fetched from
     recorder: Recorder = field(default_factory=Recorder)  # telemetry; by default none
     _failed: tuple[LoadSettings, LoadFailed] | None = None  # the last load, if it failed: repeats come one by one
@@ -81,7 +80,7 @@ class Host:
         own = read_device_file(folder)
         engines = engines_of(own)
         power = PowerState(find_power(own.allow, Path("/")), folder)
-        power.restore_left()  # before anybody looks at what stands
+        power.restore_from_journal()  # before anybody looks at what stands
         recorder = Recorder.of_this_machine()  # it finds its sources while we look for the engines
         try:
             device = cls._looked_at(folder, engines, power)

@@ -33,7 +33,7 @@ from agents.engines.stream.exchange import LiveCount
 from agents.errors import AgentError
 from agents.job.host import Host
 from agents.log import AGENT, Entry, level_here, message_of, start_log, suppressed
-from agents.power.base import NotRestored
+from agents.power.methods.base import NotRestored
 
 log = logging.getLogger(__name__)
 

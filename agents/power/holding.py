@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from agents.contract.device import same_power
 from agents.files import write_atomic
-from agents.power.base import Control, Levels, LimitNotHeld, NotRestored, PowerMethod, ProfileMethod, difference
+from agents.power.methods.base import Control, Levels, LimitNotHeld, NotRestored, PowerMethod, ProfileMethod, difference
 
 Method = TypeVar("Method", bound=Control)
 
@@ -42,7 +42,7 @@ class Hold(Generic[Method]):
         """The method that holds now."""
         return None if self._set is None else self._set[0].name
 
-    def restore_left(self) -> None:
+    def restore_from_journal(self) -> None:
         """What an earlier process set and did not live to take back. Raises NotRestored; the journal then stays."""
         try:
             left = json.loads(self._journal.read_text(encoding="utf-8"))
@@ -72,9 +72,9 @@ class Hold(Generic[Method]):
         """The old values again. Raises NotRestored; the journal then stays, and the next start tries again."""
         with self._one_at_a_time:
             self._set = None
-            self.restore_left()
+            self.restore_from_journal()
 
-    def still_held(self) -> str:
+    def deviation(self) -> str:
         """Empty where what was set still stands, or nothing is set; else what stands instead.
 
         It is not held then, and the old values come back with the next ``release``.
@@ -98,7 +98,7 @@ class Hold(Generic[Method]):
             if other := difference(levels, method.read()):
                 raise LimitNotHeld(f"{method.name} takes it without effect: {other}")
         except LimitNotHeld:
-            self.restore_left()
+            self.restore_from_journal()
             raise
         self._set = (method, levels)
 

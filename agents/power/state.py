@@ -1,29 +1,93 @@
-"""The power state that a job asks for: a limit, a profile, both or neither; entered, watched, told, and taken back."""
+"""The power state that a job asks for, a limit, a profile, both or neither: entered, checked, reported, and put back.
+
+Only through the controls that the owner of the device allows and that the machine has.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from agents.contract.device import Device, StateSource, same_power
 from agents.contract.job import MachineState
-from agents.power import METHODS
-from agents.power.base import LimitLost, LimitNotHeld
-from agents.power.found import PowerFound
+from agents.device_file import Allow
 from agents.power.holding import PowerHold, ProfileHold
+from agents.power.methods import METHODS, PROFILES
+from agents.power.methods.base import LimitLost, LimitNotHeld, PowerMethod, ProfileMethod
+
+
+@dataclass(frozen=True, slots=True)
+class PowerControls:
+    """``missing``: what the owner allows and this machine does not have, ``NAME: why``.
+
+    ``methods`` and ``profiles`` may be set; ``profile`` may be read, whether it may be set or not.
+    """
+
+    root: Path
+    methods: tuple[PowerMethod, ...] = ()
+    profiles: tuple[ProfileMethod, ...] = ()
+    missing: tuple[str, ...] = ()
+    profile: ProfileMethod | None = None
+
+    def seen_w(self) -> float | None:
+        """The limit that the machine shows to anybody: the first of METHODS that has one. Never raises."""
+        looks = (kind.look for kind in METHODS if kind.look is not None)
+        return next((watts for look in looks if (watts := look(self.root)) is not None), None)
+
+    def profile_choices(self) -> tuple[str, ...]:
+        """Of all controls that may be set; where none may, of the one that is read."""
+        controls = self.profiles or (() if self.profile is None else (self.profile,))
+        return tuple(dict.fromkeys(name for each in controls for name in each.choices()))
+
+    def seen_profile(self) -> str | None:
+        return None if self.profile is None else self.profile.profile()
+
+
+def find_power(allow: Allow, root: Path) -> PowerControls:
+    """Raises ValueError where the owner's file names a method that is none."""
+    known = [*(kind.name for kind in METHODS), *(kind.name for kind in PROFILES)]
+    for name in allow.power:
+        if name not in known:
+            raise ValueError(
+                f"device.yaml: allow.power: {name!r} is no method to hold power; there is {', '.join(known)}"
+            )
+    missing = []
+    methods: list[PowerMethod] = []
+    for kind in METHODS:
+        if kind.name in allow.power:
+            method = kind.find(root, allow.power_most)
+            if isinstance(method, str):
+                missing.append(f"{kind.name}: {method}")
+            else:
+                methods.append(method)
+    profiles: list[ProfileMethod] = []
+    profile: ProfileMethod | None = None
+    for each in PROFILES:
+        allowed = each.name in allow.power
+        if not allowed and profile is not None:
+            continue
+        found = each.find(root)
+        if isinstance(found, str):
+            missing += [f"{each.name}: {found}"] if allowed else []
+            continue
+        if allowed:
+            profiles.append(found)
+        profile = profile or found
+    return PowerControls(root, tuple(methods), tuple(profiles), tuple(missing), profiles[0] if profiles else profile)
 
 
 class PowerState:
     """A profile is entered before a limit and left after it: firmware sets limits of its own with each profile."""
 
-    def __init__(self, found: PowerFound, folder: Path) -> None:
+    def __init__(self, found: PowerControls, folder: Path) -> None:
         self.found = found
         self.limit = PowerHold(found.methods, folder / "power-journal.json", found.missing)
         self.profile = ProfileHold(found.profiles, folder / "profile-journal.json", found.missing)
 
-    def restore_left(self) -> None:
+    def restore_from_journal(self) -> None:
         """What an earlier process did not take back. Raises LimitNotHeld."""
-        self.limit.restore_left()
-        self.profile.restore_left()
+        self.limit.restore_from_journal()
+        self.profile.restore_from_journal()
 
     def release(self) -> None:
         """Raises LimitNotHeld; what could not be taken back is taken back at the next start."""
@@ -71,7 +135,7 @@ class PowerState:
     def check(self) -> None:
         """Raises LimitLost where what is held does not stand any more."""
         for hold in (self.limit, self.profile):
-            if words := hold.still_held():
+            if words := hold.deviation():
                 raise LimitLost(f"the power state was not held to the end: {words}")
 
     @property

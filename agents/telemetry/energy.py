@@ -28,10 +28,6 @@ POWER_OF = {
 }
 
 
-MEANS = ("rapl", "i915", "xe", "macmon")
-"""Kinds of sources whose power is a mean since their last reading: a counter's growth over time, or their own mean."""
-
-
 @dataclass(frozen=True, slots=True)
 class Phases:
     """Of one trial, on the clock of the readings."""
@@ -112,8 +108,7 @@ def joules(series: Series, kind: str, scope: str, window: Window) -> float | Non
             return series.growth(source, counted, window)
         if len(series.inside(source, quantity, window)) < LEAST_READINGS:
             return None
-        area = series.held if kind_of(source) in MEANS else series.integral
-        return area(source, quantity, window)
+        return series.energy(source, quantity, window)
 
     return _sum(series, kind, quantity, of_one)
 

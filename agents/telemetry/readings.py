@@ -7,7 +7,7 @@ from collections.abc import Callable
 from agents.contract.measure import Reading
 from agents.telemetry.sampling import Batch, Row
 from agents.telemetry.series import Series, Window
-from agents.telemetry.sources.base import UNITS, Quantity
+from agents.telemetry.sources.base import Quantity
 
 
 class Readings:
@@ -17,10 +17,13 @@ class Readings:
         self.zero_ns = zero_ns  # on the clock that stamps streams
         self._take = take
         self._rows: list[Row] = []
+        self._averaging: frozenset[str] = frozenset()
 
     def take(self) -> None:
         """Adds all that was sampled up to now."""
-        self._rows += self._take().rows
+        batch = self._take()
+        self._rows += batch.rows
+        self._averaging |= batch.averaging
 
     def __bool__(self) -> bool:
         return bool(self._rows)
@@ -33,9 +36,9 @@ class Readings:
 
     def all(self) -> list[Reading]:
         return [
-            Reading(self.at_s(at_ns), source, quantity, value, UNITS.get(Quantity(quantity), ""))
+            Reading(self.at_s(at_ns), source, quantity, value, Quantity(quantity).unit)
             for at_ns, source, quantity, value in self._rows
         ]
 
     def series(self) -> Series:
-        return Series(self.all())
+        return Series(self.all(), self._averaging)

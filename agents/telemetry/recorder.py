@@ -33,7 +33,7 @@ from agents.telemetry.memory_truth import Baseline, baseline_of, memory_truth
 from agents.telemetry.processes import busiest_other, engine_pids
 from agents.telemetry.readiness import Readiness
 from agents.telemetry.readings import Readings
-from agents.telemetry.sampling import Batch, NoSampler, SamplerProcess, Taker
+from agents.telemetry.sampling import Batch, NoSampler, SamplerHandle, SamplerProcess
 from agents.telemetry.series import Series, thinned
 from agents.telemetry.summary import usage_of
 from agents.telemetry.validity import Clocks, Machine, flags_of
@@ -70,7 +70,7 @@ class Recorder:
     """Lives as long as the job process. It keeps what a job must know of those before: the idle machine, and the memory
     in use before what is loaded now was loaded."""
 
-    sampler: Taker = field(default_factory=NoSampler)
+    sampler: SamplerHandle = field(default_factory=NoSampler)
     awake: Awake = field(default_factory=lambda: Awake(()))
     clock: Clock = field(default_factory=SystemClock)
     cores: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -89,7 +89,7 @@ class Recorder:
 
     @classmethod
     def of_this_machine(cls) -> Recorder:
-        sampler: Taker = NoSampler() if is_switched_off(TELEMETRY_VARIABLE) else SamplerProcess()
+        sampler: SamplerHandle = NoSampler() if is_switched_off(TELEMETRY_VARIABLE) else SamplerProcess()
         return cls(sampler, Awake(), waits=not is_switched_off(QUIET_VARIABLE))
 
     def begin(self, conditions: Conditions) -> JobRecord:
@@ -191,7 +191,7 @@ class LoadRecord:
     def emptied(self) -> None:
         """Nothing of any engine is loaded now. Called again by an engine that had first to unload what it held."""
         self._recorder.holds_model = False
-        self._recorder.sampler.watch(())
+        self._recorder.sampler.follow(())
         self._job.readings.take()
         self._job.begin_memory(baseline_of(self._job.readings.all()))
 
@@ -200,7 +200,7 @@ class LoadRecord:
         self._recorder.holds_model = True
         self._job.readings.take()
         # To look for the processes by name takes milliseconds: not where nobody reads them.
-        self._recorder.sampler.watch(engine_pids(engine, session) if self._job.readings else ())
+        self._recorder.sampler.follow(engine_pids(engine, session) if self._job.readings else ())
 
 
 class TrialsRecord:

@@ -1,8 +1,9 @@
 """The sampler: ``python -m agents.telemetry.sampler``, a process of its own: no interpreter shared with the stream.
 
-JSON lines on stdin: ``{"watch": [pid, ...]}`` (the engine's processes) and ``{"take": true}``. A take, and nothing
+JSON lines on stdin: ``{"follow": [pid, ...]}`` (the engine's processes) and ``{"take": true}``. A take, and nothing
 else, is answered with a line on stdout: ``{"values": [[at_ns, source, quantity, value], ...], "missing": [[source, why,
-todo], ...]}``: what was read since the one before, last of all just now. The process ends when stdin does.
+todo], ...], "averaging": [source, ...]}``: what was read since the take before, last of all just now, and the sources
+whose power is a mean since their reading before. The process ends when stdin does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agents.telemetry.sources.base import FollowsEngine, Kind, Missing, Quantity, Source, TellsWhen
+from agents.telemetry.sources.base import (
+    AveragesPower,
+    FollowsEngine,
+    Missing,
+    Quantity,
+    Source,
+    SourceFinder,
+    Timestamped,
+)
 
 PERIOD_S = 0.2
 MOST_VALUES = 40_000
@@ -49,6 +58,7 @@ class Sampler:
         most: int = MOST_VALUES,
     ) -> None:
         self.missing: list[Missing] = []
+        self.averaging = [source.name for source in sources if isinstance(source, AveragesPower)]
         self._sources = list(sources)
         self._now_ns, self._cpu_ns = now_ns, cpu_ns
         self._first_period_ns = self._period_ns = int(period_s * 1e9)
@@ -62,10 +72,10 @@ class Sampler:
         self._last_ns = -self._period_ns
         self.due_ns = now_ns()
 
-    def watch(self, pids: Sequence[int]) -> None:
+    def follow(self, pids: Sequence[int]) -> None:
         for source in self._sources:
             if isinstance(source, FollowsEngine):
-                source.watch(pids)
+                source.follow(pids)
 
     def tick(self) -> None:
         """At a deadline. A reading that was taken just before it will do; a deadline that was missed is left out."""
@@ -117,7 +127,7 @@ class Sampler:
 
     def _stamps(self, source: Source, now_ns: int, everything: bool) -> list[int]:
         """Now; of a sensor that speaks when it likes: when it spoke, once, and in a take its word holds until now."""
-        spoke_ns = source.at_ns if isinstance(source, TellsWhen) else None
+        spoke_ns = source.at_ns if isinstance(source, Timestamped) else None
         if spoke_ns is None:
             return [now_ns]
         is_new = self._spoke_ns.get(source.name) != spoke_ns
@@ -146,7 +156,7 @@ class Sampler:
             self._period_ns *= 2
 
 
-def find(kinds: Sequence[Kind], root: Path) -> tuple[list[Source], list[Missing]]:
+def find(kinds: Sequence[SourceFinder], root: Path) -> tuple[list[Source], list[Missing]]:
     """All sources of this machine, in the order of ``kinds``. One kind's fault is not the others'."""
     sources: list[Source] = []
     missing: list[Missing] = []
@@ -171,13 +181,14 @@ def serve(sampler: Sampler, asked: queue.Queue[dict[str, Any] | None], answer: C
             continue
         if message is None:
             return
-        if "watch" in message:
-            sampler.watch([int(pid) for pid in message["watch"]])
+        if "follow" in message:
+            sampler.follow([int(pid) for pid in message["follow"]])
         elif "take" in message:
             values = sampler.take()
             missing = [(each.source, each.why, each.todo) for each in sampler.missing]
             sampler.missing = []
-            answer(json.dumps({"values": values, "missing": missing}, separators=(",", ":")).encode() + b"\n")
+            batch = {"values": values, "missing": missing, "averaging": sampler.averaging}
+            answer(json.dumps(batch, separators=(",", ":")).encode() + b"\n")
 
 
 def _listen(asked: queue.Queue[dict[str, Any] | None]) -> None:
@@ -193,7 +204,7 @@ def _answer(line: bytes) -> None:
 
 
 def main() -> None:
-    from agents.telemetry import SOURCES
+    from agents.telemetry.sources import SOURCES
 
     asked: queue.Queue[dict[str, Any] | None] = queue.Queue()
     threading.Thread(target=_listen, args=(asked,), name="stdin", daemon=True).start()

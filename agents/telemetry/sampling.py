@@ -23,14 +23,17 @@ Row = tuple[int, str, str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
+    """What was sampled since the batch before. ``averaging``: names of the sources whose power is a mean."""
+
     rows: Sequence[Row] = ()
     missing: tuple[Missing, ...] = ()
+    averaging: frozenset[str] = frozenset()
 
 
-class Taker(Protocol):
+class SamplerHandle(Protocol):
     """Where readings come from."""
 
-    def watch(self, pids: Sequence[int]) -> None: ...
+    def follow(self, pids: Sequence[int]) -> None: ...
 
     def take(self) -> Batch:
         """What was read since the last take, up to now. Empty where nothing is read, or no more."""
@@ -42,7 +45,7 @@ class Taker(Protocol):
 class NoSampler:
     """Reads nothing."""
 
-    def watch(self, pids: Sequence[int]) -> None:
+    def follow(self, pids: Sequence[int]) -> None:
         pass
 
     def take(self) -> Batch:
@@ -72,8 +75,8 @@ class SamplerProcess:
     def pid(self) -> int | None:
         return self._child.pid if self._child is not None else None
 
-    def watch(self, pids: Sequence[int]) -> None:
-        self._send({"watch": list(pids)})
+    def follow(self, pids: Sequence[int]) -> None:
+        self._send({"follow": list(pids)})
 
     def take(self) -> Batch:
         self._send({"take": True})
@@ -84,7 +87,8 @@ class SamplerProcess:
             line = self._answers.get(timeout=ANSWER_S)
             answer = json.loads(line)
             rows = [(int(at), str(source), str(kind), value) for at, source, kind, value in answer["values"]]
-            return Batch(rows, tuple(Missing(*each) for each in answer["missing"]))
+            missing = tuple(Missing(*each) for each in answer["missing"])
+            return Batch(rows, missing, frozenset(answer["averaging"]))
         except queue.Empty:
             self._fault = f"the sampler did not answer within {ANSWER_S:g} s"
         except (ValueError, KeyError, TypeError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from agents.contract.measure import Reading
@@ -38,9 +38,13 @@ def kind_of(source: str) -> str:
 
 
 class Series:
-    """Readings by source and quantity; sources in the order in which they are read."""
+    """Readings by source and quantity; sources in the order in which they are read.
 
-    def __init__(self, readings: Iterable[Reading]) -> None:
+    ``averaging``: the sources whose power is a mean since their reading before.
+    """
+
+    def __init__(self, readings: Iterable[Reading], averaging: Collection[str] = ()) -> None:
+        self._averaging = averaging
         self._points: dict[str, dict[str, Points]] = defaultdict(dict)
         for each in readings:
             if each.value is not None:
@@ -103,6 +107,10 @@ class Series:
             return None
         total, covered_s = _held(self.points(source, quantity), window)
         return total if covered_s >= window.length_s * (1 - 1e-9) else None
+
+    def energy(self, source: str, power: Quantity, window: Window) -> float | None:
+        """Joules from a power in W, by what the source's values are: means, or of a moment each."""
+        return (self.held if source in self._averaging else self.integral)(source, power, window)
 
     def growth(self, source: str, quantity: Quantity, window: Window) -> float | None:
         """Of a counter: its value at the end less that at the start, both between the readings beside them."""

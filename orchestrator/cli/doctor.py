@@ -16,7 +16,7 @@ from orchestrator.report.text_table import TableCell, TextTable
 
 if TYPE_CHECKING:
     from agents.contract.device import Device
-    from agents.telemetry.doctor import Readable
+    from agents.device.doctor import SensorSeen
     from agents.telemetry.sources.base import Missing
 
 
@@ -83,7 +83,7 @@ def _texts(seen: EngineSeen) -> tuple[str, str, str, str]:
     return seen.name, found.version or "not told", ", ".join(found.runtimes) or "not told", found.where
 
 
-def sensors_table(sensors: Sequence[Readable], missing: Sequence[Missing]) -> TextTable:
+def sensors_table(sensors: Sequence[SensorSeen], missing: Sequence[Missing]) -> TextTable:
     """What telemetry reads, then what it does not, why, and what to do. PURE"""
     rows = [(TableCell(each.source), TableCell(", ".join(each.quantities)), TableCell("")) for each in sensors]
     rows += [

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from agents.telemetry.sources.base import UNITS, Missing, Quantity, Source
+from agents.telemetry.sources.base import Missing, Quantity, Source
 
 EVERY_S = 0.5
 Now = tuple[str, Quantity, float | None]
@@ -23,8 +23,8 @@ Now = tuple[str, Quantity, float | None]
 
 def show_top(*, once: bool, as_json: bool, root: Path = Path("/"), wait: Callable[[float], None] = time.sleep) -> None:
     """Until Ctrl-C; with ``once`` (and where no terminal is) the second reading, in which rates have values."""
-    from agents.telemetry import SOURCES
     from agents.telemetry.sampler import find
+    from agents.telemetry.sources import SOURCES
 
     sources, missing = find(SOURCES, root)
     try:
@@ -51,7 +51,7 @@ def _live(sources: Sequence[Source], missing: Sequence[Missing], wait: Callable[
 def _json_lines(sources: Sequence[Source], *, once: bool, wait: Callable[[float], None]) -> None:
     while True:
         now = [{"source": source, "quantity": str(kind), "value": value} for source, kind, value in _read(sources)]
-        units = [{**each, "unit": UNITS[Quantity(str(each["quantity"]))]} for each in now]
+        units = [{**each, "unit": Quantity(str(each["quantity"])).unit} for each in now]
         print(json.dumps({"unix_s": time.time(), "readings": units}), flush=True)
         if once:
             return
@@ -78,7 +78,7 @@ def in_units(quantity: Quantity, value: float | None) -> str:
     """``57 %``, ``1.21 GiB``, ``2.90 GHz``, ``on``; ``-`` where it cannot be known just now. PURE"""
     if value is None:
         return "-"
-    unit = UNITS[quantity]
+    unit = quantity.unit
     if unit in ("bytes", "bytes/s"):
         per = "/s" if unit.endswith("/s") else ""
         return f"{value / 2**30:.2f} GiB{per}" if value >= 2**30 else f"{value / 2**20:.1f} MiB{per}"

@@ -19,7 +19,7 @@ from tests.waiting import ended, until
 METHOD = """
 from pathlib import Path
 import agents.power
-from agents.power.base import Kind, LimitNotHeld
+from agents.power.methods.base import MethodKind, LimitNotHeld
 
 class InAFile:
     name = "in-a-file"
@@ -38,7 +38,7 @@ class InAFile:
             raise LimitNotHeld("in-a-file: stuck")
         Path({path!r}).write_text(str(levels["limit"]))
 
-agents.power.METHODS = (Kind("in-a-file", lambda root, most_w: InAFile()),)
+agents.power.METHODS = (MethodKind("in-a-file", lambda root, most_w: InAFile()),)
 agents.power.PROFILES = ()
 """
 

@@ -21,7 +21,7 @@ def test_readings_are_stamped_on_the_clock_of_the_stream_and_come_when_asked() -
     try:
         before_ns = time.perf_counter_ns()
         sampler.take()
-        sampler.watch([psutil.Process().pid])
+        sampler.follow([psutil.Process().pid])
         batches = []
 
         def enough() -> bool:
@@ -52,7 +52,7 @@ def test_a_sampler_that_fails_says_so_once_and_is_no_failure(command: tuple[str,
     first, second = sampler.take(), sampler.take()
     assert words in first.missing[0].why
     assert (first.rows, second.rows, second.missing) == ((), (), ())
-    sampler.watch([1])
+    sampler.follow([1])
     sampler.close()
 
 

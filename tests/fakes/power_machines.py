@@ -11,8 +11,18 @@ from typing import Any
 
 import pytest
 
-from agents.power import amdgpu_cap, nvml, platform_profile, pmset, powerprofilesctl, rapl, ryzenadj, sysfs, xe_cap
-from agents.power.base import PowerMethod, ProfileMethod
+from agents.power.methods import (
+    amdgpu_cap,
+    nvml,
+    platform_profile,
+    pmset,
+    powerprofilesctl,
+    rapl,
+    ryzenadj,
+    sysfs,
+    xe_cap,
+)
+from agents.power.methods.base import PowerMethod, ProfileMethod
 from tests.fakes.sys_tree import AMD_CARD, INTEL_CARD, machine, write
 
 Own = Mapping[str, float | str]

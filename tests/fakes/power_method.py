@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agents.power.base import Kind, Levels, LimitNotHeld
-from agents.power.found import PowerFound
+from agents.power.methods.base import Levels, LimitNotHeld, MethodKind
+from agents.power.state import PowerControls
 
 
 @dataclass
@@ -51,9 +51,9 @@ class FakePower:
         return self.now_w, self.burst_w
 
 
-def kind_of(power: FakePower) -> Kind:
+def kind_of(power: FakePower) -> MethodKind:
     """As it would stand in METHODS; its limit is seen by nobody who may not set it."""
-    return Kind(power.name, lambda root, most_w: power)
+    return MethodKind(power.name, lambda root, most_w: power)
 
 
 @dataclass
@@ -82,9 +82,9 @@ class FakeProfiles:
         self.sets.append(self.now)
 
 
-def found_of(*methods: FakePower, profiles: FakeProfiles | None = None, may_set_profile: bool = False) -> PowerFound:
+def found_of(*methods: FakePower, profiles: FakeProfiles | None = None, may_set_profile: bool = False) -> PowerControls:
     """What a machine with these controls finds; recorded nowhere, so nothing of the real one is looked at."""
     from pathlib import Path
 
     allowed = (profiles,) if profiles is not None and may_set_profile else ()
-    return PowerFound(Path("/nowhere"), methods, allowed, (), profiles)
+    return PowerControls(Path("/nowhere"), methods, allowed, (), profiles)

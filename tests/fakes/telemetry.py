@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from agents.contract.measure import Reading
 from agents.telemetry.sampling import Batch, Row
-from agents.telemetry.sources.base import UNITS, Missing, Quantity, Value
+from agents.telemetry.sources.base import Missing, Quantity, Value
 
 S = 1_000_000_000
 
@@ -52,7 +52,7 @@ class FakeSource:
     quantity: Quantity
     values: list[float | None]
     costs: Callable[[], None] = lambda: None
-    watched: list[tuple[int, ...]] = field(default_factory=list)
+    followed: list[tuple[int, ...]] = field(default_factory=list)
     reads: int = 0
 
     def read(self) -> Sequence[Value]:
@@ -61,8 +61,8 @@ class FakeSource:
         value = self.values.pop(0) if len(self.values) > 1 else self.values[0]
         return [(self.quantity, value)]
 
-    def watch(self, pids: Sequence[int]) -> None:
-        self.watched.append(tuple(pids))
+    def follow(self, pids: Sequence[int]) -> None:
+        self.followed.append(tuple(pids))
 
     def close(self) -> None:
         pass
@@ -84,11 +84,11 @@ class ScriptedSampler:
     def __init__(self, clock: ScriptedClock, machine: Machine, missing: tuple[Missing, ...] = ()) -> None:
         self._clock, self._machine, self._missing = clock, machine, missing
         self._start_ns = self._next_ns = clock.now_ns
-        self.watched: list[tuple[int, ...]] = []
+        self.followed: list[tuple[int, ...]] = []
         self.closed = False
 
-    def watch(self, pids: Sequence[int]) -> None:
-        self.watched.append(tuple(pids))
+    def follow(self, pids: Sequence[int]) -> None:
+        self.followed.append(tuple(pids))
 
     def take(self) -> Batch:
         rows: list[Row] = []
@@ -112,6 +112,5 @@ def readings(
 ) -> list[Reading]:
     """One series, at equal distances."""
     return [
-        Reading(from_s + every_s * place, source, quantity, value, UNITS[quantity])
-        for place, value in enumerate(values)
+        Reading(from_s + every_s * place, source, quantity, value, quantity.unit) for place, value in enumerate(values)
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agents.telemetry.sources import amdgpu_metrics
 from agents.telemetry.sources.base import Missing, Quantity, Source, Value
-from agents.telemetry.sources.drm import Card, cards, hwmon_of, labelled
+from agents.telemetry.sources.drm import DrmCard, cards, hwmon_of, labelled
 from agents.telemetry.sources.files import HeldFile, scaled
 
 _FILES: tuple[tuple[Quantity, str], ...] = (
@@ -35,7 +35,7 @@ _CHOSEN_STATE = re.compile(rb"^\w+:\s*(\d{1,9})\s*mhz\s*\*", re.IGNORECASE | re.
 class AmdGpu:
     """One card. Files that it does not have are left out of its readings."""
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: DrmCard) -> None:
         self.name = f"amdgpu:{card.name}"
         self._hwmon = hwmon_of(card.device, "amdgpu")
         self._metrics_file = HeldFile.open(card.device / "gpu_metrics")
@@ -120,7 +120,7 @@ def chosen_state_hz(data: bytes | None) -> float | None:
     return float(found[1]) * 1e6 if found else None
 
 
-class AmdGpus:
+class AmdGpuFinder:
     name = "amdgpu"
 
     def find(self, root: Path) -> tuple[Sequence[Source], Sequence[Missing]]:

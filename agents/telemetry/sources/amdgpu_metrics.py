@@ -217,7 +217,7 @@ def _reasons(status: int | None, of_this_chip: int | None) -> dict[Quantity, flo
             Quantity.THROTTLED_HEAT: float(bool(status & _HEAT_BITS)),
             Quantity.THROTTLED_OTHER: float(bool(status & (_CURRENT_BITS | _OTHER_BITS))),
         }
-    return {} if of_this_chip is None else {Quantity.THROTTLED_UNTOLD: float(bool(of_this_chip))}
+    return {} if of_this_chip is None else {Quantity.THROTTLED_UNKNOWN: float(bool(of_this_chip))}
 
 
 def _residencies(fields: Fields) -> dict[Quantity, tuple[int, ...]]:

@@ -83,7 +83,7 @@ def _close(*files: HeldFile | None) -> None:
             file.close()
 
 
-class PowerSupplies:
+class PowerSupplyFinder:
     name = "battery"
 
     def find(self, root: Path) -> tuple[Sequence[Source], Sequence[Missing]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from agents.clock import SystemClock
 from agents.telemetry.sources.base import Missing, Quantity, Source, Value
 from agents.telemetry.sources.drm import labelled
+from agents.telemetry.sources.engine_tree import EngineTree, ProcessStat, parse_stat
 from agents.telemetry.sources.files import LEAST_SPAN_S, HeldFile, Rate, first_line, scaled, whole_in
-from agents.telemetry.sources.processes import EngineTree, ProcessStat, parse_stat
 
 _SENSORS = ("k10temp", "zenpower", "coretemp", "cpu_thermal")  # AMD, AMD, Intel, Arm boards
 _LABELS = ("Tdie", "Package id 0", "Tctl")  # Tctl may carry an offset, Tdie none
@@ -116,11 +116,11 @@ class EngineUse:
         self._ticks_a_second = os.sysconf("SC_CLK_TCK")
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
 
-    def watch(self, pids: Sequence[int]) -> None:
-        self._tree.watch(pids)
+    def follow(self, pids: Sequence[int]) -> None:
+        self._tree.follow(pids)
 
     def read(self) -> Sequence[Value]:
-        if not self._tree.watches:
+        if not self._tree.follows:
             self.close()
             return ()
         at_ns = self._now_ns()
@@ -151,7 +151,7 @@ class EngineUse:
         self._rates.clear()
 
 
-class CpuKind:
+class CpuFinder:
     name = "cpu"
 
     def __init__(self, now_ns: Callable[[], int] = SystemClock.monotonic_ns) -> None:

@@ -9,7 +9,7 @@ from agents.telemetry.sources.files import first_line
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class DrmCard:
     """``name``: ``card1``; ``slot``: its place on the PCI bus, ``0000:c5:00.0``, empty where it has none."""
 
     name: str
@@ -22,7 +22,7 @@ class Card:
         return self.folder / "device"
 
 
-def cards(root: Path, *drivers: str) -> list[Card]:
+def cards(root: Path, *drivers: str) -> list[DrmCard]:
     """The cards of these drivers, card2 before card10."""
     found = []
     for folder in sorted((root / "sys/class/drm").glob("card[0-9]*"), key=lambda each: (len(each.name), each.name)):
@@ -31,7 +31,7 @@ def cards(root: Path, *drivers: str) -> list[Card]:
             continue  # an output of a card
         driver = link.resolve().name
         if driver in drivers:
-            found.append(Card(folder.name, folder, driver, _slot(folder / "device")))
+            found.append(DrmCard(folder.name, folder, driver, _slot(folder / "device")))
     return found
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from agents.clock import SystemClock
 from agents.telemetry.sources.base import Missing, Quantity, Source, Value
-from agents.telemetry.sources.drm import Card, cards
+from agents.telemetry.sources.drm import DrmCard, cards
 from agents.telemetry.sources.drm_clients import ENGINES, Client, Group, Key, latest, parse, shares
+from agents.telemetry.sources.engine_tree import RESCAN_S, EngineTree, pids_of
 from agents.telemetry.sources.files import LEAST_SPAN_S, HeldFile
-from agents.telemetry.sources.processes import RESCAN_S, EngineTree, pids_of
 
 RESCAN_ALL_S = 10.0  # a look at every descriptor of every process takes tens of milliseconds
 
@@ -119,7 +119,7 @@ def _leads_to_gpu(link: str) -> bool:
 class DrmFdinfo:
     """One card's engines."""
 
-    def __init__(self, card: Card, clients: Clients, now_ns: Callable[[], int] = SystemClock.monotonic_ns) -> None:
+    def __init__(self, card: DrmCard, clients: Clients, now_ns: Callable[[], int] = SystemClock.monotonic_ns) -> None:
         self.name = f"drm_fdinfo:{card.name}"
         self._card = card
         self._clients = clients
@@ -128,8 +128,8 @@ class DrmFdinfo:
         self._before_ns: int | None = None
         self._values: list[Value] = []
 
-    def watch(self, pids: Sequence[int]) -> None:
-        self._clients.tree.watch(pids)
+    def follow(self, pids: Sequence[int]) -> None:
+        self._clients.tree.follow(pids)
         self._before_ns = None  # what was read is not of these processes
 
     def read(self) -> Sequence[Value]:
@@ -153,7 +153,7 @@ class DrmFdinfo:
             elapsed_ns = at_ns - before_ns
             busy = {key: shares(before[key], client, elapsed_ns) for key, client in now.items() if key in before}
         values: list[Value] = self._busy(_ALL, busy)
-        if self._clients.tree.watches:
+        if self._clients.tree.follows:
             of_engine = None if busy is None else {key: each for key, each in busy.items() if key in engines}
             values += self._busy(_ENGINE, of_engine)
             values.append((Quantity.ENGINE_VRAM, float(sum(now[key].vram_bytes for key in engines if key in now))))
@@ -173,7 +173,7 @@ class DrmFdinfo:
         self._clients.close()
 
 
-class DrmFdinfos:
+class DrmFdinfoFinder:
     name = "drm_fdinfo"
 
     def find(self, root: Path) -> tuple[Sequence[Source], Sequence[Missing]]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from agents.clock import SystemClock
 from agents.telemetry.sources.base import Missing, Quantity, Source, Value
-from agents.telemetry.sources.drm import Card, cards, hwmon_of, labelled
+from agents.telemetry.sources.drm import DrmCard, cards, hwmon_of, labelled
 from agents.telemetry.sources.files import HeldFile, Rate, scaled
 
 _POWER_REASONS = ("pl1", "pl2", "pl4", "iccmax", "psys_pl1", "psys_pl2", "psys_crit")
@@ -23,7 +24,9 @@ _HEAT_REASONS = (
 
 
 class IntelGpu:
-    def __init__(self, card: Card, now_ns: Callable[[], int] = SystemClock.monotonic_ns) -> None:
+    averages_power: Literal[True] = True
+
+    def __init__(self, card: DrmCard, now_ns: Callable[[], int] = SystemClock.monotonic_ns) -> None:
         self.name = f"{card.driver}:{card.name}"
         self._now_ns = now_ns
         self.hwmon = hwmon_of(card.device, card.driver)
@@ -118,7 +121,7 @@ def _temperatures(hwmon: Path) -> list[tuple[Quantity, HeldFile]]:
     return [(word, file) for word, file in files if file is not None]
 
 
-class IntelGpus:
+class IntelGpuFinder:
     name = "intel"
 
     def find(self, root: Path) -> tuple[Sequence[Source], Sequence[Missing]]:

@@ -11,7 +11,7 @@ import platform
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agents.telemetry.sources.base import Missing, Quantity, Source, Value
 from agents.telemetry.sources.child_lines import ChildLines
@@ -55,6 +55,7 @@ def _number(told: Any, path: tuple[str, ...]) -> float | None:
 
 class Macmon:
     name = "macmon"
+    averages_power: Literal[True] = True
 
     def __init__(self, child: ChildLines) -> None:
         self._child = child
@@ -69,7 +70,7 @@ class Macmon:
         self._child.close()
 
 
-class MacmonKind:
+class MacmonFinder:
     """``argv``: the program and its arguments, where it is not to be looked for."""
 
     name = "macmon"

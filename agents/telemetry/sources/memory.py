@@ -53,7 +53,7 @@ def _less(whole: float | None, part: float | None) -> float | None:
     return None if whole is None or part is None else whole - part
 
 
-class MemoryKind:
+class MemoryFinder:
     name = "memory"
 
     def __init__(self, now_ns: Callable[[], int] = SystemClock.monotonic_ns) -> None:

@@ -145,7 +145,7 @@ class NvidiaGpu:
             self._nvml.nvmlShutdown()
 
 
-class NvmlKind:
+class NvmlFinder:
     """``library``: what stands for the module pynvml."""
 
     name = "nvml"

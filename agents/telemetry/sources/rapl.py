@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from agents.clock import SystemClock
 from agents.telemetry.sources.base import Missing, Quantity, Source, Value
@@ -29,6 +30,7 @@ class Zone:
 
 class Rapl:
     name = "rapl"
+    averages_power: Literal[True] = True
 
     def __init__(self, packages: Sequence[Zone], platforms: Sequence[Zone], now_ns: Callable[[], int]) -> None:
         self._zones = {Quantity.PACKAGE_POWER: packages, Quantity.SYSTEM_POWER: platforms}
@@ -67,7 +69,7 @@ def _zone(folder: Path) -> Zone:
     return Zone(HeldFile(folder / "energy_uj"), Rate(wraps_at), limit)
 
 
-class RaplKind:
+class RaplFinder:
     name = "rapl"
 
     def __init__(self, now_ns: Callable[[], int] = SystemClock.monotonic_ns) -> None:

@@ -83,7 +83,7 @@ class WindowsGpus:
         self._child.close()
 
 
-class WindowsKind:
+class WindowsFinder:
     """``argv``: the program and its arguments, where it is not to be looked for."""
 
     name = "windows"

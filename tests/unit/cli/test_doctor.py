@@ -7,11 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from agents.contract.device import EngineFound
-from agents.device.doctor import EngineSeen, controls_of
+from agents.device.doctor import EngineSeen, SensorSeen, controls_of
 from agents.device_file import Allow, DeviceFile
 from agents.engines import engines_of
-from agents.power import METHODS, PROFILES
-from agents.telemetry.doctor import Readable
+from agents.power.methods import METHODS, PROFILES
 from agents.telemetry.sources.base import Missing
 from orchestrator.cli.app import app
 from orchestrator.cli.doctor import controls_table, engines_table, sensors_table, show_doctor
@@ -71,7 +70,7 @@ def test_an_engine_at_another_place_is_looked_for_there(home: Path) -> None:
 
 
 def test_sensors_that_are_there_and_what_to_do_about_the_others() -> None:
-    table = sensors_table([Readable("cpu", ("cpu_busy",))], [Missing("rapl", "permission denied", "add a udev rule")])
+    table = sensors_table([SensorSeen("cpu", ("cpu_busy",))], [Missing("rapl", "permission denied", "add a udev rule")])
     assert [tuple(cell.text for cell in row) for row in table.rows] == [
         ("cpu", "cpu_busy", ""),
         ("rapl", "not there: permission denied", "add a udev rule"),

@@ -10,7 +10,7 @@ import pytest
 from agents.contract.device import Device, EngineFound, Gpu, MemoryKind, StateSource
 from agents.device.inventory import boot_id, cpu_name, device_id_of, drm_gpus, fingerprint_of, inventory, memory_kind
 from agents.device_file import Stated, keep_stated
-from agents.power.base import Kind, ProfileKind
+from agents.power.methods.base import MethodKind, ProfileKind
 from tests.fakes.power_method import FakePower, FakeProfiles, kind_of
 from tests.fakes.sys_tree import (
     AMD_APU,
@@ -203,8 +203,8 @@ def test_the_split_is_set_where_the_firmware_offers_it_and_the_owner_allows_it(
 
 def test_power_methods_are_those_that_the_owner_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = [kind_of(FakePower(name)) for name in ("one", "two", "three")]
-    monkeypatch.setattr("agents.power.found.METHODS", (Kind("absent", lambda root, most_w: "not here"), *kinds))
-    monkeypatch.setattr("agents.power.found.PROFILES", ())
+    monkeypatch.setattr("agents.power.state.METHODS", (MethodKind("absent", lambda root, most_w: "not here"), *kinds))
+    monkeypatch.setattr("agents.power.state.PROFILES", ())
     assert at(tmp_path).power_methods == ()
     assert at(tmp_path, own="allow: {power: [absent, two]}\n").power_methods == ("two",)
     assert at(tmp_path, own="allow: {power: [three, one]}\n").power_methods == ("one", "three")
@@ -220,7 +220,7 @@ def test_a_limit_that_the_machine_shows_counts_more_than_a_stated_one(
         replace(kind_of(FakePower(name)), look=look)
         for name, look in (("blind", lambda _: None), ("sees", lambda _: 60.0))
     ]
-    monkeypatch.setattr("agents.power.found.METHODS", (kind_of(FakePower()), *kinds))
+    monkeypatch.setattr("agents.power.state.METHODS", (kind_of(FakePower()), *kinds))
     device = at(tmp_path, own="power_limit: 45W\n")
     assert (device.power_limit_w, device.power_source, device.power_methods) == (60.0, SEEN, ())
 
@@ -231,7 +231,7 @@ def test_a_profile_is_a_fact_and_is_chosen_only_where_allowed(
 ) -> None:
     profiles = FakeProfiles()
     kinds = (ProfileKind("absent", lambda root: "not here"), ProfileKind("fake-profile", lambda root: profiles))
-    monkeypatch.setattr("agents.power.found.PROFILES", kinds)
+    monkeypatch.setattr("agents.power.state.PROFILES", kinds)
     device = at(tmp_path, own="allow: {power: [fake-profile]}\n" if allowed else "")
     assert (device.power_profile, device.power_profiles) == ("balanced", profiles.names)
     assert device.sets_profile is allowed and device.power_methods == ()

@@ -13,7 +13,7 @@ from agents.contract.device import StateSource
 from agents.contract.job import LoadSettings
 from agents.contract.report import Cause, Failed, Measured
 from agents.engines.base import LoadPlace
-from agents.power.base import Levels
+from agents.power.methods.base import Levels
 from tests.fakes.power_method import FakePower, FakeProfiles, found_of, kind_of
 from tests.unit.job.test_host_state import APU, ScriptedEngine, a_host, refused, run
 from tests.unit.job.test_measure import Scripted
@@ -70,7 +70,7 @@ def test_a_limit_that_is_seen_is_read_again_for_each_row(
 ) -> None:
     shown = [60.0]
     kind = replace(kind_of(FakePower()), look=lambda root: shown[0])
-    monkeypatch.setattr("agents.power.found.METHODS", (kind,))
+    monkeypatch.setattr("agents.power.state.METHODS", (kind,))
     host = a_host(tmp_path, replace(APU, power_limit_w=60.0, power_source=SEEN), engine)
     assert isinstance(run(host, limit_w=60).outcome, Measured)
     shown[0] = 45.0

@@ -17,9 +17,8 @@ from agents.contract.report import Cause, Failed, MachineSeen, Measured, Outcome
 from agents.engines.base import ABILITIES, AXES_OF_LOADS, LoadPlace, Support
 from agents.errors import LoadFailed, Unsupported
 from agents.job.host import Host
-from agents.power.base import LimitNotHeld
-from agents.power.found import PowerFound
-from agents.power.state import PowerState
+from agents.power.methods.base import LimitNotHeld
+from agents.power.state import PowerControls, PowerState
 from tests.fakes.power_method import FakePower, found_of, kind_of
 from tests.unit.contract.test_contract import a_device
 from tests.unit.job.test_measure import WORK, Scripted, stream_of
@@ -71,7 +70,7 @@ def a_host(
     device: Device,
     engine: ScriptedEngine,
     power: FakePower | None = None,
-    found: PowerFound | None = None,
+    found: PowerControls | None = None,
 ) -> Host:
     found = found or found_of(*([power] if power else []))
     return Host(device, folder, (engine,), power=PowerState(found, folder))
@@ -223,8 +222,8 @@ def this_machine(power: FakePower, monkeypatch: pytest.MonkeyPatch) -> FakePower
     """A version of Orchestrate that has a method to hold power limits, no engine, and no telemetry."""
     monkeypatch.setenv("ORCHESTRATE_TELEMETRY", "off")
     monkeypatch.setattr("agents.job.host.engines_of", lambda _: ())
-    monkeypatch.setattr("agents.power.found.METHODS", (kind_of(power),))
-    monkeypatch.setattr("agents.power.found.PROFILES", ())
+    monkeypatch.setattr("agents.power.state.METHODS", (kind_of(power),))
+    monkeypatch.setattr("agents.power.state.PROFILES", ())
     return power
 
 

@@ -14,7 +14,7 @@ from agents.contract.report import Measured, Report
 from agents.job.host import Host
 from agents.telemetry.recorder import Recorder
 from agents.telemetry.sampling import Batch
-from agents.telemetry.sources.base import UNITS, Quantity
+from agents.telemetry.sources.base import Quantity
 from tests.fakes.telemetry import S, ScriptedClock
 from tests.unit.contract.test_contract import a_device
 from tests.unit.job.test_host_state import ScriptedEngine
@@ -28,8 +28,8 @@ class Noting:
         self._host, self._values = host, values
         self.done: list[str] = []
 
-    def watch(self, pids: Sequence[int]) -> None:
-        self.done.append(f"watch {len(pids)}")
+    def follow(self, pids: Sequence[int]) -> None:
+        self.done.append(f"follow {len(pids)}")
 
     def take(self) -> Batch:
         self.done.append("take")
@@ -57,8 +57,8 @@ def run(host: Host, **changes: object) -> Report:
 def test_the_machine_is_looked_at_before_the_load_after_it_and_after_each_trial(tmp_path: Path) -> None:
     host, sampler = a_host(tmp_path, ScriptedEngine(), {Quantity.RAM_USED: 2.0**30})
     report = run(host)
-    assert sampler.done == ["take", "watch 0", "take", "take", "watch 0", "take", "take"]
-    assert [each.unit for each in report.readings] == [UNITS[Quantity.RAM_USED]] * 5
+    assert sampler.done == ["take", "follow 0", "take", "take", "follow 0", "take", "take"]
+    assert [each.unit for each in report.readings] == [Quantity.RAM_USED.unit] * 5
     assert report.usage.ram_baseline_bytes == 2**30
     assert report.usage.ram_used_by_model_bytes == 0
     sampler.done.clear()
@@ -85,6 +85,6 @@ def test_a_failed_load_has_its_readings(tmp_path: Path) -> None:
     engine.fails = True
     host, sampler = a_host(tmp_path, engine, {Quantity.RAM_USED: 2.0**30})
     report = run(host)
-    assert sampler.done == ["take", "watch 0", "take", "take"]
+    assert sampler.done == ["take", "follow 0", "take", "take"]
     assert len(report.readings) == 3
     assert report.usage.ram_peak_bytes == 2**30

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.power import amdgpu_cap, nvml, platform_profile, pmset, powerprofilesctl, rapl, xe_cap
-from agents.power import ryzenadj as ryzenadj_module
-from agents.power.base import LimitNotHeld
 from agents.power.holding import PowerHold, ProfileHold
+from agents.power.methods import amdgpu_cap, nvml, platform_profile, pmset, powerprofilesctl, rapl, xe_cap
+from agents.power.methods import ryzenadj as ryzenadj_module
+from agents.power.methods.base import LimitNotHeld
 from tests.fakes import power_machines
 from tests.fakes.power_machines import MACHINES, FakeNvml, Gpu, hwmon
 from tests.fakes.sys_tree import AMD_CARD, INTEL_CARD, write
@@ -74,15 +74,15 @@ def test_firmware_that_takes_a_limit_back_is_noticed(
     hold = PowerHold([machine.method()], journal)
     hold.at(40.0)
     (tmp_path / "ryzenadj-state/fast-limit").write_text("85.500")
-    assert hold.still_held() == "ryzenadj: fast-limit should be 40 W and is 85.5 W"
-    assert hold.limit_w is None and hold.still_held() == ""
+    assert hold.deviation() == "ryzenadj: fast-limit should be 40 W and is 85.5 W"
+    assert hold.limit_w is None and hold.deviation() == ""
     hold.at(40.0)  # set anew, from the machine's own values
     hold.release()
     assert machine.stands() == machine.own
 
 
 def test_a_program_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.power.program.PROGRAM_S", 0.05)
+    monkeypatch.setattr("agents.power.methods.program.PROGRAM_S", 0.05)
     power_machines.program(tmp_path, "ryzenadj", "#!/bin/sh\nexec sleep 60\n", monkeypatch)
     assert ryzenadj_module.find(tmp_path, None) == "ryzenadj -i: no answer within 0.05 s"
 
@@ -187,7 +187,7 @@ def test_a_journal_of_a_card_that_is_gone_is_told_and_kept(
     machine = MACHINES[name](tmp_path, monkeypatch)
     write(journal, f'{{"method": "{name}", "levels": {{"gone": 80.0}}}}')
     with pytest.raises(LimitNotHeld, match=f"{name}: gone is not on this machine now"):
-        PowerHold([machine.method()], journal).restore_left()
+        PowerHold([machine.method()], journal).restore_from_journal()
     assert journal.exists()
 
 
@@ -195,7 +195,7 @@ def test_a_method_that_is_missing_now_says_why(journal: Path) -> None:
     write(journal, '{"method": "ryzenadj", "levels": {"stapm-limit": 71.0}}')
     hold = PowerHold([], journal, ["ryzenadj: no program ryzenadj on the PATH"])
     with pytest.raises(LimitNotHeld, match="set what was stapm-limit 71 W before, and now ryzenadj: no program"):
-        hold.restore_left()
+        hold.restore_from_journal()
     with pytest.raises(LimitNotHeld, match="to hold a limit of 40 W: ryzenadj: no program ryzenadj"):
         PowerHold([], journal.with_name("none"), ["ryzenadj: no program ryzenadj on the PATH"]).at(40.0)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.power.base import LimitNotHeld
 from agents.power.holding import PowerHold
+from agents.power.methods.base import LimitNotHeld
 from tests.fakes.disks import full_disk
 from tests.fakes.power_method import FakePower
 
@@ -56,7 +56,7 @@ def test_the_limit_that_is_held_is_not_set_again(power: FakePower, journal: Path
 def test_nothing_held_is_nothing_to_release(power: FakePower, journal: Path) -> None:
     hold = PowerHold([power], journal)
     hold.release()
-    hold.restore_left()
+    hold.restore_from_journal()
     assert power.sets == [] and not journal.parent.exists()
 
 
@@ -128,7 +128,7 @@ def test_a_crash_at_any_step_leaves_the_old_value_after_the_next_start(
     power: FakePower, journal: Path, last: int
 ) -> None:
     session(power, journal, last)
-    PowerHold([power], journal).restore_left()
+    PowerHold([power], journal).restore_from_journal()
     assert power.stands_w == (80.0, 95.0)
     assert not journal.exists()
 
@@ -140,12 +140,12 @@ def test_a_crash_of_the_start_that_restores_too(power: FakePower, journal: Path,
     with pytest.MonkeyPatch.context() as patch:
         power.step = crashing(patch, last)
         try:
-            PowerHold([power], journal).restore_left()
+            PowerHold([power], journal).restore_from_journal()
         except Crash:
             pass
         finally:
             power.step = lambda _: None
-    PowerHold([power], journal).restore_left()
+    PowerHold([power], journal).restore_from_journal()
     assert power.stands_w == (80.0, 95.0)
 
 
@@ -168,9 +168,9 @@ def test_a_method_that_refuses_is_heard_and_the_next_start_tries_to_restore(powe
         hold.at(40.0)
     assert hold.limit_w is None and journal.exists()  # it could not be told whether the old one still stands
     with pytest.raises(LimitNotHeld):
-        PowerHold([power], journal).restore_left()
+        PowerHold([power], journal).restore_from_journal()
     power.refuses, power.now_w = False, 40.0
-    PowerHold([power], journal).restore_left()
+    PowerHold([power], journal).restore_from_journal()
     assert power.now_w == 80.0 and not journal.exists()
 
 
@@ -221,7 +221,7 @@ def test_a_disk_that_cannot_take_the_journal_sets_nothing(power: FakePower, jour
     ):
         hold.at(40.0)
     assert (power.sets, hold.limit_w, journal.exists()) == ([], None, False)
-    PowerHold([power], journal).restore_left()
+    PowerHold([power], journal).restore_from_journal()
 
 
 @pytest.mark.parametrize(
@@ -235,14 +235,14 @@ def test_a_journal_that_cannot_be_read_is_told_and_kept(power: FakePower, journa
     journal.parent.mkdir()
     journal.write_text(text, encoding="latin-1")
     with pytest.raises(LimitNotHeld, match=r"power-journal\.json: cannot be read"):
-        PowerHold([power], journal).restore_left()
+        PowerHold([power], journal).restore_from_journal()
     assert journal.exists() and power.sets == []
 
 
 def test_a_method_that_is_allowed_no_more_is_told(power: FakePower, journal: Path) -> None:
     PowerHold([power], journal).at(40.0)
     with pytest.raises(LimitNotHeld, match="allows fake no more"):
-        PowerHold([FakePower("other")], journal).restore_left()
+        PowerHold([FakePower("other")], journal).restore_from_journal()
     assert journal.exists()
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from agents.power import METHODS, PROFILES
-from agents.power.base import LimitNotHeld, bounds_of, difference
 from agents.power.holding import Hold, PowerHold, ProfileHold
+from agents.power.methods import METHODS, PROFILES
+from agents.power.methods.base import LimitNotHeld, bounds_of, difference
 from tests.fakes.power_machines import MACHINES, PROFILED, Machine, Profiled
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="small programs of the shell")
@@ -47,7 +47,7 @@ def test_a_limit_is_held_by_all_its_values_and_each_gets_its_own_back(a_machine:
     for limit_w in a_machine.limits_w:
         hold.at(limit_w)
         assert set(method.read().values()) == {limit_w}
-        assert a_machine.stands() != a_machine.own and hold.still_held() == ""
+        assert a_machine.stands() != a_machine.own and hold.deviation() == ""
     hold.release()
     assert a_machine.stands() == a_machine.own and not journal.exists()
 
@@ -56,7 +56,7 @@ def test_a_profile_is_held_and_put_back(profiled: Profiled, journal: Path) -> No
     hold = ProfileHold([profiled.method()], journal)
     for profile in profiled.profiles:
         hold.at(profile)
-        assert profiled.method().profile() == profile == hold.profile and hold.still_held() == ""
+        assert profiled.method().profile() == profile == hold.profile and hold.deviation() == ""
     with pytest.raises(LimitNotHeld, match=f"the power profile turbo: {profiled.method().name} has "):
         hold.at("turbo")
     assert profiled.stands() == profiled.own and not journal.exists()
@@ -104,7 +104,7 @@ def after_every_crash(
     for last in range(whole):
         assert crashes(machine.writes, a_session, last) == last
         changed += machine.stands() != machine.own
-        hold().restore_left()
+        hold().restore_from_journal()
         assert machine.stands() == machine.own, last
         assert not journal.exists()
     assert changed > 3  # it did die in between
@@ -154,7 +154,7 @@ def test_what_comes_back_otherwise_is_told_and_the_journal_kept(a_machine: Machi
         ):
             hold.release()
     assert hold.limit_w is None and journal.exists()
-    PowerHold([a_machine.method()], journal).restore_left()
+    PowerHold([a_machine.method()], journal).restore_from_journal()
     assert a_machine.stands() == a_machine.own and not journal.exists()
 
 

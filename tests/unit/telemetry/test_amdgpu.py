@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.telemetry.sources.amdgpu import AmdGpus, chosen_state_hz
+from agents.telemetry.sources.amdgpu import AmdGpuFinder, chosen_state_hz
 from agents.telemetry.sources.base import Quantity as Q
 from tests.fakes.sensors import amd_apu, amd_card, card, files, read
 from tests.unit.telemetry.test_amdgpu_metrics import table
@@ -15,7 +15,7 @@ from tests.unit.telemetry.test_amdgpu_metrics import table
 
 def test_an_apu(tmp_path: Path) -> None:
     amd_apu(tmp_path)
-    (source,), missing = AmdGpus().find(tmp_path)
+    (source,), missing = AmdGpuFinder().find(tmp_path)
     assert (source.name, missing) == ("amdgpu:card0", [])
     assert read(source) == {
         **{Q.GPU_BUSY: 97, Q.VRAM_TOTAL: 34359738368, Q.VRAM_USED: 20401094656},
@@ -27,7 +27,7 @@ def test_an_apu(tmp_path: Path) -> None:
 
 def test_a_card(tmp_path: Path) -> None:
     amd_card(tmp_path)
-    (source,), _ = AmdGpus().find(tmp_path)
+    (source,), _ = AmdGpuFinder().find(tmp_path)
     assert read(source) == {
         **{Q.GPU_BUSY: 12, Q.MEMORY_BUSY: 34, Q.VRAM_USED: 5, Q.VRAM_TOTAL: 6},
         **{Q.GPU_POWER: 142.0, Q.POWER_LIMIT: 203.0, Q.GPU_CLOCK: 2450e6, Q.MEMORY_CLOCK: 1124e6},
@@ -37,7 +37,7 @@ def test_a_card(tmp_path: Path) -> None:
 
 def test_files_are_read_anew(tmp_path: Path) -> None:
     device = amd_apu(tmp_path)
-    (source,), _ = AmdGpus().find(tmp_path)
+    (source,), _ = AmdGpuFinder().find(tmp_path)
     read(source)
     files(device, {"gpu_busy_percent": 3})
     assert read(source)[Q.GPU_BUSY] == 3
@@ -48,7 +48,7 @@ def test_the_table_fills_what_files_do_not_tell(tmp_path: Path) -> None:
     device = amd_apu(tmp_path)
     fields = {4: ("H", 6300), 112: ("I", 1), 120: ("I", 70500), 124: ("I", 51000), 174: ("H", 9), 232: ("I", 5)}
     (device / "gpu_metrics").write_bytes(table((3, 0), fields))
-    (source,), missing = AmdGpus().find(tmp_path)
+    (source,), missing = AmdGpuFinder().find(tmp_path)
     files(device / "hwmon/hwmon4", {"temp1_input": ""})
     fields[232] = ("I", 6)
     (device / "gpu_metrics").write_bytes(table((3, 0), fields))
@@ -61,14 +61,14 @@ def test_the_table_fills_what_files_do_not_tell(tmp_path: Path) -> None:
 
 def test_a_table_of_an_unknown_version_is_told_once(tmp_path: Path) -> None:
     (amd_card(tmp_path) / "gpu_metrics").write_bytes(b"\x08\x00\x01\x09" + b"\0" * 4)
-    (source,), (missing,) = AmdGpus().find(tmp_path)
+    (source,), (missing,) = AmdGpuFinder().find(tmp_path)
     assert "v1.9" in missing.why
     assert read(source)[Q.GPU_BUSY] == 12
 
 
 def test_a_sensor_that_a_card_has_not_shows_0(tmp_path: Path) -> None:
     files(amd_card(tmp_path) / "hwmon/hwmon2", {"temp3_input": 0})
-    (source,), _ = AmdGpus().find(tmp_path)
+    (source,), _ = AmdGpuFinder().find(tmp_path)
     assert read(source)[Q.MEMORY_TEMPERATURE] is None
 
 
@@ -76,21 +76,21 @@ def test_two_cards(tmp_path: Path) -> None:
     amd_card(tmp_path, 10)
     amd_apu(tmp_path, 2)
     (tmp_path / "sys/class/drm/card2-eDP-1").mkdir()
-    sources, _ = AmdGpus().find(tmp_path)
+    sources, _ = AmdGpuFinder().find(tmp_path)
     assert [source.name for source in sources] == ["amdgpu:card2", "amdgpu:card10"]
 
 
 @pytest.mark.parametrize("driver", ["nvidia", "i915"])
 def test_no_card_of_its_own(tmp_path: Path, driver: str) -> None:
     card(tmp_path, driver)
-    sources, (missing,) = AmdGpus().find(tmp_path)
+    sources, (missing,) = AmdGpuFinder().find(tmp_path)
     assert not sources
     assert missing.todo == ""
 
 
 def test_a_card_that_shows_nothing(tmp_path: Path) -> None:
     card(tmp_path, "amdgpu")
-    sources, (missing,) = AmdGpus().find(tmp_path)
+    sources, (missing,) = AmdGpuFinder().find(tmp_path)
     assert (sources, missing.source) == ([], "amdgpu:card0")
     assert missing.todo
 
@@ -99,7 +99,7 @@ def test_all_files_are_closed(tmp_path: Path) -> None:
     amd_apu(tmp_path)
     (amd_card(tmp_path, 1) / "gpu_metrics").write_bytes(table((1, 3), {}))
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    sources, _ = AmdGpus().find(tmp_path)
+    sources, _ = AmdGpuFinder().find(tmp_path)
     assert len(os.listdir("/proc/self/fd")) > before  # noqa: PTH208
     for source in sources:
         source.close()

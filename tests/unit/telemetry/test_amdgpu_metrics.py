@@ -140,7 +140,7 @@ def test_the_hotspot_bit_that_new_cards_always_show(version: tuple[int, int], of
 @pytest.mark.parametrize(("status", "untold"), [(0, 0.0), (8, 1.0)])
 @pytest.mark.parametrize(("version", "offset"), [((1, 0), 68), ((1, 1), 68), ((2, 0), 112), ((2, 1), 108)])
 def test_an_older_table_tells_no_reason(version: tuple[int, int], offset: int, status: int, untold: float) -> None:
-    assert dict(parse(table(version, {offset: ("I", status)})).values) == {Q.THROTTLED_UNTOLD: untold}
+    assert dict(parse(table(version, {offset: ("I", status)})).values) == {Q.THROTTLED_UNKNOWN: untold}
 
 
 @pytest.mark.parametrize(

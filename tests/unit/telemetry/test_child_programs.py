@@ -13,9 +13,9 @@ import pytest
 from agents.telemetry.sources.base import Quantity as Q
 from agents.telemetry.sources.base import Source
 from agents.telemetry.sources.child_lines import STALE_S, ChildLines
-from agents.telemetry.sources.macmon import MacmonKind
+from agents.telemetry.sources.macmon import MacmonFinder
 from agents.telemetry.sources.macmon import values_of as macmon_values
-from agents.telemetry.sources.windows import SCRIPT, WindowsKind
+from agents.telemetry.sources.windows import SCRIPT, WindowsFinder
 from agents.telemetry.sources.windows import values_of as windows_values
 from tests.fakes.sensors import Now
 from tests.fakes.sys_tree import write
@@ -103,10 +103,10 @@ def wait_for(source: Source, quantity: Q) -> float:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("kind", "name", "quantity", "value"),
-    [(MacmonKind, "macmon.jsonl", Q.PACKAGE_POWER, 12.75), (WindowsKind, "windows.txt", Q.COPY_BUSY, 55.0)],
+    [(MacmonFinder, "macmon.jsonl", Q.PACKAGE_POWER, 12.75), (WindowsFinder, "windows.txt", Q.COPY_BUSY, 55.0)],
 )
 def test_a_program_is_read_and_ended(
-    tmp_path: Path, kind: type[MacmonKind] | type[WindowsKind], name: str, quantity: Q, value: float
+    tmp_path: Path, kind: type[MacmonFinder] | type[WindowsFinder], name: str, quantity: Q, value: float
 ) -> None:
     before = {child.pid for child in psutil.Process().children()}
     (source,), missing = kind(printing(RECORDINGS / name)).find(tmp_path)
@@ -115,8 +115,10 @@ def test_a_program_is_read_and_ended(
     assert {child.pid for child in psutil.Process().children()} <= before
 
 
-@pytest.mark.parametrize(("kind", "name"), [(MacmonKind, "macmon"), (WindowsKind, "windows")])
-def test_a_program_that_does_not_start(tmp_path: Path, kind: type[MacmonKind] | type[WindowsKind], name: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), [(MacmonFinder, "macmon"), (WindowsFinder, "windows")])
+def test_a_program_that_does_not_start(
+    tmp_path: Path, kind: type[MacmonFinder] | type[WindowsFinder], name: str
+) -> None:
     sources, (missing,) = kind([str(tmp_path / "none")]).find(tmp_path)
     assert (sources, missing.source, "does not start" in missing.why) == ((), name, True)
 
@@ -124,13 +126,13 @@ def test_a_program_that_does_not_start(tmp_path: Path, kind: type[MacmonKind] | 
 def test_linux_under_windows_without_its_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     write(tmp_path / "proc/version", "Linux version 6.6.87.2-microsoft-standard-WSL2 (gcc)\n")
-    sources, (missing,) = WindowsKind().find(tmp_path)
+    sources, (missing,) = WindowsFinder().find(tmp_path)
     assert (sources, "wsl.conf" in missing.todo) == ((), True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no Linux")
-@pytest.mark.parametrize("kind", [MacmonKind, WindowsKind])
-def test_plain_linux(tmp_path: Path, kind: type[MacmonKind] | type[WindowsKind]) -> None:
+@pytest.mark.parametrize("kind", [MacmonFinder, WindowsFinder])
+def test_plain_linux(tmp_path: Path, kind: type[MacmonFinder] | type[WindowsFinder]) -> None:
     sources, (missing,) = kind().find(tmp_path)
     assert (sources, missing.todo) == ((), "")
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from agents.telemetry.sources.base import FollowsEngine, Source
 from agents.telemetry.sources.base import Quantity as Q
-from agents.telemetry.sources.cpu import CpuKind, busy_between, parse_ticks
-from agents.telemetry.sources.elsewhere import Elsewhere, PsutilSource
-from agents.telemetry.sources.memory import MemoryKind, field
-from agents.telemetry.sources.processes import ProcessStat, descendants, parse_stat
+from agents.telemetry.sources.cpu import CpuFinder, busy_between, parse_ticks
+from agents.telemetry.sources.engine_tree import ProcessStat, descendants, parse_stat
+from agents.telemetry.sources.memory import MemoryFinder, field
+from agents.telemetry.sources.psutil import PsutilFinder, PsutilSource
 from tests.fakes.sensors import Now, cpu, files, process, read
 from tests.fakes.sys_tree import write
 
@@ -44,7 +44,7 @@ OLD_AMD_SENSOR = AMD_SENSOR | {"temp2_label": "Tdie", "temp2_input": 61500}
 )
 def test_cpu(tmp_path: Path, sensor: dict[str, object], degrees: float) -> None:
     cpu(tmp_path, {0: 5_000_000, 1: 2_000_000, 10: 2_000_000}, sensor)
-    (source, _), missing = CpuKind().find(tmp_path)
+    (source, _), missing = CpuFinder().find(tmp_path)
     clocks = {Q.CPU_CLOCK: 3000e6, Q.CPU_CLOCK_TOP: 5000e6}
     assert missing == []
     assert read(source) == {Q.CPU_BUSY: None, Q.CPU_TEMPERATURE: degrees, **clocks}
@@ -56,7 +56,7 @@ def test_cpu(tmp_path: Path, sensor: dict[str, object], degrees: float) -> None:
 
 def test_a_virtual_machine_shows_less_and_says_so(tmp_path: Path) -> None:
     cpu(tmp_path, {}, {"name": "acpitz"})
-    (source, _), missing = CpuKind().find(tmp_path)
+    (source, _), missing = CpuFinder().find(tmp_path)
     assert read(source) == {Q.CPU_BUSY: None}
     assert [each.why.split(":")[0] for each in missing] == ["no clocks", "no temperature"]
 
@@ -65,7 +65,7 @@ def test_heat_that_slows_an_intel_cpu(tmp_path: Path) -> None:
     cpu(tmp_path, {}, {"name": "acpitz"})
     folder = tmp_path / "sys/devices/system/cpu/cpu0/thermal_throttle"
     files(folder, {"package_throttle_count": 4})
-    (source, _), _ = CpuKind().find(tmp_path)
+    (source, _), _ = CpuFinder().find(tmp_path)
     seen = [read(source)[Q.THROTTLED_HEAT] for _ in range(2)]
     files(folder, {"package_throttle_count": 5})
     assert [*seen, read(source)[Q.THROTTLED_HEAT], read(source)[Q.THROTTLED_HEAT]] == [None, 0.0, 1.0, 0.0]
@@ -108,7 +108,7 @@ def test_memory(tmp_path: Path) -> None:
     write(tmp_path / "proc/meminfo", MEMINFO)
     write(tmp_path / "proc/vmstat", "pgpgin 9\npswpin 1000\npswpout 7\n")
     now = Now()
-    (source,), missing = MemoryKind(now).find(tmp_path)
+    (source,), missing = MemoryFinder(now).find(tmp_path)
     fixed = {Q.RAM_USED: 600 * 1024, Q.RAM_TOTAL: 1000 * 1024, Q.SWAP_USED: 30 * 1024}
     assert (read(source), missing) == ({**fixed, Q.SWAP_IN: None}, ())
     now.pass_s(0.5)
@@ -155,7 +155,7 @@ def test_descendants_end_also_where_parents_run_in_circles(parents: dict[int, in
     assert all(child in found for child, parent in parents.items() if parent in found)
 
 
-def engine_source(kind: CpuKind, root: Path) -> Source:
+def engine_source(kind: CpuFinder, root: Path) -> Source:
     (_, source), _ = kind.find(root)
     assert isinstance(source, FollowsEngine)
     return source
@@ -167,9 +167,9 @@ def test_the_engine(tmp_path: Path) -> None:
     for pid, parent in ((100, 1), (101, 100), (200, 1)):
         process(tmp_path, pid, parent, ticks=1000, pages=10)
     now = Now()
-    source = engine_source(CpuKind(now), tmp_path)
+    source = engine_source(CpuFinder(now), tmp_path)
     assert read(source) == {}
-    source.watch([100])  # type: ignore[attr-defined]
+    source.follow([100])  # type: ignore[attr-defined]
     page, ticks = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
     assert read(source) == {Q.ENGINE_CPU: None, Q.ENGINE_RAM: 20 * page}
     now.pass_s(1)
@@ -181,7 +181,7 @@ def test_the_engine(tmp_path: Path) -> None:
     (tmp_path / "proc/101/stat").write_text("")
     process(tmp_path, 100, 1, ticks=1000 + 4 * ticks, pages=30)
     assert read(source) == {Q.ENGINE_CPU: 100.0, Q.ENGINE_RAM: 30 * page}
-    source.watch([])  # type: ignore[attr-defined]
+    source.follow([])  # type: ignore[attr-defined]
     assert read(source) == {}
 
 
@@ -214,10 +214,10 @@ def until(source: Source, quantity: Q, least: float) -> float:
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no Linux")
 @pytest.mark.timeout(60)
 def test_this_machine_for_real(busy_process: subprocess.Popen[str]) -> None:
-    (cpu_source, engine), _ = CpuKind().find(Path("/"))
-    (memory,), missing = MemoryKind().find(Path("/"))
+    (cpu_source, engine), _ = CpuFinder().find(Path("/"))
+    (memory,), missing = MemoryFinder().find(Path("/"))
     assert isinstance(engine, FollowsEngine)
-    engine.watch([busy_process.pid])
+    engine.follow([busy_process.pid])
     for source, quantity in ((cpu_source, Q.CPU_BUSY), (engine, Q.ENGINE_CPU)):
         assert until(source, quantity, least=1.0) <= (100.0 if quantity is Q.CPU_BUSY else 200.0)
     values = read(memory)
@@ -237,7 +237,7 @@ def test_psutil_for_real(busy_process: subprocess.Popen[str]) -> None:
     first = read(source)
     assert first[Q.CPU_BUSY] is None
     assert Q.ENGINE_CPU not in first
-    source.watch([busy_process.pid, 2**22 + 7])
+    source.follow([busy_process.pid, 2**22 + 7])
     until(source, Q.ENGINE_CPU, least=1.0)
     until(source, Q.CPU_BUSY, least=1.0)
     values = read(source)
@@ -249,7 +249,7 @@ def test_psutil_for_real(busy_process: subprocess.Popen[str]) -> None:
 
 
 def test_psutil_is_only_where_there_is_no_proc(tmp_path: Path) -> None:
-    assert [source.name for source in Elsewhere().find(tmp_path)[0]] == ["psutil"]
-    assert [*CpuKind().find(tmp_path)[0], *MemoryKind().find(tmp_path)[0]] == []
+    assert [source.name for source in PsutilFinder().find(tmp_path)[0]] == ["psutil"]
+    assert [*CpuFinder().find(tmp_path)[0], *MemoryFinder().find(tmp_path)[0]] == []
     cpu(tmp_path, {}, {"name": "acpitz"})
-    assert Elsewhere().find(tmp_path) == ((), ())
+    assert PsutilFinder().find(tmp_path) == ((), ())

@@ -15,7 +15,7 @@ from agents.telemetry.sources.base import FollowsEngine
 from agents.telemetry.sources.base import Quantity as Q
 from agents.telemetry.sources.drm import cards
 from agents.telemetry.sources.drm_clients import Client, latest, parse, shares
-from agents.telemetry.sources.drm_fdinfo import RESCAN_ALL_S, Clients, DrmFdinfo, DrmFdinfos
+from agents.telemetry.sources.drm_fdinfo import RESCAN_ALL_S, Clients, DrmFdinfo, DrmFdinfoFinder
 from tests.fakes.sensors import Now, card, gpu_descriptor, process, read
 
 RECORDINGS = Path("tests/recordings/telemetry")
@@ -168,7 +168,7 @@ def test_clients_add_up_and_the_engines_are_told_apart(tmp_path: Path, source: D
     texts = {pid: AMDGPU.replace("id:\t42", f"id:\t{pid}") for pid in (101, 200)}
     paths = {pid: gpu_descriptor(tmp_path, pid, 5, text) for pid, text in texts.items()}
     assert isinstance(source, FollowsEngine)
-    source.watch([100])
+    source.follow([100])
     read(source)
     now.pass_s(1)
     for pid, dma in ((101, SECOND // 10), (200, SECOND // 5)):
@@ -176,12 +176,12 @@ def test_clients_add_up_and_the_engines_are_told_apart(tmp_path: Path, source: D
     values = read(source)
     assert (values[Q.COPY_BUSY], values[Q.ENGINE_COPY_BUSY]) == pytest.approx((30.0, 10.0))
     assert (values[Q.ENGINE_VRAM], values[Q.ENGINE_GTT]) == (19456 * MIB, 256 * MIB)
-    source.watch([])
+    source.follow([])
     assert Q.ENGINE_VRAM not in read(source)
 
 
 def test_an_engine_that_opens_the_gpu_later(tmp_path: Path, source: DrmFdinfo, now: Now) -> None:
-    source.watch([100])
+    source.follow([100])
     assert read(source)[Q.ENGINE_VRAM] == 0
     gpu_descriptor(tmp_path, 101, 9, AMDGPU)
     now.pass_s(2)
@@ -210,7 +210,7 @@ def test_a_process_that_ends_and_a_number_that_is_used_again(tmp_path: Path, sou
 
 def test_descriptors_that_lead_elsewhere_are_not_opened(tmp_path: Path, source: DrmFdinfo, now: Now) -> None:
     gpu_descriptor(tmp_path, 100, 5, AMDGPU, leads_to="/home/user/file")
-    source.watch([100])
+    source.follow([100])
     read(source)
     assert read(source)[Q.ENGINE_VRAM] == 0
 
@@ -222,7 +222,7 @@ def test_another_card_has_its_own_clients(tmp_path: Path, now: Now) -> None:
     gpu_descriptor(tmp_path, 100, 5, AMDGPU)
     xe = (RECORDINGS / "xe.fdinfo").read_text()
     path = gpu_descriptor(tmp_path, 100, 6, xe)
-    sources, missing = DrmFdinfos().find(tmp_path)
+    sources, missing = DrmFdinfoFinder().find(tmp_path)
     assert ([source.name for source in sources], missing) == (["drm_fdinfo:card0", "drm_fdinfo:card1"], [])
     shared = Clients(tmp_path)
     of_xe = DrmFdinfo(cards(tmp_path, "xe")[0], shared, now)
@@ -234,6 +234,6 @@ def test_another_card_has_its_own_clients(tmp_path: Path, now: Now) -> None:
 
 
 def test_no_gpu(tmp_path: Path) -> None:
-    sources, (missing,) = DrmFdinfos().find(tmp_path)
+    sources, (missing,) = DrmFdinfoFinder().find(tmp_path)
     assert not sources
     assert "amdgpu, i915 or xe" in missing.why

@@ -34,7 +34,7 @@ def energy(
     *several: list[Reading], idle: list[Reading] | None = None, apu: bool = False, trial: Trial = TRIAL
 ) -> Energy:
     found = [each for some in several for each in some]
-    return energy_of(Series(found), trial, Series(idle or []), IDLE_W, apu)
+    return energy_of(Series(found, averaging={"rapl:0"}), trial, Series(idle or []), IDLE_W, apu)
 
 
 def test_phases_in_all_and_above_idle() -> None:

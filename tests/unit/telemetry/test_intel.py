@@ -8,7 +8,7 @@ import pytest
 
 from agents.telemetry.sources.base import Quantity as Q
 from agents.telemetry.sources.drm import cards
-from agents.telemetry.sources.intel import IntelGpu, IntelGpus
+from agents.telemetry.sources.intel import IntelGpu, IntelGpuFinder
 from tests.fakes.sensors import Now, card, files, i915_gpu, read, xe_card
 
 
@@ -26,7 +26,7 @@ def test_an_integrated_gpu(tmp_path: Path) -> None:
 def test_an_older_i915_has_its_files_elsewhere(tmp_path: Path) -> None:
     folder = card(tmp_path, "i915")
     files(folder, {"gt_act_freq_mhz": 900, "power/rc6_residency_ms": 4})
-    (source,), (missing,) = IntelGpus().find(tmp_path)
+    (source,), (missing,) = IntelGpuFinder().find(tmp_path)
     assert (source.name, read(source)) == ("i915:card0", {Q.GPU_CLOCK: 900e6, Q.GPU_ASLEEP: None})
     assert "rapl" in missing.why
 
@@ -60,20 +60,20 @@ def test_energy_that_goes_back_or_is_no_number(tmp_path: Path, energy: object) -
 
 def test_a_limit_of_0_is_no_limit(tmp_path: Path) -> None:
     files(xe_card(tmp_path) / "hwmon/hwmon5", {"power1_max": 0})
-    (source,), missing = IntelGpus().find(tmp_path)
+    (source,), missing = IntelGpuFinder().find(tmp_path)
     assert (read(source)[Q.POWER_LIMIT], missing) == (None, [])
 
 
 def test_a_reason_that_cannot_be_read_is_not_a_calm_gpu(tmp_path: Path) -> None:
     folder = card(tmp_path, "i915")
     files(folder / "gt/gt0", {"throttle_reason_pl1": "N/A", "rps_act_freq_mhz": 1})
-    (source,), _ = IntelGpus().find(tmp_path)
+    (source,), _ = IntelGpuFinder().find(tmp_path)
     assert read(source)[Q.THROTTLED_POWER] is None
 
 
 def test_none(tmp_path: Path) -> None:
     card(tmp_path, "xe")
-    sources, (missing,) = IntelGpus().find(tmp_path)
+    sources, (missing,) = IntelGpuFinder().find(tmp_path)
     assert (sources, missing.source) == ([], "xe:card0")
-    sources, (missing,) = IntelGpus().find(tmp_path / "none")
+    sources, (missing,) = IntelGpuFinder().find(tmp_path / "none")
     assert (sources, missing.source) == ([], "intel")

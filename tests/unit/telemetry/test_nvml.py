@@ -9,7 +9,7 @@ import pytest
 
 from agents.telemetry.sources.base import Missing
 from agents.telemetry.sources.base import Quantity as Q
-from agents.telemetry.sources.nvml import NvidiaGpu, NvmlKind, reasons
+from agents.telemetry.sources.nvml import NvidiaGpu, NvmlFinder, reasons
 from agents.telemetry.sources.nvml_pcie import NvidiaLink
 from tests.fakes.nvml_library import (
     GPU_IS_LOST,
@@ -72,7 +72,7 @@ def test_a_link_that_would_wrap_its_counters_unseen_is_watched(link: dict[str, A
 def test_a_gpu_without_a_link_has_one_source() -> None:
     absent = NvmlError(NOT_SUPPORTED)
     library = NvmlLibrary(laptop_gpu(FieldValues=absent, PcieThroughput=absent))
-    (source,), missing = NvmlKind(library).find(ROOT)
+    (source,), missing = NvmlFinder(library).find(ROOT)
     source.close()
     assert (source.name, missing, library.open) == ("nvml:0", [], 0)
 
@@ -104,7 +104,7 @@ def test_what_a_gpu_does_not_support_is_told_once_and_not_asked_again() -> None:
     """GB10: one memory with the CPU."""
     absent = NvmlError(NOT_SUPPORTED)
     library = NvmlLibrary(laptop_gpu(MemoryInfo=absent, EnforcedPowerLimit=absent))
-    (source, link), (missing,) = NvmlKind(library).find(ROOT)
+    (source, link), (missing,) = NvmlFinder(library).find(ROOT)
     assert link.name == "nvml_pcie:0"
     assert missing == Missing("nvml:0", "this GPU does not tell: vram_used, vram_total, power_limit")
     library.asked.clear()
@@ -116,7 +116,7 @@ def test_what_a_gpu_does_not_support_is_told_once_and_not_asked_again() -> None:
 
 def test_a_gpu_that_is_lost_under_way() -> None:
     library = NvmlLibrary(laptop_gpu())
-    sources, _ = NvmlKind(library).find(ROOT)
+    sources, _ = NvmlFinder(library).find(ROOT)
     told = [set(read(source)) for source in sources]
     library.gpus[0] = dict.fromkeys(laptop_gpu(), NvmlError(GPU_IS_LOST))
     lost = [read(source) for source in sources]
@@ -126,7 +126,7 @@ def test_a_gpu_that_is_lost_under_way() -> None:
 
 def test_a_figure_that_fails_at_first_is_asked_again() -> None:
     library = NvmlLibrary(laptop_gpu(Temperature=NvmlError(UNKNOWN)))
-    (source, _), missing = NvmlKind(library).find(ROOT)
+    (source, _), missing = NvmlFinder(library).find(ROOT)
     assert (read(source)[Q.GPU_TEMPERATURE], missing) == (None, [])
     library.gpus[0]["Temperature"] = 50
     assert read(source)[Q.GPU_TEMPERATURE] == 50
@@ -134,7 +134,7 @@ def test_a_figure_that_fails_at_first_is_asked_again() -> None:
 
 def test_several_gpus_one_of_which_cannot_be_had() -> None:
     library = NvmlLibrary(laptop_gpu(), laptop_gpu(Handle=NvmlError(GPU_IS_LOST)), laptop_gpu(Temperature=30))
-    sources, (missing,) = NvmlKind(library).find(ROOT)
+    sources, (missing,) = NvmlFinder(library).find(ROOT)
     names = [source.name for source in sources]
     assert (names, missing.source) == (["nvml:0", "nvml:2", "nvml_pcie:0", "nvml_pcie:2"], "nvml:1")
     assert [read(source)[Q.GPU_TEMPERATURE] for source in sources[:2]] == [71, 30]
@@ -171,24 +171,24 @@ def test_no_driver(tmp_path: Path, vendor: str, kind: str, todo: str) -> None:
     folder = tmp_path / "sys/bus/pci/devices/0000:01:00.0"
     write(folder / "vendor", f"{vendor}\n")
     write(folder / "class", f"{kind}\n")
-    sources, (missing,) = NvmlKind(NvmlLibrary(init_error=LIBRARY_NOT_FOUND)).find(tmp_path)
+    sources, (missing,) = NvmlFinder(NvmlLibrary(init_error=LIBRARY_NOT_FOUND)).find(tmp_path)
     assert (sources, missing.todo) == ((), todo)
 
 
 def test_a_driver_without_gpus() -> None:
     library = NvmlLibrary()
-    assert NvmlKind(library).find(ROOT) == ([], [])
+    assert NvmlFinder(library).find(ROOT) == ([], [])
     assert library.open == 0
 
 
 def test_the_real_library_for_a_recorded_machine_is_not_asked(tmp_path: Path) -> None:
-    sources, (missing,) = NvmlKind().find(tmp_path)
+    sources, (missing,) = NvmlFinder().find(tmp_path)
     assert (sources, "recorded" in missing.why) == ((), True)
 
 
 def test_the_real_library() -> None:
     """Either GPUs, each of which can be read, or a reason."""
-    sources, missing = NvmlKind().find(ROOT)
+    sources, missing = NvmlFinder().find(ROOT)
     assert sources or missing
     for source in sources:
         assert read(source)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agents.telemetry.sources.base import Quantity as Q
-from agents.telemetry.sources.battery import PowerSupplies, signed
-from agents.telemetry.sources.rapl import RaplKind
+from agents.telemetry.sources.battery import PowerSupplyFinder, signed
+from agents.telemetry.sources.rapl import RaplFinder
 from tests.fakes.sensors import Now, files, rapl_zone, read
 
 NOBODY = 65534
@@ -25,7 +25,7 @@ def test_two_packages_add_up_and_their_parts_do_not(tmp_path: Path) -> None:
     rapl_zone(tmp_path, "intel-rapl:0:0", "core", 9)
     rapl_zone(tmp_path, "intel-rapl-mmio:0", "package-0", 9)
     now = Now()
-    (source,), missing = RaplKind(now).find(tmp_path)
+    (source,), missing = RaplFinder(now).find(tmp_path)
     assert (read(source), missing) == ({Q.PACKAGE_POWER: None, Q.POWER_LIMIT: 90.0}, [])
     now.pass_s(2)
     files(first, {"energy_uj": 61_000_000})
@@ -42,7 +42,7 @@ def test_amd_and_the_whole_platform(tmp_path: Path) -> None:
     package = rapl_zone(tmp_path, "intel-rapl:0", "package-0", 0)
     platform = rapl_zone(tmp_path, "intel-rapl:1", "psys", 0)
     now = Now()
-    (source,), _ = RaplKind(now).find(tmp_path)
+    (source,), _ = RaplFinder(now).find(tmp_path)
     read(source)
     now.pass_s(1)
     files(package, {"energy_uj": 30_000_000})
@@ -53,7 +53,7 @@ def test_amd_and_the_whole_platform(tmp_path: Path) -> None:
 def test_the_counter_wraps_and_a_gap_is_bridged(tmp_path: Path) -> None:
     folder = rapl_zone(tmp_path, "intel-rapl:0", "package-0", RANGE_UJ - 10_000_000)
     now = Now()
-    (source,), _ = RaplKind(now).find(tmp_path)
+    (source,), _ = RaplFinder(now).find(tmp_path)
     read(source)
     now.pass_s(1)
     files(folder, {"energy_uj": "garbage"})
@@ -67,7 +67,7 @@ def test_no_range_means_no_guess_at_a_wrap(tmp_path: Path) -> None:
     folder = rapl_zone(tmp_path, "intel-rapl:0", "package-0", 100)
     (folder / "max_energy_range_uj").unlink()
     now = Now()
-    (source,), _ = RaplKind(now).find(tmp_path)
+    (source,), _ = RaplFinder(now).find(tmp_path)
     read(source)
     now.pass_s(1)
     files(folder, {"energy_uj": 50})
@@ -93,14 +93,14 @@ def test_roots_counter_says_what_to_do(tmp_path: Path) -> None:
         for zone in ("intel-rapl:0", "intel-rapl:1"):
             (rapl_zone(root, zone, "package-0", 1) / "energy_uj").chmod(0o400 if os.geteuid() == 0 else 0)
         with without_root():
-            sources, missing = RaplKind().find(root)
+            sources, missing = RaplFinder().find(root)
     assert sources == ()
     assert [("root's alone" in each.why, "udev" in each.todo) for each in missing] == [(True, True)]
 
 
 def test_a_counter_that_is_not_there(tmp_path: Path) -> None:
     (rapl_zone(tmp_path, "intel-rapl:0", "package-0", 1) / "energy_uj").unlink()
-    sources, (missing,) = RaplKind().find(tmp_path)
+    sources, (missing,) = RaplFinder().find(tmp_path)
     assert (sources, "No such file" in missing.why) == ((), True)
 
 
@@ -108,7 +108,7 @@ def test_a_counter_that_is_not_there(tmp_path: Path) -> None:
 def test_no_counters(tmp_path: Path, linux: bool, todo: bool) -> None:
     if linux:
         files(tmp_path / "proc", {"stat": "cpu"})
-    sources, (missing,) = RaplKind().find(tmp_path)
+    sources, (missing,) = RaplFinder().find(tmp_path)
     assert (sources, bool(missing.todo)) == ((), todo)
 
 
@@ -133,7 +133,7 @@ def supplies(root: Path, **by_name: dict[str, object]) -> None:
 )
 def test_a_battery(tmp_path: Path, figures: dict[str, object], watts: float | None) -> None:
     supplies(tmp_path, BAT0={**BATTERY, **figures})
-    (source,), missing = PowerSupplies().find(tmp_path)
+    (source,), missing = PowerSupplyFinder().find(tmp_path)
     assert (source.name, missing) == ("battery:BAT0", ())
     assert read(source) == {Q.BATTERY_POWER: watts, Q.BATTERY_CHARGE: 81}
     source.close()
@@ -167,10 +167,10 @@ def test_mains(tmp_path: Path, plug: object, usb_c: object, on_mains: float | No
         mouse={"type": "Battery", "scope": "Device", "capacity": 50},
         slot={"type": "Battery", "present": 0},
     )
-    (source,), _ = PowerSupplies().find(tmp_path)
+    (source,), _ = PowerSupplyFinder().find(tmp_path)
     assert (source.name, read(source)) == ("mains", {Q.ON_MAINS: on_mains})
 
 
 def test_a_mini_pc_has_none(tmp_path: Path) -> None:
-    sources, (missing,) = PowerSupplies().find(tmp_path)
+    sources, (missing,) = PowerSupplyFinder().find(tmp_path)
     assert (sources, missing.todo) == ([], "")

@@ -117,7 +117,7 @@ def test_a_good_job() -> None:
     assert energy.decode_energy_above_idle_j == pytest.approx(400.0)
     assert seen.readings[0].at_s == 0.0 and seen.readings[-1].at_s == pytest.approx(14.0)
     assert {(each.source, each.unit) for each in seen.readings} >= {("memory", "bytes"), ("rapl:0", "W")}
-    assert story.sampler.watched == [(), (4711,)]
+    assert story.sampler.followed == [(), (4711,)]
 
 
 def test_a_job_on_the_loaded_model_keeps_the_baseline_and_the_idle_power_of_the_load() -> None:

@@ -169,13 +169,13 @@ def test_it_writes_only_when_it_is_asked() -> None:
     sampler = Sampler([source], period_s=0.001)
     asked: queue.Queue[dict[str, object] | None] = queue.Queue()
     said: list[bytes] = []
-    asked.put({"watch": [7, 8]})
+    asked.put({"follow": [7, 8]})
     asked.put({"take": True})
     asked.put(None)
     serve(sampler, asked, said.append)
     (line,) = said
     assert [name for _, name, _, _ in json.loads(line)["values"]] == ["cpu"]
-    assert source.watched == [(7, 8)]
+    assert source.followed == [(7, 8)]
 
 
 @pytest.mark.parametrize("message", [{}, {"hello": 1}])

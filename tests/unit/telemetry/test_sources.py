@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.telemetry import SOURCES
 from agents.telemetry.sampler import find
-from agents.telemetry.sources.base import UNITS, FollowsEngine, Quantity, Source
+from agents.telemetry.sources import SOURCES
+from agents.telemetry.sources.base import FollowsEngine, Quantity, Source
 from tests.fakes.sensors import (
     ALWAYS_EIO,
     amd_apu,
@@ -27,7 +27,6 @@ from tests.fakes.sys_tree import write
 from tests.unit.telemetry.test_amdgpu_metrics import table
 
 NAMES = {"cpu", "memory", "psutil", "rapl", "battery", "amdgpu", "intel", "drm_fdinfo", "nvml", "windows", "macmon"}
-ABSENT_HERE = {"nvml", "windows", "macmon"}
 
 
 def full_machine(root: Path, gpu: Callable[[Path], Path]) -> None:
@@ -52,12 +51,12 @@ def machine_sources(root: Path) -> list[Source]:
     assert not [each for each in missing if "report" in each.todo]  # a kind raised
     for source in sources:
         if isinstance(source, FollowsEngine):
-            source.watch([100])
+            source.follow([100])
     return sources
 
 
 def test_words() -> None:
-    assert set(UNITS) == set(Quantity)
+    assert {each.unit for each in Quantity} == {"%", "bytes", "bytes/s", "Hz", "°C", "J", "W", ""}
     assert [kind.name for kind in SOURCES if kind.name in NAMES] == [kind.name for kind in SOURCES]
     assert {kind.name for kind in SOURCES} == NAMES
 
@@ -67,7 +66,7 @@ def test_this_machine_for_real() -> None:
     assert {"cpu", "memory"} <= {source.name for source in sources} or {"psutil"} == {source.name for source in sources}
     assert not [each for each in missing if "report" in each.todo]
     for source in sources:
-        assert all(quantity in UNITS for quantity in read(source))
+        assert all(quantity in Quantity for quantity in read(source))
         source.close()
 
 

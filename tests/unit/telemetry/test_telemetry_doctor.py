@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.telemetry.doctor import Readable, readable
+from agents.device.doctor import SensorSeen, sensors_of
 from agents.telemetry.sources.base import Missing, Quantity, Source
 from orchestrator.cli.top import in_units, show_top
 from tests.fakes.telemetry import BrokenSource, FakeSource
@@ -29,14 +29,14 @@ class Bad:
 
 
 def test_found_and_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.telemetry.SOURCES", (Made(), Bad()))
-    found, missing = readable()
-    assert found == (Readable("cpu", ("cpu_busy",)),)
+    monkeypatch.setattr("agents.device.doctor.SOURCES", (Made(), Bad()))
+    found, missing = sensors_of()
+    assert found == (SensorSeen("cpu", ("cpu_busy",)),)
     assert [each.source for each in missing] == ["rapl", "nvml", "bad"]
 
 
 def test_every_source_of_this_machine_can_be_read() -> None:
-    found, missing = readable()
+    found, missing = sensors_of()
     assert {quantity for each in found for quantity in each.quantities} >= {"cpu_busy", "ram_used", "engine_ram"}
     assert all(each.why for each in missing)
     assert not [each for each in missing if each.todo == "please report it"]
@@ -45,7 +45,7 @@ def test_every_source_of_this_machine_can_be_read() -> None:
 def test_top_shows_the_second_reading_and_what_can_be_helped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("agents.telemetry.SOURCES", (Made(),))
+    monkeypatch.setattr("agents.telemetry.sources.SOURCES", (Made(),))
     waited: list[float] = []
     show_top(once=True, as_json=False, wait=waited.append)
     out = capsys.readouterr().out

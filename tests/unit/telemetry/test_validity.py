@@ -140,7 +140,7 @@ def test_a_limit_of_each_card_or_package_is_held_against_each(
 
 def test_a_reason_that_is_not_told_is_no_flag() -> None:
     """At its power limit an older APU shows it too; being held down for power is a laptop's usual state."""
-    assert flags_of(Series(steady(Quantity.THROTTLED_UNTOLD, 1.0)), TRIAL, Conditions(), MACHINE, 0.0) == ()
+    assert flags_of(Series(steady(Quantity.THROTTLED_UNKNOWN, 1.0)), TRIAL, Conditions(), MACHINE, 0.0) == ()
 
 
 def test_a_trial_without_times_is_not_judged() -> None:

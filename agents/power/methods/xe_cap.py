@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agents.power.base import Kind, Levels, LimitNotHeld, PowerMethod, bounds_of
-from agents.power.sysfs import MicrowattFiles, hwmon_folders, seen_w, why_not_writable
+from agents.power.methods.base import Levels, LimitNotHeld, MethodKind, PowerMethod, bounds_of
+from agents.power.methods.sysfs import MicrowattFiles, hwmon_folders, seen_w, why_not_writable
 
 DRIVERS = ("xe", "i915")
 SUSTAINED = ("power1_max", "power2_max")
@@ -49,4 +49,4 @@ def look(root: Path) -> float | None:
     return next((watts for watts in seen if watts), None)
 
 
-XE_CAP = Kind("xe_cap", find, look, of="gpu")
+XE_CAP = MethodKind("xe_cap", find, look, of="gpu")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.power.base import Levels, LimitNotHeld
+from agents.power.methods.base import Levels, LimitNotHeld
 
 
 @dataclass(frozen=True, slots=True)

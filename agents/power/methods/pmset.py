@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.power.base import Levels, LimitNotHeld, ProfileKind, ProfileMethod
-from agents.power.program import on_path, output_of
+from agents.power.methods.base import Levels, LimitNotHeld, ProfileKind, ProfileMethod
+from agents.power.methods.program import on_path, output_of
 
 SOURCES = {"AC Power": "-c", "Battery Power": "-b"}
 SETTINGS = {"powermode": ("automatic", "low-power", "high-power"), "lowpowermode": ("automatic", "low-power")}

@@ -20,11 +20,11 @@ class PsutilSource:
         self._now_ns = now_ns
         self._has_read = False
         self._swapped_in = Rate()
-        self._watched: tuple[int, ...] = ()
+        self._followed: tuple[int, ...] = ()
         self._rates: dict[int, Rate] = {}
 
-    def watch(self, pids: Sequence[int]) -> None:
-        self._watched, self._rates = tuple(pids), {}
+    def follow(self, pids: Sequence[int]) -> None:
+        self._followed, self._rates = tuple(pids), {}
 
     def read(self) -> Sequence[Value]:
         at_ns = self._now_ns()
@@ -64,10 +64,10 @@ class PsutilSource:
     def _engine(self, at_ns: int) -> list[Value]:
         import psutil
 
-        if not self._watched:
+        if not self._followed:
             return []
         processes: dict[int, psutil.Process] = {}
-        for pid in self._watched:
+        for pid in self._followed:
             with suppress(psutil.Error):
                 parent = psutil.Process(pid)
                 processes |= {each.pid: each for each in (parent, *parent.children(recursive=True))}
@@ -86,7 +86,7 @@ class PsutilSource:
         pass
 
 
-class Elsewhere:
+class PsutilFinder:
     name = "psutil"
 
     def find(self, root: Path) -> tuple[Sequence[Source], Sequence[Missing]]:

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.power.base import Levels, LimitNotHeld, ProfileKind, ProfileMethod
-from agents.power.program import on_path, output_of
+from agents.power.methods.base import Levels, LimitNotHeld, ProfileKind, ProfileMethod
+from agents.power.methods.program import on_path, output_of
 
 KEY = "profile"
 _LISTED = re.compile(r"^[* ] ([a-z-]+):\s*$", re.MULTILINE)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from agents.power.base import Kind, Levels, PowerMethod, bounds_of
-from agents.power.sysfs import MicrowattFiles, seen_w, why_not_writable
+from agents.power.methods.base import Levels, MethodKind, PowerMethod, bounds_of
+from agents.power.methods.sysfs import MicrowattFiles, seen_w, why_not_writable
 
 NAMES = ("long_term", "short_term")
 UNLIMITED_W = 1000.0
@@ -72,4 +72,4 @@ def text_of(path: Path) -> str:
         return ""
 
 
-RAPL = Kind("rapl", find, look, of="package")
+RAPL = MethodKind("rapl", find, look, of="package")

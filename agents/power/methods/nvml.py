@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.power.base import Kind, Levels, LimitNotHeld, PowerMethod, bounds_of
+from agents.power.methods.base import Levels, LimitNotHeld, MethodKind, PowerMethod, bounds_of
 
 Handle = Any
 
@@ -108,4 +108,4 @@ def looker(load: Callable[[], Any]) -> Callable[[Path], float | None]:
     return look
 
 
-NVML = Kind("nvml", finder(_pynvml), looker(_pynvml), of="gpu")
+NVML = MethodKind("nvml", finder(_pynvml), looker(_pynvml), of="gpu")

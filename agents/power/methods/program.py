@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from agents.power.base import LimitNotHeld
+from agents.power.methods.base import LimitNotHeld
 
 PROGRAM_S = 10.0
 WORDS = 300  # characters of a program's output that go into a message

@@ -75,7 +75,7 @@ class ProfileMethod(Control, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class MethodKind:
     """A kind of power method, as it stands in METHODS.
 
     ``find`` has the method on this machine, or says why there is none; ``root`` stands for ``/``, and ``most_w`` is the

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.power.base import Levels, LimitNotHeld, ProfileKind, ProfileMethod
-from agents.power.sysfs import write_once
+from agents.power.methods.base import Levels, LimitNotHeld, ProfileKind, ProfileMethod
+from agents.power.methods.sysfs import write_once
 
 KEY = "platform_profile"
 

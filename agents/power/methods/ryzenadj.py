@@ -15,8 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.power.base import Kind, Levels, LimitNotHeld, PowerMethod, bounds_of
-from agents.power.program import on_path, output_of
+from agents.power.methods.base import Levels, LimitNotHeld, MethodKind, PowerMethod, bounds_of
+from agents.power.methods.program import on_path, output_of
 
 LIMITS = ("stapm-limit", "fast-limit", "slow-limit")
 _ROW = re.compile(r"^\|[^|]*\|\s*([0-9.]+|-?nan|inf)\s*\|\s*([a-z-]+)\s*\|\s*$", re.MULTILINE)
@@ -69,4 +69,4 @@ def find(root: Path, most_w: float | None) -> PowerMethod | str:  # noqa: ARG001
     return method
 
 
-RYZENADJ = Kind("ryzenadj", find, of="package")
+RYZENADJ = MethodKind("ryzenadj", find, of="package")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agents.power.base import Kind, Levels, PowerMethod, bounds_of
-from agents.power.sysfs import MicrowattFiles, hwmon_folders, seen_w, why_not_writable
+from agents.power.methods.base import Levels, MethodKind, PowerMethod, bounds_of
+from agents.power.methods.sysfs import MicrowattFiles, hwmon_folders, seen_w, why_not_writable
 
 CAPS = ("power1_cap", "power2_cap")
 
@@ -44,4 +44,4 @@ def look(root: Path) -> float | None:
     return next((cap for cap in caps if cap), None)
 
 
-AMDGPU_CAP = Kind("amdgpu_cap", find, look, of="gpu")
+AMDGPU_CAP = MethodKind("amdgpu_cap", find, look, of="gpu")

@@ -51,23 +51,23 @@ class EngineTree:
 
     def __init__(self, root: Path) -> None:
         self._proc = root / "proc"
-        self._watched: tuple[int, ...] = ()
+        self._followed: tuple[int, ...] = ()
         self._scanned_ns: int | None = None
         self._pids: frozenset[int] = frozenset()
 
     @property
-    def watches(self) -> bool:
-        return bool(self._watched)
+    def follows(self) -> bool:
+        return bool(self._followed)
 
-    def watch(self, pids: Sequence[int]) -> None:
-        self._watched = tuple(pids)
+    def follow(self, pids: Sequence[int]) -> None:
+        self._followed = tuple(pids)
         self._scanned_ns, self._pids = None, frozenset()
 
     def pids(self, at_ns: int) -> frozenset[int]:
         due = self._scanned_ns is None or at_ns - self._scanned_ns >= RESCAN_S * 1e9
-        if self._watched and due:
+        if self._followed and due:
             self._scanned_ns = at_ns
-            self._pids = frozenset(descendants(self._watched, self._parents()))
+            self._pids = frozenset(descendants(self._followed, self._parents()))
         return self._pids
 
     def _parents(self) -> dict[int, int]:
