@@ -15,7 +15,7 @@ from rich.table import Table
 
 from orchestrator.cli.view import Pace, Summary, close, news_line, opening_lines, pace_of
 from orchestrator.cli.words import cell_words, counted, hms, outcome_words
-from orchestrator.dispatch.happenings import (
+from orchestrator.dispatch.notices import (
     DeviceName,
     DeviceSilent,
     Happening,

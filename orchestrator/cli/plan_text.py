@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.contract.device import Device
 from orchestrator.cli.words import counted, hms
-from orchestrator.dispatch.operator_words import state_words
+from orchestrator.dispatch.operator_text import state_words
 from orchestrator.matrix import CellCounts, Matrix
 from orchestrator.plan.jobs import Plan
 from orchestrator.plan.phases import Phase, phases_of

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from orchestrator.cli.words import cell_words, counted, first_line, outcome_words
-from orchestrator.dispatch.happenings import (
+from orchestrator.dispatch.notices import (
     AskAnswered,
     Asked,
     DeviceSilent,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.contract.report import cause_words
-from orchestrator.dispatch.happenings import Figures, JobEnded, JobName
+from orchestrator.dispatch.notices import Figures, JobEnded, JobName
 
 
 def figures_words(figures: Figures | None) -> str:

@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from orchestrator.dispatch.happenings import Happening, JobProgress
+from orchestrator.dispatch.notices import Happening, JobProgress
 
 MOST_RUNS = 200
 """Runs whose happenings are kept; the ledger and the store know all."""

@@ -24,11 +24,11 @@ from agents.device_file import Stated
 from orchestrator.dispatch.admit import Submission, Submitted, admitted
 from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.fleet import Fleet
-from orchestrator.dispatch.happenings import Ended, Stopping
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import Coordinator
 from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus, StateRefused
 from orchestrator.dispatch.model_peers import ModelPeers, models_token
+from orchestrator.dispatch.notices import Ended, Stopping
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
 from orchestrator.dispatch.pages import DeviceView, Opening, StatusPage, WatchNews
 from orchestrator.dispatch.runs import Run, waiting_of

@@ -14,7 +14,6 @@ from agents.contract.job import MachineState
 from agents.contract.report import Report
 from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.fleet import DeviceGone, Fleet
-from orchestrator.dispatch.happenings import AskAnswered, Asked, DeviceThere, Ended, JobSent, ended
 from orchestrator.dispatch.known import Known
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.messages import (
@@ -36,8 +35,9 @@ from orchestrator.dispatch.messages import (
     Unknown,
 )
 from orchestrator.dispatch.model_peers import ModelPeers
+from orchestrator.dispatch.notices import AskAnswered, Asked, DeviceThere, Ended, JobSent, ended
 from orchestrator.dispatch.notify import Notifier
-from orchestrator.dispatch.operator_words import ask_words
+from orchestrator.dispatch.operator_text import ask_words
 from orchestrator.dispatch.persist import report_to_keep
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.store import Store

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from agents.contract.device import Device
 from agents.contract.report import Attempt, Report
-from orchestrator.dispatch.happenings import DeviceName
+from orchestrator.dispatch.notices import DeviceName
 from orchestrator.dispatch.runs import Run
 
 

@@ -20,12 +20,6 @@ from agents.contract.job import MachineState
 from orchestrator.dispatch.board import Board
 from orchestrator.dispatch.effects import Deeds, Tools
 from orchestrator.dispatch.fleet import Fleet, Heard, Joined, News, NodeTrouble, Silent
-from orchestrator.dispatch.happenings import (
-    DeviceSilent,
-    DeviceThere,
-    JobProgress,
-    Troubled,
-)
 from orchestrator.dispatch.known import Known
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.messages import (
@@ -41,6 +35,12 @@ from orchestrator.dispatch.messages import (
     StateRefused,
 )
 from orchestrator.dispatch.model_peers import ModelPeers
+from orchestrator.dispatch.notices import (
+    DeviceSilent,
+    DeviceThere,
+    JobProgress,
+    Troubled,
+)
 from orchestrator.dispatch.notify import Notifier
 from orchestrator.dispatch.persist import Records
 from orchestrator.dispatch.runs import added_again, run_of_ledger

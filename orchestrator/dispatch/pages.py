@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from agents.contract.device import Device
 from orchestrator.dispatch.board import News
-from orchestrator.dispatch.happenings import JobSent
 from orchestrator.dispatch.ledger import RunRow
 from orchestrator.dispatch.messages import RunStatus
+from orchestrator.dispatch.notices import JobSent
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause
-from orchestrator.dispatch.happenings import JobName
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.messages import RunAdded, Waiting
+from orchestrator.dispatch.notices import JobName
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import Cell, Matrix, canary_cell, expand, matrix_from_json
 from orchestrator.plan.canary import in_their_states

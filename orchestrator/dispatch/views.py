@@ -6,11 +6,11 @@ import time
 from collections import Counter
 
 from orchestrator.dispatch.board import Board
-from orchestrator.dispatch.happenings import JobSent
 from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.notices import JobSent
 from orchestrator.dispatch.notify import Notifier
-from orchestrator.dispatch.operator_words import ask_words, cannot_words
+from orchestrator.dispatch.operator_text import ask_words, cannot_words
 from orchestrator.dispatch.pages import DeviceView, Opening, RunView, StatusPage
 from orchestrator.dispatch.runs import run_of_ledger
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.contract.report import Outcome
-from orchestrator.dispatch.happenings import (
+from orchestrator.dispatch.notices import (
     AskAnswered,
     Asked,
     DeviceName,
@@ -18,7 +18,7 @@ from orchestrator.dispatch.happenings import (
     Stopping,
     Troubled,
 )
-from orchestrator.dispatch.happenings import ended as ended_of
+from orchestrator.dispatch.notices import ended as ended_of
 from orchestrator.dispatch.pages import Opening
 from tests.fakes.reports import report_of
 from tests.unit.results.made_attempts import DEVICE, FAILED, MEASURED, REFUSED

@@ -12,7 +12,7 @@ from rich.console import Console
 from orchestrator.cli.live import MOST_SHOWN, LiveView
 from orchestrator.cli.submit import view_for
 from orchestrator.cli.view import JsonView, LinesView, Pace, Summary, View, absent, news_line, opening_lines, pace_of
-from orchestrator.dispatch.happenings import Ended, Happening, JobEnded, JobProgress, JobSent
+from orchestrator.dispatch.notices import Ended, Happening, JobEnded, JobProgress, JobSent
 from orchestrator.dispatch.pages import Opening
 from orchestrator.report.text_table import TableCell, TextTable
 from tests.unit.cli.notices import JOBS, OPENING, STORY, A, B, ended

@@ -10,9 +10,9 @@ from agents.contract.device import Device
 from agents.contract.job import Job
 from agents.contract.report import Outcome
 from orchestrator.dispatch.board import Board
-from orchestrator.dispatch.happenings import Happening, JobProgress
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.notices import Happening, JobProgress
 from orchestrator.dispatch.runs import planned_run
 from orchestrator.matrix import Matrix, matrix_to_json
 from orchestrator.plan.jobs import plan_jobs

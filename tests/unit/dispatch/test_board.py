@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 from orchestrator.dispatch.board import KEPT, MOST_RUNS, Board
-from orchestrator.dispatch.happenings import DeviceName, Ended, Happening, JobProgress, Stopping, Troubled
+from orchestrator.dispatch.notices import DeviceName, Ended, Happening, JobProgress, Stopping, Troubled
 
 LONG_S = 60.0
 """A wait that ends by what happens, or fails the test's own limit."""

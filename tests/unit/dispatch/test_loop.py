@@ -14,9 +14,9 @@ from agents.agent.calls import Grant
 from agents.contract.device import MemoryKind, StateSource
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
-from orchestrator.dispatch.happenings import Asked, DeviceSilent, DeviceThere, Ended, JobEnded, Troubled
 from orchestrator.dispatch.loop import SLEEP_S, Coordinator
 from orchestrator.dispatch.messages import RunChanged, RunStatus
+from orchestrator.dispatch.notices import Asked, DeviceSilent, DeviceThere, Ended, JobEnded, Troubled
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.durable import StoreFull
 from orchestrator.results.store import Store

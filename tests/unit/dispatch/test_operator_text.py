@@ -7,7 +7,7 @@ import pytest
 from agents.contract.device import Device, StateSource
 from agents.contract.job import MachineState
 from orchestrator.dispatch.messages import Ask
-from orchestrator.dispatch.operator_words import ask_words, cannot_words, state_words
+from orchestrator.dispatch.operator_text import ask_words, cannot_words, state_words
 from orchestrator.plan.changes import Change
 from tests.unit.results.made_attempts import DEVICE
 

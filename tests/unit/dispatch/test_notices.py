@@ -7,7 +7,7 @@ import pytest
 
 from agents.contract.measure import EngineTimings, Flag
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
-from orchestrator.dispatch.happenings import DeviceName, Figures, JobEnded, JobName, ended
+from orchestrator.dispatch.notices import DeviceName, Figures, JobEnded, JobName, ended
 from tests.unit.results.made_attempts import LOADED, MEASURED, job, report, trial
 
 JOB = JobName("a1", "cell-1", "ctx 1K", 0)
