@@ -29,15 +29,15 @@ from agents.contract.device import Device, MemoryKind
 from agents.contract.job import Job
 from agents.contract.measure import Arrival, EngineTimings, StopReason, Trial
 from agents.contract.report import Attempt, Loaded, Measured, Report
-from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.messages import Keep, RunAdded, Send
 from orchestrator.dispatch.on_ray.connect import Connection
 from orchestrator.dispatch.on_ray.fleet import RayFleet
-from orchestrator.dispatch.on_ray.nodes import NodeOf
-from orchestrator.dispatch.persist import Records
-from orchestrator.dispatch.runs import planned_run, waiting_of
+from orchestrator.dispatch.on_ray.nodes import Node
+from orchestrator.dispatch.persist import Persister
+from orchestrator.dispatch.runs import pending_jobs, planned_run
 from orchestrator.matrix import expand, matrix_to_json, parse_matrix
 from orchestrator.plan.jobs import plan_jobs
 from orchestrator.results.store import Store
@@ -102,7 +102,7 @@ class NoopFleet(RayFleet):
         (node,) = super()._hosts()
         return [node | {"NodeID": str(number)} for number in range(self._count)]
 
-    def _make_agent(self, node: NodeOf) -> Any:
+    def _make_agent(self, node: Node) -> Any:
         agent: Any = ray.remote(NoopAgent)
         return agent.options(num_cpus=0, max_concurrency=4).remote(int(node.node_id))
 
@@ -120,13 +120,13 @@ def through_ray(folder: Path, jobs: int, devices: int) -> float:
     """Jobs a second."""
     ledger, store, run = submitted(folder, jobs, [a_device(number) for number in range(devices)])
     fleet = NoopFleet(devices)
-    loop = Coordinator(fleet, ledger, store, Board(), patient=True)
-    while len(loop.known.addresses) < devices:
+    loop = CoordinatorLoop(fleet, ledger, store, NoticeBoard(), patient=True)
+    while len(loop.registry.addresses) < devices:
         loop.round()
     began = time.perf_counter()
-    loop.known.runs[RUN] = run
-    loop.handle([RunAdded(RUN, 0, 0.0, waiting_of(run))])
-    loop.run(until=lambda: RUN not in loop.known.runs)
+    loop.registry.runs[RUN] = run
+    loop.handle([RunAdded(RUN, 0, 0.0, pending_jobs(run))])
+    loop.run(until=lambda: RUN not in loop.registry.runs)
     seconds = time.perf_counter() - began
     for thread in threading.enumerate():
         if thread.name == "compact":  # the files are merged behind the run's end
@@ -142,7 +142,7 @@ def without_ray(folder: Path, jobs: int, devices: int) -> float:
     """The same writes, as many a round as there are devices; jobs a second."""
     known = {each.device_id: each for each in (a_device(number) for number in range(devices))}
     ledger, store, run = submitted(folder, jobs, list(known.values()))
-    records = Records(ledger, store, {RUN: run}, known, 1)
+    records = Persister(ledger, store, {RUN: run}, known, 1)
     ids = list(run.jobs)
     began = time.perf_counter()
     for start in range(0, len(ids), devices):

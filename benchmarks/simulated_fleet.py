@@ -22,7 +22,7 @@ from pathlib import Path
 from agents.contract.device import Device, MemoryKind, StateSource
 from agents.contract.report import Cause, Failed, Loaded, Measured, Report
 from orchestrator.dispatch.messages import (
-    Ask,
+    AskOperator,
     AttemptEnded,
     Command,
     DeviceJoined,
@@ -33,7 +33,7 @@ from orchestrator.dispatch.messages import (
     Send,
     SetSplit,
 )
-from orchestrator.dispatch.runs import planned_run, waiting_of
+from orchestrator.dispatch.runs import pending_jobs, planned_run
 from orchestrator.dispatch.schedule import Schedule
 from orchestrator.matrix import expand, parse_matrix
 from orchestrator.plan.jobs import plan_jobs
@@ -112,7 +112,7 @@ class Simulation:
         heapq.heappush(self.events, (self.now_s + seconds, self.count, event))
 
     def go(self) -> None:
-        self.handle(RunAdded("run", 0, 0.0, waiting_of(self.run)))
+        self.handle(RunAdded("run", 0, 0.0, pending_jobs(self.run)))
         for machine in self.machines.values():
             self.later(self.rng.uniform(0.0, 5.0), DeviceJoined(machine.facts))
         while self.events:
@@ -131,7 +131,7 @@ class Simulation:
                 self.start(self.machines[device_id], self.run.jobs[job_id], job_id, attempt)
             case SetSplit(device_id, split, _):
                 self.reboot(self.machines[device_id], split, REBOOT_S)
-            case Ask(device_id, _, state, _, _):
+            case AskOperator(device_id, _, state, _, _):
                 assert state.dedicated_vram_bytes is not None
                 self.reboot(self.machines[device_id], state.dedicated_vram_bytes, REBOOT_S + OPERATOR_S)
             case Keep(report):

@@ -18,10 +18,9 @@ from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.home import ledger_path, nobody_works, run_among
 from orchestrator.cli.joined import joined
 from orchestrator.cli.words import counted
-from orchestrator.dispatch.api import Coordination
+from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, StatusView
 from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.messages import RunStatus
-from orchestrator.dispatch.pages import DeviceView, RunView, StatusPage
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.report.terminal import print_table
 
@@ -41,7 +40,7 @@ PASSED = (
 
 
 @contextlib.contextmanager
-def coordinator(address: str | None) -> Iterator[Coordination]:
+def coordinator(address: str | None) -> Iterator[CoordinatorApi]:
     with joined(address, join_only=True) as to:
         yield to.coordinator
 
@@ -66,13 +65,13 @@ def show_status(address: str | None, *, as_json: bool) -> None:
             print(f"    (if that cannot be done: {cannot})")
 
 
-def _status_without_cluster() -> StatusPage:
+def _status_without_cluster() -> StatusView:
     with _own_ledger() as ledger:
         views = tuple(RunView(row, (), ()) for row in (ledger.runs() if ledger else ()))
     with nobody_works() as free:
         words = "no cluster runs on this machine: nothing goes on by itself"
         at_work = "a submit with a cluster of its own is at work on this machine: it shows there what it does"
-        return StatusPage(views, (words if free else at_work,), (), 0)
+        return StatusView(views, (words if free else at_work,), (), 0)
 
 
 @contextlib.contextmanager
@@ -84,7 +83,7 @@ def _own_ledger() -> Iterator[Ledger | None]:
         yield ledger
 
 
-def _status_data(page: StatusPage) -> dict[str, Any]:
+def _status_data(page: StatusView) -> dict[str, Any]:
     runs = [
         _run_data(view.row) | {"left": view.row.left, "busy": view.busy, "operator": view.asks} for view in page.runs
     ]

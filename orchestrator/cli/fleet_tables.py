@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from agents.contract.device import Device, StateSource
 from orchestrator.cli.words import hms
-from orchestrator.dispatch.pages import DeviceView, StatusPage
+from orchestrator.dispatch.api import DeviceView, StatusView
 from orchestrator.report.text_table import TableCell, TextTable
 
 MOST_NAMED = 3
 
 
-def status_table(page: StatusPage) -> TextTable:
+def status_table(page: StatusView) -> TextTable:
     """A line a run, the newest first."""
     headers = ("run", "state", "priority", "jobs", "done", "failed", "left", "at work")
     rows = []

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from agents.device.inventory import boot_id
 from agents.places import data_root
-from orchestrator.dispatch.api import Coordination
+from orchestrator.dispatch.api import CoordinatorApi
 
 
 @dataclass(frozen=True)
 class Joined:
     """``own`` is the coordinator in this process, None where it is the cluster's."""
 
-    coordinator: Coordination
+    coordinator: CoordinatorApi
     own: OwnCluster | None
 
     def reads_files(self) -> bool:
@@ -44,10 +44,10 @@ def joined(address: str | None, *, join_only: bool = False) -> Iterator[Joined]:
         connection = Connection(address, join_only=join_only)
         try:
             if connection.started:
-                from orchestrator.dispatch.coordinator import Service
+                from orchestrator.dispatch.coordinator import Coordinator
                 from orchestrator.dispatch.on_ray.fleet import RayFleet
 
-                service = Service(data_root(), lambda: RayFleet(detached=False), own_cluster=True)
+                service = Coordinator(data_root(), lambda: RayFleet(detached=False), own_cluster=True)
                 try:
                     yield Joined(service, OwnCluster(service.stop))
                 finally:

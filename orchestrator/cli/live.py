@@ -15,16 +15,16 @@ from rich.table import Table
 
 from orchestrator.cli.view import Pace, Summary, close, news_line, opening_lines, pace_of
 from orchestrator.cli.words import cell_words, counted, hms, outcome_words
+from orchestrator.dispatch.api import RunSnapshot
 from orchestrator.dispatch.notices import (
+    DeviceDisappeared,
     DeviceName,
-    DeviceSilent,
-    Happening,
     JobEnded,
     JobName,
     JobProgress,
     JobSent,
+    Notice,
 )
-from orchestrator.dispatch.pages import Opening
 
 MOST_SHOWN = 20  # devices, those that work first
 
@@ -42,7 +42,7 @@ class LiveView:
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
 
-    def begin(self, opening: Opening) -> None:
+    def begin(self, opening: RunSnapshot) -> None:
         self._pace = pace_of(opening)
         self._running = {key: (DeviceName(key, name), None, None) for key, name in opening.devices}
         for line in opening_lines(opening):
@@ -59,23 +59,23 @@ class LiveView:
             finally:
                 self._live = None
 
-    def tell(self, happening: Happening) -> None:
-        match happening:
+    def tell(self, notice: Notice) -> None:
+        match notice:
             case JobSent(job, device, _):
                 self._running[device.device_id] = (device, job, None)
             case JobProgress(device):
                 _, known, _ = self._running.get(device.device_id, (device, None, None))
-                self._running[device.device_id] = (device, known, happening)
+                self._running[device.device_id] = (device, known, notice)
             case JobEnded(job, device, final=final):
-                self._pace.ended(happening)
-                if happening.cause is not None:
+                self._pace.ended(notice)
+                if notice.cause is not None:
                     again = "" if final else " (again)"
-                    self.say(f"{device.name}  {cell_words(job)}  {outcome_words(happening)}{again}")
+                    self.say(f"{device.name}  {cell_words(job)}  {outcome_words(notice)}{again}")
                 self._running[device.device_id] = (device, None, None)
             case _:
-                if isinstance(happening, DeviceSilent):
-                    self._running.pop(happening.device.device_id, None)
-                if line := news_line(happening):
+                if isinstance(notice, DeviceDisappeared):
+                    self._running.pop(notice.device.device_id, None)
+                if line := news_line(notice):
                     self.say(line)
         if self._live is not None:
             self._live.update(self._draw(), refresh=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.contract.device import Device
 from orchestrator.cli.words import counted, hms
-from orchestrator.dispatch.operator_text import state_words
+from orchestrator.dispatch.operator_text import describe_state
 from orchestrator.matrix import CellCounts, Matrix
 from orchestrator.plan.jobs import Plan
 from orchestrator.plan.phases import Phase, phases_of
@@ -159,7 +159,7 @@ def _phases(listed: DevicePlan, shown: int | None) -> Iterator[str]:
     part = None if shown is None else max(shown // max(len(listed.phases), 1), LEAST_SHOWN)
     number = 1
     for each in listed.phases:
-        state = state_words(each.phase.state)
+        state = describe_state(each.phase.state)
         if state or len(listed.phases) > 1:
             yield f"  {_before(each.phase)}{state or 'as the machine stands'}:"
         for line in each.cells[:part]:

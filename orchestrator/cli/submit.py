@@ -18,8 +18,7 @@ from orchestrator.cli.joined import Joined, joined
 from orchestrator.cli.results import summary_of, summary_of_table
 from orchestrator.cli.view import JsonView, LinesView, Summary, View
 from orchestrator.cli.words import counted
-from orchestrator.dispatch.admit import Submission
-from orchestrator.dispatch.pages import Opening
+from orchestrator.dispatch.api import RunSnapshot, Submission
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import check_size, matrix_to_json, read_matrix
 from orchestrator.plan.model_needs import needs_lines
@@ -104,7 +103,7 @@ def _is_done(run: str) -> bool:
         return ledger.run(run).left == 0
 
 
-def _watch(to: Joined, opening: Opening, view: View) -> None:
+def _watch(to: Joined, opening: RunSnapshot, view: View) -> None:
     """Shows the run until it is over, or a person has seen enough; then the table."""
     run, coordinator = opening.run, to.coordinator
     view.begin(opening)
@@ -114,8 +113,8 @@ def _watch(to: Joined, opening: Opening, view: View) -> None:
         while not over:
             told = coordinator.watch(run, after, WAIT_S)
             after = told.news.next
-            for happening in told.news.happenings:
-                view.tell(happening)
+            for notice in told.news.notices:
+                view.tell(notice)
             over = told.over or told.stuck or _is_let_go(to, asked)
     last = coordinator.opening(run)
     left = last.total - last.done
@@ -129,7 +128,7 @@ def _watch(to: Joined, opening: Opening, view: View) -> None:
     sys.exit(INTERRUPTED if asked else 1)
 
 
-def _left_words(to: Joined, opening: Opening, asked: list[float], left: int) -> str:
+def _left_words(to: Joined, opening: RunSnapshot, asked: list[float], left: int) -> str:
     jobs = f"{left} of {counted(opening.total, 'job')} left"
     if to.own is None and asked:
         return f"{jobs}; the run goes on: orchestrate watch {opening.run}; to end it: orchestrate cancel {opening.run}"

@@ -12,33 +12,33 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from orchestrator.cli.words import cell_words, counted, first_line, outcome_words
+from orchestrator.dispatch.api import RunSnapshot
 from orchestrator.dispatch.notices import (
-    AskAnswered,
-    Asked,
-    DeviceSilent,
-    DeviceThere,
-    Ended,
-    Happening,
+    AskWithdrawn,
+    DeviceAppeared,
+    DeviceDisappeared,
     JobEnded,
     JobName,
     JobProgress,
     JobSent,
-    Stopping,
-    Troubled,
+    Notice,
+    OperatorAsked,
+    RunEnded,
+    RunStopping,
+    TroubleReported,
 )
-from orchestrator.dispatch.pages import Opening
 from orchestrator.report.terminal import print_table
 from orchestrator.report.text_table import TextTable
 
 STOPPING = "stopping: what is measured is kept (Ctrl-C again ends at once)"
 
 
-def absent(opening: Opening) -> int:
+def absent(opening: RunSnapshot) -> int:
     """Jobs that wait for devices that are not here."""
     return sum(count for device_id, count in opening.waiting.items() if device_id not in opening.present)
 
 
-def opening_lines(opening: Opening) -> Iterator[str]:
+def opening_lines(opening: RunSnapshot) -> Iterator[str]:
     names = ", ".join(name for _, name in opening.devices)
     begun = f", {opening.done} of them done before" if opening.done else ""
     on = f" on {counted(len(opening.devices), 'device')} ({names})" if opening.devices else ""
@@ -66,18 +66,18 @@ class Summary:
 class View(Protocol):
     def say(self, text: str) -> None: ...
 
-    def begin(self, opening: Opening) -> None: ...
+    def begin(self, opening: RunSnapshot) -> None: ...
 
     def live(self) -> contextlib.AbstractContextManager[None]:
         """While this is entered, happenings are shown."""
         ...
 
-    def tell(self, happening: Happening) -> None: ...
+    def tell(self, notice: Notice) -> None: ...
 
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None: ...
 
 
-def pace_of(opening: Opening) -> Pace:
+def pace_of(opening: RunSnapshot) -> Pace:
     return Pace(total=opening.total, done=opening.done, failed=opening.failed, waiting=dict(opening.waiting))
 
 
@@ -92,14 +92,14 @@ class Pace:
     started: float = field(default_factory=time.monotonic)
     _seconds: dict[str, list[float]] = field(default_factory=dict)
 
-    def ended(self, happening: JobEnded) -> None:
-        if not happening.final:
+    def ended(self, notice: JobEnded) -> None:
+        if not notice.final:
             return
         self.done += 1
-        self.failed += happening.cause is not None
-        device = happening.device.device_id
+        self.failed += notice.cause is not None
+        device = notice.device.device_id
         self.waiting[device] = max(self.waiting.get(device, 1) - 1, 0)
-        self._seconds.setdefault(device, []).append(happening.seconds)
+        self._seconds.setdefault(device, []).append(notice.seconds)
 
     def eta_s(self, device_id: str) -> float | None:
         """Seconds left on one device; None before its first job has ended."""
@@ -112,23 +112,23 @@ class Pace:
         return max(known) if known and len(known) == len(etas) else None
 
 
-def news_line(happening: Happening) -> str:
+def news_line(notice: Notice) -> str:
     """A line for what is neither a job's beginning nor its end; empty where there is nothing to say."""
     line = ""
-    match happening:
-        case DeviceThere(device, words):
+    match notice:
+        case DeviceAppeared(device, words):
             line = f"[device] {device.name} {words}"
-        case DeviceSilent(device, detail):
+        case DeviceDisappeared(device, detail):
             line = f"[lost] {device.name}: {first_line(detail)}"
-        case Asked(_, words):
+        case OperatorAsked(_, words):
             line = f"[to do] {words}"
-        case AskAnswered(device):
+        case AskWithdrawn(device):
             line = f"[done] {device.name} is as it should be, or need not be"
-        case Troubled(words):
+        case TroubleReported(words):
             line = f"[trouble] {first_line(words) or 'over'}"
-        case Stopping():
+        case RunStopping():
             line = STOPPING
-        case Ended(complete=False, words=words):
+        case RunEnded(complete=False, words=words):
             line = f"[{words}]"
     return line
 
@@ -143,7 +143,7 @@ class LinesView:
     def say(self, text: str) -> None:
         print(text, file=self._out, flush=True)
 
-    def begin(self, opening: Opening) -> None:
+    def begin(self, opening: RunSnapshot) -> None:
         self._pace = pace_of(opening)
         for line in opening_lines(opening):
             self.say(line)
@@ -152,16 +152,16 @@ class LinesView:
     def live(self) -> Iterator[None]:
         yield
 
-    def tell(self, happening: Happening) -> None:
-        match happening:
+    def tell(self, notice: Notice) -> None:
+        match notice:
             case JobEnded(job, device, final=final):
-                self._pace.ended(happening)
+                self._pace.ended(notice)
                 place = f"[{self._pace.done}/{self._pace.total}]" if final else "[again]"
-                self.say(f"{place} {device.name}  {cell_words(job)}  {outcome_words(happening)}")
+                self.say(f"{place} {device.name}  {cell_words(job)}  {outcome_words(notice)}")
             case JobSent() | JobProgress():
                 pass
             case _:
-                if line := news_line(happening):
+                if line := news_line(notice):
                     self.say(line)
 
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
@@ -177,7 +177,7 @@ class JsonView:
     def say(self, text: str) -> None:
         self._put("message", text=text)
 
-    def begin(self, opening: Opening) -> None:
+    def begin(self, opening: RunSnapshot) -> None:
         named = [{"device_id": device_id, "name": name} for device_id, name in opening.devices]
         counts = {"jobs": opening.total, "done": opening.done, "absent": absent(opening)}
         unplaced = len(opening.unplaced)
@@ -188,27 +188,27 @@ class JsonView:
     def live(self) -> Iterator[None]:
         yield
 
-    def tell(self, happening: Happening) -> None:
-        match happening:
+    def tell(self, notice: Notice) -> None:
+        match notice:
             case JobSent(job, device, attempt):
                 self._put("job_sent", device=device.name, **_named(job), attempt=attempt)
             case JobProgress(device, job_id, phase, rate):
                 self._put("progress", device=device.name, job_id=job_id, phase=phase, tokens_per_s=rate)
             case JobEnded(job, device):
-                self._put("job_ended", device=device.name, **_named(job), **_ended(happening))
-            case DeviceThere(device, words):
+                self._put("job_ended", device=device.name, **_named(job), **_ended(notice))
+            case DeviceAppeared(device, words):
                 self._put("device_there", device=device.name, detail=words)
-            case DeviceSilent(device, detail):
+            case DeviceDisappeared(device, detail):
                 self._put("device_lost", device=device.name, detail=detail)
-            case Asked(device, words):
+            case OperatorAsked(device, words):
                 self._put("operator_asked", device=device.name, text=words)
-            case AskAnswered(device):
+            case AskWithdrawn(device):
                 self._put("operator_answered", device=device.name)
-            case Troubled(words):
+            case TroubleReported(words):
                 self._put("trouble", text=words)
-            case Stopping():
+            case RunStopping():
                 self._put("stopping")
-            case Ended():
+            case RunEnded():
                 pass
 
     def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:

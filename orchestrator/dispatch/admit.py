@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from agents.contract.device import Device
 from agents.contract.report import Cause, Refused, Report
+from orchestrator.dispatch.api import Submission
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.runs import Run, planned_run
 from orchestrator.errors import OrchestrateError, UsageError
@@ -18,24 +18,6 @@ from orchestrator.plan.jobs import Plan, job_id_of, job_of, plan_jobs
 from orchestrator.plan.planned import PlannedJob
 from orchestrator.results.rows import Kept
 from orchestrator.results.store import Store
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """``confirmed``: more than 100,000 jobs are meant. ``absent``: also for devices that are known and not there."""
-
-    matrix_json: str
-    confirmed: bool = False
-    priority: int = 0
-    absent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """``unplaced``: why, for each cell that fits no device."""
-
-    run: str
-    unplaced: tuple[str, ...] = ()
 
 
 def admitted(

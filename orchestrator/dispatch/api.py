@@ -1,29 +1,116 @@
-"""What can be asked of a coordinator, wherever it lives: in this process, or on the head."""
+"""What can be asked of a coordinator, and what it answers: plain data that crosses the network. PURE
+
+The coordinator is in this process, or an actor on the head; callers see no difference.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agents.contract.device import Device
 from agents.contract.job import MachineState
 from agents.device_file import Stated
-from orchestrator.dispatch.admit import Submission, Submitted
+from orchestrator.dispatch.board import NoticeBatch
+from orchestrator.dispatch.ledger import RunRow
 from orchestrator.dispatch.messages import RunStatus
-from orchestrator.dispatch.pages import DeviceView, Opening, StatusPage, WatchNews
+from orchestrator.dispatch.notices import JobSent
 from orchestrator.plan.model_needs import DeviceNeeds
 
 
-class Coordination(Protocol):
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """``confirmed``: more than 100,000 jobs are meant. ``absent``: also for devices that are known and not there."""
+
+    matrix_json: str
+    confirmed: bool = False
+    priority: int = 0
+    absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """``unplaced``: why, for each cell that fits no device."""
+
+    run: str
+    unplaced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunSnapshot:
+    """A run as it stands. ``devices``: (id, name) of those with jobs that are not done; ``waiting`` counts these.
+
+    ``present``: ids of all devices in the cluster. ``after``: what to hand to the first ``watch``.
+    """
+
+    run: str
+    name: str
+    question: str
+    devices: tuple[tuple[str, str], ...]
+    present: frozenset[str]
+    total: int
+    done: int
+    failed: int
+    waiting: Mapping[str, int]
+    running: tuple[JobSent, ...] = ()
+    asks: tuple[str, ...] = ()
+    status: RunStatus = RunStatus.RUNNING
+    trouble: str = ""
+    after: int = 0
+    unplaced: tuple[str, ...] = ()  # why, for each cell that fits no device
+
+
+@dataclass(frozen=True, slots=True)
+class WatchAnswer:
+    """``over``: the run is done, paused or cancelled. ``stuck``: nothing can go on without an operator."""
+
+    news: NoticeBatch
+    over: bool
+    stuck: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """``busy``: names of the devices that work on it now; ``asks``: what operators must do for it."""
+
+    row: RunRow
+    busy: tuple[str, ...]
+    asks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """``cannot``: for each thing asked, the command that says that it cannot be done."""
+
+    runs: tuple[RunView, ...]
+    troubles: tuple[str, ...]
+    cannot: tuple[str, ...]
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """``doing``: free, busy, waits for its operator, away; or refused and why (``device`` is None then)."""
+
+    device: Device | None
+    doing: str
+    address: str | None
+    seen_unix_s: float
+
+
+class CoordinatorApi(Protocol):
     """All calls raise OrchestrateError, or UsageError for what was asked wrongly. ``Service`` says what each does."""
 
     def version(self) -> str: ...
     def where(self) -> tuple[str, str]: ...
     def idle(self) -> bool: ...
     def submit(self, submission: Submission) -> Submitted: ...
-    def opening(self, run_id: str) -> Opening: ...
-    def watch(self, run_id: str, after: int, wait_s: float) -> WatchNews: ...
+    def opening(self, run_id: str) -> RunSnapshot: ...
+    def watch(self, run_id: str, after: int, wait_s: float) -> WatchAnswer: ...
     def table(self, run_id: str, table: str = "trials") -> Any: ...
     def runs(self) -> list[str]: ...
-    def status(self) -> StatusPage: ...
+    def status(self) -> StatusView: ...
     def devices(self) -> list[DeviceView]: ...
     def set_run(self, run_id: str, status: RunStatus, priority: int | None = None) -> None: ...
     def resume(self, run_id: str) -> None: ...

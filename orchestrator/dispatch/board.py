@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from orchestrator.dispatch.notices import Happening, JobProgress
+from orchestrator.dispatch.notices import JobProgress, Notice
 
 MOST_RUNS = 200
 """Runs whose happenings are kept; the ledger and the store know all."""
@@ -16,35 +16,35 @@ KEPT = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class NoticeBatch:
     """``next``: what to ask for the next time."""
 
-    happenings: tuple[Happening, ...]
+    notices: tuple[Notice, ...]
     next: int
 
 
-class Board:
+class NoticeBoard:
     """Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._kept: dict[str, deque[tuple[int, Happening]]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self._kept: dict[str, deque[tuple[int, Notice]]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._count = 0
         self._progress: dict[str, JobProgress] = {}
         self._open = True
 
-    def tell(self, run: str, happening: Happening) -> None:
+    def tell(self, run: str, notice: Notice) -> None:
         with self._changed:
             self._count += 1
-            self._kept[run].append((self._count, happening))
+            self._kept[run].append((self._count, notice))
             if len(self._kept) > MOST_RUNS:
                 self._kept.pop(next(iter(self._kept)))
             self._changed.notify_all()
 
-    def progress(self, happening: JobProgress) -> None:
+    def progress(self, notice: JobProgress) -> None:
         """Only the latest of each device is kept."""
         with self._changed:
-            self._progress[happening.device.device_id] = happening
+            self._progress[notice.device.device_id] = notice
             self._changed.notify_all()
 
     @property
@@ -52,7 +52,7 @@ class Board:
         with self._changed:
             return self._count
 
-    def news(self, run: str, after: int, wait_s: float, devices: Collection[str] = ()) -> News:
+    def news(self, run: str, after: int, wait_s: float, devices: Collection[str] = ()) -> NoticeBatch:
         """What happened to ``run`` after number ``after``; waits up to ``wait_s`` for something to happen."""
         with self._changed:
             before = self._progress_of(devices)
@@ -60,9 +60,9 @@ class Board:
                 lambda: not self._open or self._is_new(run, after) or self._progress_of(devices) != before,
                 timeout=wait_s,
             )
-            new = [happening for number, happening in self._kept[run] if number > after]
+            new = [notice for number, notice in self._kept[run] if number > after]
             live = self._progress_of(devices)
-            return News((*new, *live), self._count)
+            return NoticeBatch((*new, *live), self._count)
 
     def _is_new(self, run: str, after: int) -> bool:
         kept = self._kept.get(run)

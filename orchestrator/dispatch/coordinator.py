@@ -21,17 +21,17 @@ from filelock import FileLock, Timeout
 from agents.contract.job import MachineState
 from agents.device.inventory import boot_id
 from agents.device_file import Stated
-from orchestrator.dispatch.admit import Submission, Submitted, admitted
-from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.admit import admitted
+from orchestrator.dispatch.api import DeviceView, RunSnapshot, StatusView, Submission, Submitted, WatchAnswer
+from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus, StateRefused
 from orchestrator.dispatch.model_peers import ModelPeers, models_token
-from orchestrator.dispatch.notices import Ended, Stopping
+from orchestrator.dispatch.notices import RunEnded, RunStopping
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
-from orchestrator.dispatch.pages import DeviceView, Opening, StatusPage, WatchNews
-from orchestrator.dispatch.runs import Run, waiting_of
+from orchestrator.dispatch.runs import Run, pending_jobs
 from orchestrator.dispatch.views import Views
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.plan.model_needs import DeviceNeeds
@@ -44,7 +44,7 @@ FIRST_DEVICES_S = 120.0
 T = TypeVar("T")
 
 
-class Service:
+class Coordinator:
     """``own_cluster``: the cluster lives for the runs of one command, which come by ``submit`` or ``resume`` alone.
 
     Raises OrchestrateError where another coordinator works on the same ledger.
@@ -64,7 +64,7 @@ class Service:
         self._lock = _only_one(root)
         self._ledger = Ledger(root / "ledger.sqlite")
         self._store = Store(root)
-        self._board = Board()
+        self._board = NoticeBoard()
         self._error: BaseException | None = None
         self._notifier = Notifier(read_coordinator_file(root).notify)
         self._peers: ModelPeers | None = None
@@ -72,7 +72,7 @@ class Service:
         self._fleet = make_fleet()
         if not own_cluster:
             self._serve_models()
-        self._loop = Coordinator(
+        self._loop = CoordinatorLoop(
             self._fleet,
             self._ledger,
             self._store,
@@ -83,7 +83,7 @@ class Service:
         )
         self._views = Views(self._loop, self._ledger, self._board, self._notifier)
         if not own_cluster:
-            self._loop.go_on()
+            self._loop.resume_runs()
         self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
         self._thread.start()
 
@@ -149,13 +149,13 @@ class Service:
     def wait_for_devices(self, timeout_s: float = FIRST_DEVICES_S) -> None:
         """Until every host that is there now has become a device, or said why not. Raises OrchestrateError for none."""
         self._rouse(timeout_s)
-        if not self._loop.known.addresses:
-            why = "; ".join(self._loop.known.troubles.values())
+        if not self._loop.registry.addresses:
+            why = "; ".join(self._loop.registry.troubles.values())
             raise OrchestrateError(f"no device is in the cluster{': ' + why if why else ''}")
 
     def _rouse(self, timeout_s: float = FIRST_DEVICES_S) -> None:
         """Before there is work, or a word for an agent: devices that sleep are there again, or the time is over."""
-        self._ask(self._loop.rouse)
+        self._ask(self._loop.wake_devices)
         deadline = time.monotonic() + timeout_s
         while not self._fleet.settled:
             self._raise_error()
@@ -167,13 +167,13 @@ class Service:
     def submit(self, submission: Submission) -> Submitted:
         """A new run. Raises UsageError where no device can run any of it, OrchestrateError for a full disk."""
         self.wait_for_devices()
-        devices = self._ask(lambda: [self._loop.known.devices[key] for key in self._loop.known.addresses])
+        devices = self._ask(lambda: [self._loop.registry.devices[key] for key in self._loop.registry.addresses])
         if submission.absent:
             here = {device.device_id for device in devices}
             devices += [device for device in self._ledger.devices() if device.device_id not in here]
         run, unplaced = admitted(submission, devices, self._ledger, self._store, self._root)
         row = self._ledger.run(run.run_id)
-        added = RunAdded(run.run_id, row.priority, row.created_unix_s, waiting_of(run))
+        added = RunAdded(run.run_id, row.priority, row.created_unix_s, pending_jobs(run))
         try:
             self._ask(lambda: self._begin(run, added))
         except OrchestrateError as error:  # a second submit would measure it twice
@@ -181,30 +181,30 @@ class Service:
         return Submitted(run.run_id, unplaced)
 
     def _begin(self, run: Run, added: RunAdded) -> None:
-        self._loop.known.runs[run.run_id] = run
+        self._loop.registry.runs[run.run_id] = run
         self._loop.handle([added])
 
-    def opening(self, run_id: str) -> Opening:
+    def opening(self, run_id: str) -> RunSnapshot:
         """How a run stands, and from which number on its happenings are to be watched."""
         return self._ask(lambda: self._views.opening(run_id))
 
-    def watch(self, run_id: str, after: int, wait_s: float) -> WatchNews:
+    def watch(self, run_id: str, after: int, wait_s: float) -> WatchAnswer:
         """What happened to the run after number ``after``; waits up to ``wait_s`` for something."""
         self._raise_error()
-        run = self._loop.known.runs.get(run_id)
+        run = self._loop.registry.runs.get(run_id)
         devices = run.device_ids if run else ()
         news = self._board.news(run_id, after, wait_s, devices)
         self._raise_error()
-        over = any(isinstance(each, Ended) for each in news.happenings)
+        over = any(isinstance(each, RunEnded) for each in news.notices)
         quiet = self._own and not over and news.next == after
         stuck = quiet and self._ask(lambda: self._is_stuck(run_id))
-        return WatchNews(news, over, stuck)
+        return WatchAnswer(news, over, stuck)
 
     def _is_stuck(self, run_id: str) -> bool:
         """In a cluster of its own nobody can come and help: all that can be done without an operator is done."""
         loop = self._loop
-        nothing = not loop.schedule.busy and not loop.schedule.absent and bool(loop.known.addresses)
-        return nothing and run_id in loop.known.runs
+        nothing = not loop.schedule.busy and not loop.schedule.absent and bool(loop.registry.addresses)
+        return nothing and run_id in loop.registry.runs
 
     def table(self, run_id: str, table: str = "trials") -> Any:
         """One of the result tables of a run as ``pyarrow.Table``, for a host that does not have the files."""
@@ -214,7 +214,7 @@ class Service:
         """Names, the newest first."""
         return [row.id for row in self._ledger.runs()]
 
-    def status(self) -> StatusPage:
+    def status(self) -> StatusView:
         return self._ask(self._views.status)
 
     def devices(self) -> list[DeviceView]:
@@ -231,11 +231,11 @@ class Service:
         if row.left == 0:
             raise OrchestrateError(f"run {run_id}: all its jobs are done")
         self._ledger.set_run(run_id, status, priority)
-        if run_id not in self._loop.known.runs:
+        if run_id not in self._loop.registry.runs:
             self._loop.load(run_id)
             return
         if status is not RunStatus.RUNNING:
-            self._board.tell(run_id, Ended(complete=False, words=status.value))
+            self._board.tell(run_id, RunEnded(complete=False, words=status.value))
         self._loop.handle([RunChanged(run_id, status, priority)])
 
     def resume(self, run_id: str) -> None:
@@ -244,7 +244,7 @@ class Service:
         row = self._ledger.run(run_id)
         if self._own:
             waits = {job.device_id for job in self._ledger.jobs(run_id) if job.state != "done"}
-            if not waits & set(self._loop.known.addresses):
+            if not waits & set(self._loop.registry.addresses):
                 names = {each.device_id: each.name for each in self._ledger.devices()}
                 who = ", ".join(names.get(each, each) for each in sorted(waits))
                 raise OrchestrateError(f"run {run_id}: what is left waits for devices that are not here: {who}")
@@ -253,7 +253,7 @@ class Service:
 
     def stop(self, run_id: str) -> None:
         """For the command that owns the cluster: what runs is cancelled, and the run is paused."""
-        self._board.tell(run_id, Stopping())
+        self._board.tell(run_id, RunStopping())
         self._ask(lambda: self._stop(run_id))
 
     def _stop(self, run_id: str) -> None:
@@ -272,18 +272,18 @@ class Service:
         again = self._ledger.wait_again(run_id, causes)
         if again:
             self._ledger.set_run(run_id, RunStatus.RUNNING)
-            row, run = self._ledger.run(run_id), self._loop.known.runs.get(run_id)
+            row, run = self._ledger.run(run_id), self._loop.registry.runs.get(run_id)
             if run is None:
                 self._loop.load(run_id)
             else:
-                jobs = [replace(each, attempt=again[each.job_id]) for each in waiting_of(run) if each.job_id in again]
+                jobs = [replace(each, attempt=again[each.job_id]) for each in pending_jobs(run) if each.job_id in again]
                 added = RunAdded(run_id, row.priority, row.created_unix_s, jobs)
                 self._loop.handle([added, RunChanged(run_id, RunStatus.RUNNING)])
         return len(again)
 
     def needs(self, run_id: str) -> dict[str, DeviceNeeds]:
         """Model files that devices lack for a run; a device that does not answer in time is left out."""
-        run = self._loop.known.runs.get(run_id)
+        run = self._loop.registry.runs.get(run_id)
         if run is None:
             return {}
         loads: dict[str, dict[Any, None]] = {}
@@ -292,7 +292,7 @@ class Service:
         asked = {
             device_id: self._fleet.call(device_id, "needs", list(wanted))
             for device_id, wanted in loads.items()
-            if device_id in self._loop.known.addresses
+            if device_id in self._loop.registry.addresses
         }
         found = {}
         deadline = time.monotonic() + NEEDS_S
@@ -301,7 +301,7 @@ class Service:
                 free_bytes, needs = future.result(timeout=max(deadline - time.monotonic(), 0.0))
             except (OrchestrateError, FutureTimeout):
                 continue
-            found[device_id] = DeviceNeeds(self._loop.known.name_of(device_id).name, free_bytes, needs)
+            found[device_id] = DeviceNeeds(self._loop.registry.name_of(device_id).name, free_bytes, needs)
         return found
 
     def state(self, name: str, stated: Stated) -> None:
@@ -331,15 +331,15 @@ class Service:
         return sum(row.left for row in self._ledger.runs())
 
     def _device_named(self, name: str, *, live: bool) -> str:
-        devices = {each.device_id: each for each in self._ledger.devices()} | self._loop.known.devices
+        devices = {each.device_id: each for each in self._ledger.devices()} | self._loop.registry.devices
         found = [key for key, device in devices.items() if name in (key, device.name)]
-        found = [key for key in found if key in self._loop.known.addresses] or found
+        found = [key for key in found if key in self._loop.registry.addresses] or found
         if len(found) > 1:
             raise UsageError(f"device {name!r}: several have this name; give an id: {', '.join(found)}")
         if not found:
             known = ", ".join(sorted(device.name for device in devices.values())) or "none"
             raise UsageError(f"device {name!r}: not known; known: {known}")
-        if live and found[0] not in self._loop.known.addresses:
+        if live and found[0] not in self._loop.registry.addresses:
             raise OrchestrateError(f"device {name}: is not there now")
         return found[0]
 

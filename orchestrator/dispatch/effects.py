@@ -12,33 +12,33 @@ from typing import Any
 from agents.agent.calls import Grant
 from agents.contract.job import MachineState
 from agents.contract.report import Report
-from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.fleet import DeviceGone, Fleet
-from orchestrator.dispatch.known import Known
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.messages import (
-    Answered,
-    Ask,
+    AskOperator,
     Cancel,
     Command,
-    Completed,
+    CompleteRun,
     Discard,
     Event,
     GiveUp,
     Keep,
     PutBack,
-    Rest,
     Retry,
     Send,
+    SetAside,
     SetSplit,
     StateRefused,
-    Unknown,
+    Unload,
+    WithdrawAsk,
 )
 from orchestrator.dispatch.model_peers import ModelPeers
-from orchestrator.dispatch.notices import AskAnswered, Asked, DeviceThere, Ended, JobSent, ended
+from orchestrator.dispatch.notices import AskWithdrawn, DeviceAppeared, JobSent, OperatorAsked, RunEnded, ended
 from orchestrator.dispatch.notify import Notifier
-from orchestrator.dispatch.operator_text import ask_words
+from orchestrator.dispatch.operator_text import describe_ask
 from orchestrator.dispatch.persist import report_to_keep
+from orchestrator.dispatch.runs import Registry
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.store import Store
 
@@ -47,82 +47,82 @@ COMPACT_FROM = 500
 
 
 @dataclass(frozen=True)
-class Tools:
+class Dependencies:
     """What commands are done with. ``patient``: others wait for this coordinator: it must not stop to merge files."""
 
     fleet: Fleet
     ledger: Ledger
     store: Store
-    board: Board
+    board: NoticeBoard
     patient: bool = False
     notifier: Notifier | None = None
     peers: ModelPeers | None = None
     lease_s: float = 90.0
 
 
-class Deeds:
+class Effects:
     """On the loop's thread. ``happened`` takes an event to the loop, from any thread."""
 
-    def __init__(self, tools: Tools, known: Known, term: int, happened: Callable[[Event], object]) -> None:
-        self._tools = tools
-        self._known = known
+    def __init__(self, tools: Dependencies, known: Registry, term: int, happened: Callable[[Event], object]) -> None:
+        self._dependencies = tools
+        self._registry = known
         self._term = term
-        self._happened = happened
+        self._on_event = happened
 
     def do(self, command: Command) -> None:
         """What concerns devices and watchers; what must be durable is written by now."""
         match command:
-            case Send() | Cancel() | Rest() | SetSplit() | Ask():
+            case Send() | Cancel() | Unload() | SetSplit() | AskOperator():
                 self._do_on_device(command)
             case Keep(report):
                 self._tell_ended(report, final=True)
                 self._collected(report)
-                if self._tools.peers is not None:
-                    self._tools.peers.holds(report)
+                if self._dependencies.peers is not None:
+                    self._dependencies.peers.holds(report)
             case GiveUp():
-                if (made := report_to_keep(command, self._known.devices)) is not None:
+                if (made := report_to_keep(command, self._registry.devices)) is not None:
                     self._tell_ended(made, final=True)
             case Retry():
                 self._retry(command)
             case PutBack(report) | Discard(report):
                 self._collected(report)
-            case Unknown(report):
+            case SetAside(report):
                 self._of_another(report)
-            case Answered(device_id):
-                for run_id in self._known.runs:
-                    self._tools.board.tell(run_id, AskAnswered(self._known.name_of(device_id)))
-            case Completed(run_id):
+            case WithdrawAsk(device_id):
+                for run_id in self._registry.runs:
+                    self._dependencies.board.tell(run_id, AskWithdrawn(self._registry.name_of(device_id)))
+            case CompleteRun(run_id):
                 self._complete(run_id)
 
-    def _do_on_device(self, command: Send | Cancel | Rest | SetSplit | Ask) -> None:
+    def _do_on_device(self, command: Send | Cancel | Unload | SetSplit | AskOperator) -> None:
         match command:
             case Send():
                 self._send(command)
             case Cancel(device_id):
-                self._tools.fleet.cancel(device_id)
-            case Rest(device_id):
-                self._tools.fleet.call(device_id, "rest")
+                self._dependencies.fleet.cancel(device_id)
+            case Unload(device_id):
+                self._dependencies.fleet.call(device_id, "rest")
             case SetSplit():
                 self._set_split(command)
-            case Ask():
+            case AskOperator():
                 self._ask(command)
 
     def _send(self, command: Send) -> None:
-        run, device_id = self._known.runs[command.run_id], command.device_id
+        run, device_id = self._registry.runs[command.run_id], command.device_id
         job = run.job(command.job_id, command.attempt)
-        peers = self._tools.peers.for_job(device_id, job) if self._tools.peers is not None else None
-        self._tools.fleet.send(device_id, job, Grant(self._term, self._tools.lease_s, peers))
-        self._tools.board.tell(
-            command.run_id, JobSent(run.name_of(command.job_id), self._known.name_of(device_id), command.attempt)
+        peers = self._dependencies.peers.for_job(device_id, job) if self._dependencies.peers is not None else None
+        self._dependencies.fleet.send(device_id, job, Grant(self._term, self._dependencies.lease_s, peers))
+        self._dependencies.board.tell(
+            command.run_id, JobSent(run.name_of(command.job_id), self._registry.name_of(device_id), command.attempt)
         )
 
     def _collected(self, report: Report) -> None:
-        self._tools.fleet.collected(report.device_id, (report.job_id, report.attempt))
+        self._dependencies.fleet.collected(report.device_id, (report.job_id, report.attempt))
 
     def _tell_ended(self, report: Report, *, final: bool) -> None:
-        run = self._known.runs[report.run_id]
-        happening = ended(report, run.name_of(report.job_id), self._known.name_of(report.device_id), final=final)
-        self._tools.board.tell(report.run_id, happening)
+        run = self._registry.runs[report.run_id]
+        notice = ended(report, run.name_of(report.job_id), self._registry.name_of(report.device_id), final=final)
+        self._dependencies.board.tell(report.run_id, notice)
 
     def _retry(self, command: Retry) -> None:
         report = command.report
@@ -130,26 +130,26 @@ class Deeds:
             return  # the device's silence was told
         if report.log:
             with suppress(OrchestrateError):  # a log is not worth stopping for
-                self._tools.store.keep_log(report)
+                self._dependencies.store.keep_log(report)
         self._tell_ended(report, final=False)
         self._collected(report)
 
     def _of_another(self, report: Report) -> None:
         """Done before: not needed. Of a run that is not worked on here, or of another ledger: not ours to take."""
-        state = self._tools.ledger.job_state(report.job_id)
+        state = self._dependencies.ledger.job_state(report.job_id)
         key = (report.job_id, report.attempt)
         if state is not None and (state[0] == "done" or state[1] > report.attempt):
-            self._tools.fleet.collected(report.device_id, key)
+            self._dependencies.fleet.collected(report.device_id, key)
         else:
-            self._known.left[key] = report
-            self._tools.fleet.left(report.device_id, key)
+            self._registry.left[key] = report
+            self._dependencies.fleet.left(report.device_id, key)
 
     def _set_split(self, command: SetSplit) -> None:
-        name = self._known.name_of(command.device_id)
+        name = self._registry.name_of(command.device_id)
         size = f"{command.dedicated_vram_bytes / 2**20:.0f} MiB"
-        happening = DeviceThere(name, f"is set to {size} of dedicated VRAM and reboots")
-        self._tools.board.tell(command.run_id, happening)
-        answer = self._tools.fleet.call(command.device_id, "set_split", command.dedicated_vram_bytes)
+        notice = DeviceAppeared(name, f"is set to {size} of dedicated VRAM and reboots")
+        self._dependencies.board.tell(command.run_id, notice)
+        answer = self._dependencies.fleet.call(command.device_id, "set_split", command.dedicated_vram_bytes)
 
         def failed(future: Future[Any]) -> None:
             error = future.exception()
@@ -160,25 +160,25 @@ class Deeds:
 
     def _not_set(self, command: SetSplit, why: str) -> None:
         state = MachineState(dedicated_vram_bytes=command.dedicated_vram_bytes)
-        self._happened(StateRefused(command.device_id, state, why, by_agent=True))
+        self._on_event(StateRefused(command.device_id, state, why, by_agent=True))
 
-    def _ask(self, command: Ask) -> None:
-        device = self._known.devices[command.device_id]
-        words = ask_words(command, device)
-        self._tools.board.tell(command.run_id, Asked(self._known.name_of(command.device_id), words))
-        if self._tools.notifier is not None:
-            self._tools.notifier.tell(command, device, words)
+    def _ask(self, command: AskOperator) -> None:
+        device = self._registry.devices[command.device_id]
+        words = describe_ask(command, device)
+        self._dependencies.board.tell(command.run_id, OperatorAsked(self._registry.name_of(command.device_id), words))
+        if self._dependencies.notifier is not None:
+            self._dependencies.notifier.tell(command, device, words)
 
     def _complete(self, run_id: str) -> None:
-        run = self._known.runs.pop(run_id)
-        if self._tools.patient and len(run.jobs) >= COMPACT_FROM:
+        run = self._registry.runs.pop(run_id)
+        if self._dependencies.patient and len(run.jobs) >= COMPACT_FROM:
             threading.Thread(target=self._compact_and_end, args=(run_id,), name="compact", daemon=True).start()
             return
         if len(run.jobs) >= COMPACT_FROM:
-            self._tools.store.compact(run_id)
-        self._tools.board.tell(run_id, Ended(complete=True))
+            self._dependencies.store.compact(run_id)
+        self._dependencies.board.tell(run_id, RunEnded(complete=True))
 
     def _compact_and_end(self, run_id: str) -> None:
         with suppress(OrchestrateError):  # the results are there; only reading them is slower
-            self._tools.store.compact(run_id)
-        self._tools.board.tell(run_id, Ended(complete=True))
+            self._dependencies.store.compact(run_id)
+        self._dependencies.board.tell(run_id, RunEnded(complete=True))

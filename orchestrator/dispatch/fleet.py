@@ -19,7 +19,7 @@ class DeviceGone(OrchestrateError):
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class DeviceGreeted:
     """A device is there, new or back; ``status`` holds every report on its disk. ``address``: where it is reached."""
 
     device: Device
@@ -28,7 +28,7 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class StatusReceived:
     """A device answered: what it is at, and reports that are not yet collected."""
 
     device_id: str
@@ -36,7 +36,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
+class DeviceUnreachable:
     """A device answers no more, or may not be used."""
 
     device_id: str
@@ -44,14 +44,14 @@ class Silent:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTrouble:
+class NodeTroubleChanged:
     """A host of the cluster is no device that can be used, for now: ``detail`` names it and says why; empty: over."""
 
     node: str
     detail: str
 
 
-News = Joined | Heard | Silent | NodeTrouble
+FleetEvent = DeviceGreeted | StatusReceived | DeviceUnreachable | NodeTroubleChanged
 
 
 class Fleet(Protocol):
@@ -71,7 +71,7 @@ class Fleet(Protocol):
         """Before anything else: the coordinator's term, which agents hear in each call."""
         ...
 
-    def listen(self, wait_s: float) -> Sequence[News]:
+    def listen(self, wait_s: float) -> Sequence[FleetEvent]:
         """What is new; returns early when there is something or ``wake`` is called, after ``wait_s`` at the latest."""
         ...
 
@@ -81,10 +81,10 @@ class Fleet(Protocol):
 
     def sleep(self) -> None:
         """Nothing is left to do: what takes the devices' time ends, and they stay known, for as long as their hosts
-        are there. Nothing may be sent until ``rouse``."""
+        are there. Nothing may be sent until ``wake_devices``."""
         ...
 
-    def rouse(self) -> None:
+    def wake_devices(self) -> None:
         """Each device that sleeps joins again: ``settled`` says when. From the thread that listens."""
         ...
 

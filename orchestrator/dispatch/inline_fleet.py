@@ -11,7 +11,7 @@ from agents.agent.agent import Agent
 from agents.agent.calls import Grant
 from agents.contract.job import Job
 from agents.contract.report import Attempt
-from orchestrator.dispatch.fleet import Heard, Joined, News
+from orchestrator.dispatch.fleet import DeviceGreeted, FleetEvent, StatusReceived
 from orchestrator.errors import OrchestrateError
 
 # ruff: noqa: ARG002  one device: its id is not needed to reach it
@@ -32,12 +32,12 @@ class InlineFleet:
     def begin(self, term: int) -> None:
         self._term = term
 
-    def listen(self, wait_s: float) -> Sequence[News]:
+    def listen(self, wait_s: float) -> Sequence[FleetEvent]:
         if self._device_id is None:
             hello = self._agent.hello(self._term)
             self._device_id = hello.device.device_id
-            return (Joined(hello.device, hello.status, "here"),)
-        return (Heard(self._device_id, self._agent.poll(wait_s, self._term)),)
+            return (DeviceGreeted(hello.device, hello.status, "here"),)
+        return (StatusReceived(self._device_id, self._agent.poll(wait_s, self._term)),)
 
     def wake(self) -> None:
         pass
@@ -45,7 +45,7 @@ class InlineFleet:
     def sleep(self) -> None:
         pass
 
-    def rouse(self) -> None:
+    def wake_devices(self) -> None:
         pass
 
     def send(self, device_id: str, job: Job, grant: Grant) -> None:

@@ -17,10 +17,16 @@ from typing import Any, TypeVar
 
 from agents.contract.device import Device
 from agents.contract.job import MachineState
-from orchestrator.dispatch.board import Board
-from orchestrator.dispatch.effects import Deeds, Tools
-from orchestrator.dispatch.fleet import Fleet, Heard, Joined, News, NodeTrouble, Silent
-from orchestrator.dispatch.known import Known
+from orchestrator.dispatch.board import NoticeBoard
+from orchestrator.dispatch.effects import Dependencies, Effects
+from orchestrator.dispatch.fleet import (
+    DeviceGreeted,
+    DeviceUnreachable,
+    Fleet,
+    FleetEvent,
+    NodeTroubleChanged,
+    StatusReceived,
+)
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.messages import (
     AttemptEnded,
@@ -36,14 +42,14 @@ from orchestrator.dispatch.messages import (
 )
 from orchestrator.dispatch.model_peers import ModelPeers
 from orchestrator.dispatch.notices import (
-    DeviceSilent,
-    DeviceThere,
+    DeviceAppeared,
+    DeviceDisappeared,
     JobProgress,
-    Troubled,
+    TroubleReported,
 )
 from orchestrator.dispatch.notify import Notifier
-from orchestrator.dispatch.persist import Records
-from orchestrator.dispatch.runs import added_again, run_of_ledger
+from orchestrator.dispatch.persist import Persister
+from orchestrator.dispatch.runs import Registry, remaining_of, run_of_ledger
 from orchestrator.dispatch.schedule import Schedule
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.store import Store
@@ -64,7 +70,7 @@ SEEN_S = 30.0
 T = TypeVar("T")
 
 
-class Coordinator:
+class CoordinatorLoop:
     """``patient``: where a disk is full it waits and tries again, instead of raising."""
 
     def __init__(
@@ -72,7 +78,7 @@ class Coordinator:
         fleet: Fleet,
         ledger: Ledger,
         store: Store,
-        board: Board,
+        board: NoticeBoard,
         *,
         patient: bool = False,
         notifier: Notifier | None = None,
@@ -81,7 +87,7 @@ class Coordinator:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.schedule = Schedule()
-        self.known = Known()
+        self.registry = Registry()
         self.trouble = ""  # what keeps the coordinator itself from going on
         self._fleet = fleet
         self._ledger = ledger
@@ -92,12 +98,12 @@ class Coordinator:
         self._monotonic = monotonic
         self._term = ledger.new_term()
         fleet.begin(self._term)
-        self._records = Records(ledger, store, self.known.runs, self.known.devices, self._term)
-        tools = Tools(fleet, ledger, store, board, patient, notifier, peers, lease_s)
-        self._deeds = Deeds(tools, self.known, self._term, lambda event: self.ask(lambda: self.handle([event])))
+        self._persister = Persister(ledger, store, self.registry.runs, self.registry.devices, self._term)
+        tools = Dependencies(fleet, ledger, store, board, patient, notifier, peers, lease_s)
+        self._effects = Effects(tools, self.registry, self._term, lambda event: self.ask(lambda: self.handle([event])))
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pending: list[Command] = []  # decided, and not yet written down
-        self._late: list[News] = []  # heard while nothing could be written
+        self._late: list[FleetEvent] = []  # heard while nothing could be written
         self._rebooting: dict[str, tuple[float, SetSplit]] = {}  # since when
         self._try_again_s = 0.0
         self._seen_s = self._worked_s = monotonic()
@@ -108,22 +114,22 @@ class Coordinator:
     def term(self) -> int:
         return self._term
 
-    def go_on(self) -> None:
+    def resume_runs(self) -> None:
         """Before the loop runs: takes up all that the ledger holds and that is not done."""
         for row in self._ledger.runs():
             if row.left:
                 try:
                     self.load(row.id)
                 except OrchestrateError as error:  # of another version, say: the others go on
-                    self.known.troubles[row.id] = str(error)
+                    self.registry.troubles[row.id] = str(error)
 
     def load(self, run_id: str) -> None:
         """On the loop's thread: takes up what is left of a run. Raises OrchestrateError."""
         run = run_of_ledger(self._ledger, run_id)
-        event = added_again(self._ledger, self._store, run)
-        self.known.runs[run_id] = run
-        held = [key for key in self.known.left if key[0] in run.jobs]
-        self.handle([replace(event, reports=tuple(self.known.left.pop(key) for key in held))])
+        event = remaining_of(self._ledger, self._store, run)
+        self.registry.runs[run_id] = run
+        held = [key for key in self.registry.left if key[0] in run.jobs]
+        self.handle([replace(event, reports=tuple(self.registry.left.pop(key) for key in held))])
 
     def ask(self, work: Callable[[], T]) -> Future[T]:
         """Runs ``work`` on the loop's thread, where all state is its own. From any thread."""
@@ -178,7 +184,7 @@ class Coordinator:
 
     def stop_run(self, run_id: str) -> None:
         """On the loop's thread: what runs is cancelled, nothing more is sent."""
-        run = self.known.runs.get(run_id)
+        run = self.registry.runs.get(run_id)
         if run is not None:
             run.stopped = True
         self.handle([RunChanged(run_id, RunStatus.CANCELLED)])
@@ -193,7 +199,7 @@ class Coordinator:
 
     def _write(self) -> None:
         try:
-            self._records.write(self._pending)
+            self._persister.write(self._pending)
         except OrchestrateError as error:
             if not self._patient:
                 raise
@@ -207,7 +213,7 @@ class Coordinator:
             if isinstance(command, SetSplit):
                 self._rebooting[command.device_id] = (self._monotonic(), command)
             if not isinstance(command, Send) or self._still_holds(command):
-                self._deeds.do(command)
+                self._effects.do(command)
 
     def _write_again(self) -> None:
         if self._monotonic() >= self._try_again_s:
@@ -216,68 +222,70 @@ class Coordinator:
     def _in_trouble(self, words: str) -> None:
         if words != self.trouble:
             self.trouble = words
-            for run_id in self.known.runs:
-                self._board.tell(run_id, Troubled(words))
+            for run_id in self.registry.runs:
+                self._board.tell(run_id, TroubleReported(words))
 
-    def _events(self, news: News) -> Sequence[Event]:
+    def _events(self, news: FleetEvent) -> Sequence[Event]:
         match news:
-            case Joined(device, status, address):
+            case DeviceGreeted(device, status, address):
                 return self._joined(device, address, status)
-            case Heard(device_id, status):
-                name = self.known.name_of(device_id)
+            case StatusReceived(device_id, status):
+                name = self.registry.name_of(device_id)
                 job_id = status.job[0] if status.job else None
                 self._board.progress(JobProgress(name, job_id, status.phase, status.reads_per_s))
                 return [AttemptEnded(report) for report in status.reports]
-            case Silent(device_id, detail):
+            case DeviceUnreachable(device_id, detail):
                 self._rebooting.pop(device_id, None)
-                self._tell_runs_on(device_id, DeviceSilent(self.known.name_of(device_id), detail))
-                self.known.addresses.pop(device_id, None)
+                self._tell_runs_on(device_id, DeviceDisappeared(self.registry.name_of(device_id), detail))
+                self.registry.addresses.pop(device_id, None)
                 return [DeviceLost(device_id, detail)]
-            case NodeTrouble(node, detail):
+            case NodeTroubleChanged(node, detail):
                 self._node_trouble(node, detail)
                 return []
 
     def _node_trouble(self, node: str, detail: str) -> None:
         """``detail`` empty: over."""
-        if detail and self.known.troubles.get(node) != detail:
-            self.known.troubles[node] = detail
-            for run_id in self.known.runs:
-                self._board.tell(run_id, Troubled(detail))
+        if detail and self.registry.troubles.get(node) != detail:
+            self.registry.troubles[node] = detail
+            for run_id in self.registry.runs:
+                self._board.tell(run_id, TroubleReported(detail))
         elif not detail:
-            self.known.troubles.pop(node, None)
+            self.registry.troubles.pop(node, None)
 
     def _joined(self, device: Device, address: str, status: Any) -> Sequence[Event]:
-        before = self.known.devices.get(device.device_id)
+        before = self.registry.devices.get(device.device_id)
         self._rebooting.pop(device.device_id, None)
         if self._sleeping:  # it is new: the others go on sleeping, and this one joins them
             self._sleeping, self._worked_s = False, self._monotonic()
-        self.known.devices[device.device_id] = device
-        self.known.addresses[device.device_id] = address
+        self.registry.devices[device.device_id] = device
+        self.registry.addresses[device.device_id] = address
         with suppress(OrchestrateError):  # a full disk: it is written when it is next seen
             self._ledger.saw([device], address)
         if self._peers is not None:
             self._peers.joined(device.device_id, device.name, address)
         rebooted = before is not None and before.boot_id != device.boot_id
         words = "joined" if before is None else "back after a reboot" if rebooted else "back"
-        self._tell_runs_on(device.device_id, DeviceThere(self.known.name_of(device.device_id), words))
+        self._tell_runs_on(device.device_id, DeviceAppeared(self.registry.name_of(device.device_id), words))
         return [DeviceJoined(device, status.job, status.reports)]
 
     def changed(self, device: Device) -> None:
         """On the loop's thread: the same device says something new of itself."""
-        self.known.devices[device.device_id] = device
-        self._ledger.saw([device], self.known.addresses.get(device.device_id))
+        self.registry.devices[device.device_id] = device
+        self._ledger.saw([device], self.registry.addresses.get(device.device_id))
         self.handle([DeviceJoined(device, self.schedule.running().get(device.device_id))])
 
-    def _tell_runs_on(self, device_id: str, happening: DeviceThere | DeviceSilent) -> None:
-        for run_id, run in self.known.runs.items():
+    def _tell_runs_on(self, device_id: str, notice: DeviceAppeared | DeviceDisappeared) -> None:
+        for run_id, run in self.registry.runs.items():
             if device_id in run.device_ids:
-                self._board.tell(run_id, happening)
+                self._board.tell(run_id, notice)
 
     def _still_holds(self, command: Send) -> bool:
         """Not where the device was lost between the decision and now: its new agent would get two jobs."""
         if self.schedule.current_attempt(command.device_id) != (command.job_id, command.attempt):
             return False
-        return not any(isinstance(each, Silent) and each.device_id == command.device_id for each in self._late)
+        return not any(
+            isinstance(each, DeviceUnreachable) and each.device_id == command.device_id for each in self._late
+        )
 
     def _note_idle_reboots(self) -> None:
         """Devices that were to reboot by themselves, and are still there: their operators are asked."""
@@ -289,11 +297,11 @@ class Coordinator:
                 why = f"the agent set it, and the machine did not reboot within {REBOOT_S / 60:g} min"
                 self.handle([StateRefused(device_id, state, why, by_agent=True)])
 
-    def rouse(self) -> None:
+    def wake_devices(self) -> None:
         """On the loop's thread, before there is work again: devices that sleep join again."""
         self._sleeping = False
         self._worked_s = self._monotonic()
-        self._fleet.rouse()
+        self._fleet.wake_devices()
 
     def _sleep_without_work(self) -> None:
         if not self._patient or self.schedule.at_work:
@@ -306,10 +314,12 @@ class Coordinator:
         if self._monotonic() - self._seen_s >= SEEN_S:
             self._seen_s = self._monotonic()
             with suppress(OrchestrateError):
-                self._ledger.seen(self.known.addresses)
+                self._ledger.seen(self.registry.addresses)
 
 
-def _latest(news: Sequence[News]) -> list[News]:
+def _latest(news: Sequence[FleetEvent]) -> list[FleetEvent]:
     """Of each device only the last that was heard: an agent repeats its reports until they are collected. PURE"""
-    last = {each.device_id: place for place, each in enumerate(news) if isinstance(each, Heard)}
-    return [each for place, each in enumerate(news) if not isinstance(each, Heard) or last[each.device_id] == place]
+    last = {each.device_id: place for place, each in enumerate(news) if isinstance(each, StatusReceived)}
+    return [
+        each for place, each in enumerate(news) if not isinstance(each, StatusReceived) or last[each.device_id] == place
+    ]

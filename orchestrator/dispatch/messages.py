@@ -21,7 +21,7 @@ class RunStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingJob:
     """A job that is not done. ``attempt``: the latest that was sent; its report still counts if it comes.
 
     ``counted``: that this attempt failed stands in ``failures`` already.
@@ -45,7 +45,7 @@ class RunAdded:
     run_id: str
     priority: int
     created_unix_s: float
-    jobs: Sequence[Waiting]
+    jobs: Sequence[PendingJob]
     status: RunStatus = RunStatus.RUNNING
     reports: tuple[Report, ...] = ()
 
@@ -133,7 +133,7 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class SetAside:
     """Of no job that is open here: done before, or another coordinator's."""
 
     report: Report
@@ -157,7 +157,7 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class Unload:
     """Nothing to do on this device for now: engine and model leave its memory."""
 
     device_id: str
@@ -173,7 +173,7 @@ class SetSplit:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AskOperator:
     """Ask the operator to bring the device into ``state``; ``note`` says what came of it so far."""
 
     device_id: str
@@ -184,17 +184,29 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class WithdrawAsk:
     """What was asked of the operator is done, or needed no more."""
 
     device_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
+class CompleteRun:
     run_id: str
 
 
 Command = (
-    Send | Keep | Retry | PutBack | Discard | Unknown | GiveUp | Cancel | Rest | SetSplit | Ask | Answered | Completed
+    Send
+    | Keep
+    | Retry
+    | PutBack
+    | Discard
+    | SetAside
+    | GiveUp
+    | Cancel
+    | Unload
+    | SetSplit
+    | AskOperator
+    | WithdrawAsk
+    | CompleteRun
 )

@@ -69,7 +69,7 @@ class JobEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceThere:
+class DeviceAppeared:
     """New, or back."""
 
     device: DeviceName
@@ -77,13 +77,13 @@ class DeviceThere:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceSilent:
+class DeviceDisappeared:
     device: DeviceName
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OperatorAsked:
     """An operator must do something before this device can go on."""
 
     device: DeviceName
@@ -91,32 +91,41 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class AskAnswered:
+class AskWithdrawn:
     device: DeviceName
 
 
 @dataclass(frozen=True, slots=True)
-class Troubled:
+class TroubleReported:
     """The coordinator, or a node, cannot go on for now; empty ``words``: it can again."""
 
     words: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stopping:
+class RunStopping:
     """Somebody asked for the end; what runs is being cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class RunEnded:
     """The last job of the run is done, or it was paused or cancelled: ``words`` says which."""
 
     complete: bool
     words: str = ""
 
 
-Happening = (
-    JobSent | JobProgress | JobEnded | DeviceThere | DeviceSilent | Asked | AskAnswered | Troubled | Stopping | Ended
+Notice = (
+    JobSent
+    | JobProgress
+    | JobEnded
+    | DeviceAppeared
+    | DeviceDisappeared
+    | OperatorAsked
+    | AskWithdrawn
+    | TroubleReported
+    | RunStopping
+    | RunEnded
 )
 
 

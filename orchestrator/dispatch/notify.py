@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, HttpUrl, SecretStr, ValidationError, field_validator
 
 from agents.contract.device import Device
-from orchestrator.dispatch.messages import Ask
+from orchestrator.dispatch.messages import AskOperator
 from orchestrator.errors import UsageError
 
 TIMEOUT_S = 30.0
@@ -66,7 +66,7 @@ class Notifier:
         self._settings = settings
         self.problem = ""
 
-    def tell(self, ask: Ask, device: Device, words: str) -> threading.Thread:
+    def tell(self, ask: AskOperator, device: Device, words: str) -> threading.Thread:
         message = {
             "event": "operator_asked",
             "device": device.name,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from agents.contract.device import Device, StateSource
 from agents.contract.job import MachineState
-from orchestrator.dispatch.messages import Ask
+from orchestrator.dispatch.messages import AskOperator
 from orchestrator.matrix.units import format_bytes
 from orchestrator.plan.changes import Change
 
 
-def state_words(state: MachineState) -> str:
+def describe_state(state: MachineState) -> str:
     """``dedicated VRAM 32GiB, power limit 80 W``; empty where nothing is asked for."""
     words = []
     if state.dedicated_vram_bytes is not None:
@@ -21,7 +21,7 @@ def state_words(state: MachineState) -> str:
     return ", ".join(words)
 
 
-def ask_words(ask: Ask, device: Device) -> str:
+def describe_ask(ask: AskOperator, device: Device) -> str:
     """One sentence or two: what to set, and what to say afterwards where nothing on the machine can tell."""
     state, name = ask.state, device.name
     note = f" ({ask.note})" if ask.note else ""
@@ -41,7 +41,7 @@ def ask_words(ask: Ask, device: Device) -> str:
     )
 
 
-def cannot_words(ask: Ask, device: Device) -> str:
+def skip_command(ask: AskOperator, device: Device) -> str:
     """How an operator says that what is asked cannot be done: that alone, and not all that the job wants."""
     state = ask.state
     if ask.change is Change.OPERATOR_REBOOT and state.dedicated_vram_bytes is not None:

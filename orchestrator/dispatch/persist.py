@@ -14,7 +14,7 @@ from orchestrator.results.rows import Kept
 from orchestrator.results.store import Store
 
 
-class Records:
+class Persister:
     """Writing the same commands a second time changes nothing. Raises OrchestrateError where a disk takes no more."""
 
     def __init__(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from agents.contract.device import Device
 from agents.contract.job import Job
-from agents.contract.report import Attempt, Cause
+from agents.contract.report import Attempt, Cause, Report
 from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.messages import RunAdded, Waiting
-from orchestrator.dispatch.notices import JobName
+from orchestrator.dispatch.messages import PendingJob, RunAdded
+from orchestrator.dispatch.notices import DeviceName, JobName
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import Cell, Matrix, canary_cell, expand, matrix_from_json
 from orchestrator.plan.canary import in_their_states
@@ -54,6 +55,24 @@ class Run:
         return job_of(self.matrix, self.run_id, PlannedJob(cell, "", 0), 0), cell.label()
 
 
+@dataclass
+class Registry:
+    """``addresses`` are those of the devices that are there now; ``troubles`` say by node why it is no device.
+
+    ``left``: reports of runs that are not worked on; they are on their devices' disks.
+    """
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    devices: dict[str, Device] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    troubles: dict[str, str] = field(default_factory=dict)
+    left: dict[Attempt, Report] = field(default_factory=dict)
+
+    def name_of(self, device_id: str) -> DeviceName:
+        device = self.devices.get(device_id)
+        return DeviceName(device_id, device.name if device else device_id)
+
+
 def planned_run(run_id: str, matrix: Matrix, plan: Plan) -> Run:
     jobs = {
         job_id_of(run_id, job.cell.cell_id, job.device_id, job.repeat): job
@@ -63,9 +82,9 @@ def planned_run(run_id: str, matrix: Matrix, plan: Plan) -> Run:
     return Run(run_id, matrix, jobs)
 
 
-def waiting_of(run: Run) -> Sequence[Waiting]:
+def pending_jobs(run: Run) -> Sequence[PendingJob]:
     """All jobs of a new run."""
-    return [Waiting(job_id, job.device_id, job.wanted) for job_id, job in run.jobs.items()]
+    return [PendingJob(job_id, job.device_id, job.wanted) for job_id, job in run.jobs.items()]
 
 
 def run_of_ledger(ledger: Ledger, run_id: str) -> Run:
@@ -85,7 +104,7 @@ def run_of_ledger(ledger: Ledger, run_id: str) -> Run:
     return Run(run_id, matrix, {row.job_id: next(stated[row.device_id]) for row in rows})
 
 
-def added_again(ledger: Ledger, store: Store, run: Run) -> RunAdded:
+def remaining_of(ledger: Ledger, store: Store, run: Run) -> RunAdded:
     """What is left of a run. A result that reached the disk, and whose word that it did was lost, is done."""
     row = ledger.run(run.run_id)
     kept = None
@@ -100,7 +119,7 @@ def added_again(ledger: Ledger, store: Store, run: Run) -> RunAdded:
                 continue
         state = run.jobs[job.job_id].wanted
         counted = job.state == "waiting"  # else the attempt's end was never told
-        left.append(Waiting(job.job_id, job.device_id, state, job.attempt, job.failures, counted))
+        left.append(PendingJob(job.job_id, job.device_id, state, job.attempt, job.failures, counted))
     return RunAdded(run.run_id, row.priority, row.created_unix_s, left, row.status)
 
 

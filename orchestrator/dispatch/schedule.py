@@ -16,29 +16,29 @@ from agents.contract.device import Device, same_split
 from agents.contract.job import MachineState
 from agents.contract.report import RETRIED, Attempt, Cause, Failed, Refused, Report
 from orchestrator.dispatch.messages import (
-    Answered,
-    Ask,
+    AskOperator,
     AttemptEnded,
     Cancel,
     Command,
-    Completed,
+    CompleteRun,
     DeviceJoined,
     DeviceLost,
     Discard,
     Event,
     GiveUp,
     Keep,
+    PendingJob,
     PutBack,
-    Rest,
     Retry,
     RunAdded,
     RunChanged,
     RunStatus,
     Send,
+    SetAside,
     SetSplit,
     StateRefused,
-    Unknown,
-    Waiting,
+    Unload,
+    WithdrawAsk,
 )
 from orchestrator.dispatch.state import DeviceState, JobState, RunState
 from orchestrator.plan.changes import Change
@@ -83,7 +83,7 @@ class Schedule:
         device = self._devices.get(device_id)
         return device.running.key if device is not None and device.running is not None else None
 
-    def asks(self) -> dict[str, Ask]:
+    def asks(self) -> dict[str, AskOperator]:
         """What is asked of operators, by device."""
         return {key: device.ask for key, device in self._devices.items() if device.ask}
 
@@ -116,7 +116,7 @@ class Schedule:
         for device in touched:
             yield from self._next(device)
 
-    def _queue(self, run: RunState, waiting: Waiting) -> DeviceState:
+    def _queue(self, run: RunState, waiting: PendingJob) -> DeviceState:
         device = self._devices.setdefault(waiting.device_id, DeviceState(waiting.device_id))
         job = JobState(waiting.job_id, run, waiting.device_id, waiting.state, waiting.attempt, waiting.failures)
         job.counted = waiting.counted
@@ -153,7 +153,7 @@ class Schedule:
         yield from self._runs_there(device, running)
         if device.ask is not None and device.change(device.ask.state) in (Change.NONE, Change.NEVER):
             device.ask = None
-            yield Answered(device.device_id)
+            yield WithdrawAsk(device.device_id)
         elif device.ask is not None and rebooted:
             yield from self._next(device, note=_came_back_with(facts), anew=True)
             return
@@ -202,7 +202,7 @@ class Schedule:
         if device.occupied == (report.job_id, report.attempt):
             device.occupied = None
         if job is None:
-            yield Unknown(report)
+            yield SetAside(report)
         elif job.done or job.attempt != report.attempt or job.device_id != report.device_id:
             yield Discard(report)
         else:
@@ -247,7 +247,7 @@ class Schedule:
         for device in self._devices.values():
             device.queues.pop(run.run_id, None)
         self._jobs = {key: job for key, job in self._jobs.items() if job.run is not run}
-        yield Completed(run.run_id)
+        yield CompleteRun(run.run_id)
 
     def _refused(self, event: StateRefused) -> Iterator[Command]:
         device = self._devices.get(event.device_id)
@@ -262,7 +262,7 @@ class Schedule:
             yield from self._give_up(job, Cause.WRONG_STATE, event.why)
         if device.ask is not None and _same_state(device.ask.state, event.state):
             device.ask = None
-            yield Answered(device.device_id)
+            yield WithdrawAsk(device.device_id)
         yield from self._next(device)
 
     def _next(self, device: DeviceState, note: str = "", anew: bool = False) -> Iterator[Command]:
@@ -273,7 +273,7 @@ class Schedule:
         if job is not None:
             if device.ask is not None:  # nobody should reboot it now
                 device.ask = None
-                yield Answered(device.device_id)
+                yield WithdrawAsk(device.device_id)
             job.attempt += 1
             job.waits = job.counted = False
             device.running, device.used = job, True
@@ -281,7 +281,7 @@ class Schedule:
             return
         if device.used:
             device.used = False
-            yield Rest(device.device_id)
+            yield Unload(device.device_id)
         yield from self._ask(device, wanted, note, anew)
 
     def _choose(self, device: DeviceState) -> tuple[JobState | None, tuple[RunState, MachineState, Change] | None]:
@@ -311,7 +311,7 @@ class Schedule:
         split = state.dedicated_vram_bytes if change is Change.AGENT_REBOOT else None
         if device.ask is not None and (run is None or split is not None):
             device.ask = None
-            yield Answered(device.device_id)
+            yield WithdrawAsk(device.device_id)
         if run is None:
             return
         if split is not None:
@@ -321,7 +321,7 @@ class Schedule:
         if device.ask is not None and (device.ask.state, device.ask.change) == (state, change) and not anew:
             device.ask = replace(device.ask, run_id=run.run_id)
             return
-        device.ask = Ask(device.device_id, run.run_id, state, change, note)
+        device.ask = AskOperator(device.device_id, run.run_id, state, change, note)
         yield device.ask
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from agents.contract.device import Device
 from agents.contract.job import MachineState
 from agents.contract.report import Attempt
-from orchestrator.dispatch.messages import Ask, RunStatus
+from orchestrator.dispatch.messages import AskOperator, RunStatus
 from orchestrator.plan.changes import Change, change_for
 
 
@@ -66,7 +66,7 @@ class DeviceState:
     chosen_bytes: int | None = None
     cannot_set: bool = False  # the agent tried to choose the split, and could not
     used: bool = False  # it may hold a loaded engine
-    ask: Ask | None = None
+    ask: AskOperator | None = None
     queues: dict[str, Groups] = field(default_factory=dict)  # by run; groups in the order of the plan
     _changes: dict[MachineState, Change] = field(default_factory=dict)
 

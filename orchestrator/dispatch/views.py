@@ -5,38 +5,38 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.api import DeviceView, RunSnapshot, RunView, StatusView
+from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.ledger import Ledger, RunRow
-from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.notices import JobSent
 from orchestrator.dispatch.notify import Notifier
-from orchestrator.dispatch.operator_text import ask_words, cannot_words
-from orchestrator.dispatch.pages import DeviceView, Opening, RunView, StatusPage
+from orchestrator.dispatch.operator_text import describe_ask, skip_command
 from orchestrator.dispatch.runs import run_of_ledger
 
 
 class Views:
     """All methods on the loop's thread."""
 
-    def __init__(self, loop: Coordinator, ledger: Ledger, board: Board, notifier: Notifier) -> None:
+    def __init__(self, loop: CoordinatorLoop, ledger: Ledger, board: NoticeBoard, notifier: Notifier) -> None:
         self._loop = loop
         self._ledger = ledger
         self._board = board
         self._notifier = notifier
 
-    def opening(self, run_id: str) -> Opening:
+    def opening(self, run_id: str) -> RunSnapshot:
         loop, row = self._loop, self._ledger.run(run_id)
-        run = loop.known.runs.get(run_id)
+        run = loop.registry.runs.get(run_id)
         waiting = Counter(job.device_id for job in self._ledger.jobs(run_id) if job.state != "done")
         names = {each.device_id: each.name for each in self._ledger.devices()}
-        names |= {key: device.name for key, device in loop.known.devices.items()}
+        names |= {key: device.name for key, device in loop.registry.devices.items()}
         matrix = run.matrix if run else run_of_ledger(self._ledger, run_id).matrix
-        return Opening(
+        return RunSnapshot(
             run=run_id,
             name=matrix.name,
             question=matrix.question,
             devices=tuple(sorted(((key, names.get(key, key)) for key in waiting), key=lambda each: each[1])),
-            present=frozenset(loop.known.addresses),
+            present=frozenset(loop.registry.addresses),
             total=row.jobs,
             done=row.done,
             failed=row.failed,
@@ -49,27 +49,29 @@ class Views:
         )
 
     def _running(self, run_id: str) -> tuple[JobSent, ...]:
-        run = self._loop.known.runs.get(run_id)
+        run = self._loop.registry.runs.get(run_id)
         return tuple(
-            JobSent(run.name_of(job_id), self._loop.known.name_of(device_id), attempt)
+            JobSent(run.name_of(job_id), self._loop.registry.name_of(device_id), attempt)
             for device_id, (job_id, attempt) in self._loop.schedule.running().items()
             if run is not None and job_id in run.jobs
         )
 
     def _asks(self, run_id: str) -> tuple[str, ...]:
         return tuple(
-            ask_words(ask, self._loop.known.devices[key])
+            describe_ask(ask, self._loop.registry.devices[key])
             for key, ask in self._loop.schedule.asks().items()
             if ask.run_id == run_id
         )
 
-    def status(self) -> StatusPage:
+    def status(self) -> StatusView:
         loop = self._loop
         views = tuple(self._run_view(row) for row in self._ledger.runs())
         asks = [ask for view in views for ask in loop.schedule.asks().values() if ask.run_id == view.row.id]
-        cannot = tuple(cannot_words(ask, loop.known.devices[ask.device_id]) for ask in asks)  # as the views have them
-        troubles = tuple(filter(None, (loop.trouble, self._notifier.problem, *loop.known.troubles.values())))
-        return StatusPage(views, troubles, cannot, len(loop.known.addresses))
+        cannot = tuple(
+            skip_command(ask, loop.registry.devices[ask.device_id]) for ask in asks
+        )  # as the views have them
+        troubles = tuple(filter(None, (loop.trouble, self._notifier.problem, *loop.registry.troubles.values())))
+        return StatusView(views, troubles, cannot, len(loop.registry.addresses))
 
     def _run_view(self, row: RunRow) -> RunView:
         busy = tuple(each.device.name for each in self._running(row.id))
@@ -81,16 +83,16 @@ class Views:
         views = []
         for seen in self._ledger.seen_devices():
             key = seen.device.device_id
-            live = key in loop.known.addresses
-            device = loop.known.devices.get(key, seen.device)
-            address = loop.known.addresses.get(key) or seen.address
+            live = key in loop.registry.addresses
+            device = loop.registry.devices.get(key, seen.device)
+            address = loop.registry.addresses.get(key) or seen.address
             views.append(DeviceView(device, self._doing(key), address, now if live else seen.seen_unix_s))
         views.sort(key=lambda each: each.device.name if each.device else "")
-        return views + [DeviceView(None, why, node, now) for node, why in loop.known.troubles.items()]
+        return views + [DeviceView(None, why, node, now) for node, why in loop.registry.troubles.items()]
 
     def _doing(self, device_id: str) -> str:
         schedule = self._loop.schedule
-        if device_id not in self._loop.known.addresses:
+        if device_id not in self._loop.registry.addresses:
             return "away"
         if device_id in schedule.running():
             return "busy"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from agents.contract.device import MemoryKind, StateSource
-from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.messages import RunChanged, RunStatus
 from orchestrator.dispatch.runs import planned_run
 from orchestrator.errors import OrchestrateError
@@ -97,11 +97,11 @@ class Schedule:
                 self._may_fail(ledger, store)
                 fleet = SimulatedFleet(self.world, self.devices)
                 self._may_crash(fleet)
-                loop = Coordinator(
-                    fleet, ledger, store, Board(), patient=True, monotonic=lambda: self.world.now_s, lease_s=90.0
+                loop = CoordinatorLoop(
+                    fleet, ledger, store, NoticeBoard(), patient=True, monotonic=lambda: self.world.now_s, lease_s=90.0
                 )
                 self._operator(loop)
-                loop.go_on()
+                loop.resume_runs()
                 while self._left(ledger):
                     loop.round()
                     self._switch(loop, ledger)
@@ -131,7 +131,7 @@ class Schedule:
     def _left(self, ledger: Ledger) -> int:
         return ledger.run(RUN).left
 
-    def _settle(self, loop: Coordinator) -> None:
+    def _settle(self, loop: CoordinatorLoop) -> None:
         """Late reports are still on their way: they must change nothing."""
         for _ in range(20):
             loop.round(30.0)
@@ -164,7 +164,7 @@ class Schedule:
         faults[name]()
         self.world.after(self.rng.expovariate(1 / 60.0), self._fault)
 
-    def _operator(self, loop: Coordinator) -> None:
+    def _operator(self, loop: CoordinatorLoop) -> None:
         """Does what is asked, after some minutes; now and then wrongly at first."""
 
         class Notifier:
@@ -178,11 +178,11 @@ class Schedule:
                 self.faults["operator set a wrong split"] += wrong
                 self.world.after(self.rng.uniform(30.0, 300.0), lambda: machine.reboot(split))
 
-        loop._deeds._tools = replace(loop._deeds._tools, notifier=Notifier())  # type: ignore[arg-type]
+        loop._effects._dependencies = replace(loop._effects._dependencies, notifier=Notifier())  # type: ignore[arg-type]
 
-    def _switch(self, loop: Coordinator, ledger: Ledger) -> None:
+    def _switch(self, loop: CoordinatorLoop, ledger: Ledger) -> None:
         """Somebody pauses or cancels the run, and thinks better of it."""
-        if self.quiet or self.full or self.rng.random() > 0.01 or RUN not in loop.known.runs or loop._pending:
+        if self.quiet or self.full or self.rng.random() > 0.01 or RUN not in loop.registry.runs or loop._pending:
             status = ledger.run(RUN).status
             if status is not RunStatus.RUNNING and (self.quiet or self.rng.random() < 0.2) and not loop._pending:
                 with suppress(OrchestrateError):

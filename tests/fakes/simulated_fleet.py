@@ -18,7 +18,7 @@ from agents.agent.calls import Grant, Status
 from agents.contract.device import Device, same_split
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
-from orchestrator.dispatch.fleet import DeviceGone, Heard, Joined, News, Silent
+from orchestrator.dispatch.fleet import DeviceGone, DeviceGreeted, DeviceUnreachable, FleetEvent, StatusReceived
 from tests.fakes.reports import report_of
 
 NOTICED_S = 64.0  # from a link's end to the word that its agent is dead
@@ -180,7 +180,7 @@ class SimulatedFleet:
         self.closed = False
         self.asks: list[tuple[str, str, tuple[Any, ...]]] = []
         self.slept_s: list[float] = []
-        self._news: list[News] = []
+        self._news: list[FleetEvent] = []
         self._stuck: dict[str, list[Callable[[], None]]] = {}  # calls to a device whose link is cut
 
     @property
@@ -204,9 +204,9 @@ class SimulatedFleet:
     def sleep(self) -> None:
         self.slept_s.append(self.world.now_s)
 
-    def rouse(self) -> None: ...
+    def wake_devices(self) -> None: ...
 
-    def listen(self, wait_s: float) -> Sequence[News]:
+    def listen(self, wait_s: float) -> Sequence[FleetEvent]:
         deadline_s = self.world.now_s + wait_s
         while not self._news and self.world.advance(deadline_s):
             pass
@@ -223,13 +223,13 @@ class SimulatedFleet:
             self.world.after(HELLO_S, lambda: self._greet(device))
             return
         self.up.add(device.device_id)
-        self._news.append(Joined(device.facts, device.status(), "address"))
+        self._news.append(DeviceGreeted(device.facts, device.status(), "address"))
 
     def says(self, device: SimulatedDevice) -> None:
         if device.device_id not in self.up:
             return
         if device.linked:
-            self._news.append(Heard(device.device_id, device.status()))
+            self._news.append(StatusReceived(device.device_id, device.status()))
         else:
             self._later(device, lambda: self.says(device))
 
@@ -240,7 +240,7 @@ class SimulatedFleet:
         self._stuck.pop(device.device_id, None)
         if device.device_id in self.up:
             self.up.discard(device.device_id)
-            self._news.append(Silent(device.device_id, detail))
+            self._news.append(DeviceUnreachable(device.device_id, detail))
         self.world.after(back_s, lambda: self._greet(device))
 
     def cut(self, device: SimulatedDevice) -> None:
@@ -248,7 +248,7 @@ class SimulatedFleet:
             if not device.linked and device.device_id in self.up and not self.closed:
                 self.up.discard(device.device_id)
                 self._stuck.pop(device.device_id, None)
-                self._news.append(Silent(device.device_id, "ActorDiedError"))
+                self._news.append(DeviceUnreachable(device.device_id, "ActorDiedError"))
 
         self.world.after(NOTICED_S, noticed)
 

@@ -7,16 +7,16 @@ import sys
 import time
 from collections.abc import Callable
 
-from orchestrator.dispatch.fleet import Joined, News, Silent
+from orchestrator.dispatch.fleet import DeviceGreeted, DeviceUnreachable, FleetEvent
 from orchestrator.dispatch.on_ray.connect import Connection
 from orchestrator.dispatch.on_ray.fleet import RayFleet
-from orchestrator.dispatch.on_ray.nodes import Phase
+from orchestrator.dispatch.on_ray.nodes import NodePhase
 
 LIMIT_S = 60.0
 
 
-def news_until(fleet: RayFleet, holds: Callable[[], bool]) -> list[News]:
-    news: list[News] = []
+def news_until(fleet: RayFleet, holds: Callable[[], bool]) -> list[FleetEvent]:
+    news: list[FleetEvent] = []
     deadline = time.monotonic() + LIMIT_S
     while not holds() and time.monotonic() < deadline:
         news += fleet.listen(0.2)
@@ -24,12 +24,12 @@ def news_until(fleet: RayFleet, holds: Callable[[], bool]) -> list[News]:
 
 
 def is_asleep(fleet: RayFleet) -> bool:
-    return all(node.phase is Phase.ASLEEP for node in fleet._nodes.values())
+    return all(node.phase is NodePhase.ASLEEP for node in fleet._nodes.values())
 
 
-def print_step(step: str, news: list[News]) -> None:
-    joined = [each.device.device_id for each in news if isinstance(each, Joined)]
-    silent = [each.detail for each in news if isinstance(each, Silent)]
+def print_step(step: str, news: list[FleetEvent]) -> None:
+    joined = [each.device.device_id for each in news if isinstance(each, DeviceGreeted)]
+    silent = [each.detail for each in news if isinstance(each, DeviceUnreachable)]
     sys.stdout.write(json.dumps({"step": step, "joined": joined, "silent": silent}) + "\n")
     sys.stdout.flush()
     sys.stdin.readline()
@@ -43,7 +43,7 @@ def main() -> None:
     for number in (1, 2):
         fleet.sleep()
         print_step(f"asleep {number}", news_until(fleet, lambda: is_asleep(fleet)))
-        fleet.rouse()
+        fleet.wake_devices()
         print_step(f"roused {number}", news_until(fleet, lambda: fleet.settled))
     connection.close()
 

@@ -19,9 +19,16 @@ from agents.agent.agent import Agent
 from agents.agent.calls import Grant, Hello, Status
 from agents.contract.job import Job
 from agents.contract.report import Attempt
-from orchestrator.dispatch.fleet import DeviceGone, Heard, Joined, News, NodeTrouble, Silent
+from orchestrator.dispatch.fleet import (
+    DeviceGone,
+    DeviceGreeted,
+    DeviceUnreachable,
+    FleetEvent,
+    NodeTroubleChanged,
+    StatusReceived,
+)
 from orchestrator.dispatch.on_ray.connect import first_line
-from orchestrator.dispatch.on_ray.nodes import ASLEEP, NodeOf, Phase
+from orchestrator.dispatch.on_ray.nodes import ASLEEP, Node, NodePhase
 from orchestrator.errors import OrchestrateError
 
 POLL_S = 1.0
@@ -59,9 +66,9 @@ class RayFleet:
         self._detached = detached
         self._monotonic = monotonic
         self._term = 0
-        self._nodes: dict[str, NodeOf] = {}
-        self._by_device: dict[str, NodeOf] = {}
-        self._answers: queue.SimpleQueue[tuple[NodeOf, str, Future[Any]] | None] = queue.SimpleQueue()
+        self._nodes: dict[str, Node] = {}
+        self._by_device: dict[str, Node] = {}
+        self._answers: queue.SimpleQueue[tuple[Node, str, Future[Any]] | None] = queue.SimpleQueue()
         self._refresh_s = 0.0
         self._stored: dict[str, list[Attempt]] = {}  # what agents may forget, and have not been told yet
         self._version = importlib.metadata.version("orchestrate-bench")
@@ -72,7 +79,7 @@ class RayFleet:
     def wake(self) -> None:
         self._answers.put(None)
 
-    def listen(self, wait_s: float) -> Sequence[News]:
+    def listen(self, wait_s: float) -> Sequence[FleetEvent]:
         for device_id, stored in self._stored.items():
             self._tell(device_id, "collected", *stored)
         self._stored.clear()
@@ -89,7 +96,7 @@ class RayFleet:
             if news or woken or self._monotonic() >= deadline:
                 return news
 
-    def _drain(self, wait_s: float) -> Iterator[tuple[NodeOf, str, Future[Any]] | None]:
+    def _drain(self, wait_s: float) -> Iterator[tuple[Node, str, Future[Any]] | None]:
         """All answers that are there; waits for the first, and of a large fleet a moment for those right behind it."""
         try:
             yield self._answers.get(timeout=wait_s) if wait_s > 0 else self._answers.get_nowait()
@@ -105,7 +112,7 @@ class RayFleet:
         """Whether an answer is still to come that brings reports."""
         return any(node.polled for node in self._by_device.values())
 
-    def _look(self) -> Iterator[News]:
+    def _look(self) -> Iterator[FleetEvent]:
         """Nodes that came and went, and phases that are over."""
         now = self._monotonic()
         if now < self._refresh_s:
@@ -121,19 +128,19 @@ class RayFleet:
             yield from self._left(node)
         for node_id, facts in alive.items():
             if node_id not in self._nodes and (facts.get("Labels") or {}).get(ROLE_LABEL) != "head":
-                self._nodes[node_id] = NodeOf(node_id, facts["NodeManagerAddress"], facts["NodeManagerHostname"])
+                self._nodes[node_id] = Node(node_id, facts["NodeManagerAddress"], facts["NodeManagerHostname"])
                 self._greet(self._nodes[node_id])
         for node in list(self._nodes.values()):
             if now >= node.until_s:
                 yield from self._over(node)
-        unsettled = (Phase.GREETED, Phase.CLAIMS, Phase.ROUSED)
+        unsettled = (NodePhase.GREETED, NodePhase.CLAIMS, NodePhase.ROUSED)
         self.settled = all(node.phase not in unsettled for node in self._nodes.values())
 
     def _hosts(self) -> list[dict[str, Any]]:
         """All nodes of the cluster that ever were, as Ray lists them."""
         return list(ray.nodes())
 
-    def _make_agent(self, node: NodeOf) -> Any:
+    def _make_agent(self, node: Node) -> Any:
         """The actor's handle; found, where it is there already."""
         options: dict[str, Any] = {
             "num_cpus": 0,
@@ -146,55 +153,55 @@ class RayFleet:
         agent: Any = ray.remote(DeviceAgent)
         return agent.options(**options).remote()
 
-    def _over(self, node: NodeOf) -> Iterator[News]:
+    def _over(self, node: Node) -> Iterator[FleetEvent]:
         match node.phase:
-            case Phase.GREETED:
+            case NodePhase.GREETED:
                 yield from self._out(node, f"its agent did not answer within {START_S:g} s")
-            case Phase.CLAIMS:  # the other one says nothing: it is this machine as it was before
+            case NodePhase.CLAIMS:  # the other one says nothing: it is this machine as it was before
                 yield from self._superseded(node)
-            case Phase.OUT | Phase.ROUSED:
+            case NodePhase.OUT | NodePhase.ROUSED:
                 self._greet(node)
-            case Phase.UP | Phase.CLOSING | Phase.ASLEEP | Phase.DOUBLE:
+            case NodePhase.UP | NodePhase.CLOSING | NodePhase.ASLEEP | NodePhase.DOUBLE:
                 pass
 
-    def _left(self, node: NodeOf) -> Iterator[News]:
+    def _left(self, node: Node) -> Iterator[FleetEvent]:
         del self._nodes[node.node_id]
-        yield NodeTrouble(node.key, "")
+        yield NodeTroubleChanged(node.key, "")
         yield from self._lost(node, f"its host {node.shown} left the cluster")
-        if node.phase is Phase.DOUBLE:
+        if node.phase is NodePhase.DOUBLE:
             yield from self._alone_again(node)
 
-    def _alone_again(self, left: NodeOf) -> Iterator[News]:
+    def _alone_again(self, left: Node) -> Iterator[FleetEvent]:
         """One of two nodes that claimed one identity has left: the other one may be it."""
         for other in self._nodes.values():
             same = other.device and left.device and other.device.device_id == left.device.device_id
-            if other.phase is Phase.DOUBLE and same:
-                yield NodeTrouble(other.key, "")
+            if other.phase is NodePhase.DOUBLE and same:
+                yield NodeTroubleChanged(other.key, "")
                 self._greet(other)
 
-    def _lost(self, node: NodeOf, why: str) -> Iterator[News]:
+    def _lost(self, node: Node, why: str) -> Iterator[FleetEvent]:
         if self._owns(node) and node.device is not None:
             del self._by_device[node.device.device_id]
             if node.told:
-                yield Silent(node.device.device_id, why)
+                yield DeviceUnreachable(node.device.device_id, why)
         node.told = False
 
-    def _owns(self, node: NodeOf) -> bool:
+    def _owns(self, node: Node) -> bool:
         return node.device is not None and self._by_device.get(node.device.device_id) is node
 
-    def _greet(self, node: NodeOf) -> None:
+    def _greet(self, node: Node) -> None:
         """Finds the node's agent, or makes it, and asks who it is."""
-        node.phase, node.until_s, node.polled = Phase.GREETED, self._monotonic() + START_S, False
+        node.phase, node.until_s, node.polled = NodePhase.GREETED, self._monotonic() + START_S, False
         try:
             node.handle = self._make_agent(node)
             self._ask(node, "hello", node.handle.hello.remote(self._term))
         except (RayError, ValueError, RuntimeError):  # the node, or a name that is not free yet: again soon
-            node.phase, node.until_s = Phase.OUT, self._monotonic() + REFRESH_S
+            node.phase, node.until_s = NodePhase.OUT, self._monotonic() + REFRESH_S
 
-    def _ask(self, node: NodeOf, kind: str, ref: Any) -> None:
+    def _ask(self, node: Node, kind: str, ref: Any) -> None:
         ref.future().add_done_callback(lambda future: self._answers.put((node, kind, future)))
 
-    def _answered(self, node: NodeOf, kind: str, future: Future[Any]) -> Iterator[News]:
+    def _answered(self, node: Node, kind: str, future: Future[Any]) -> Iterator[FleetEvent]:
         if self._nodes.get(node.node_id) is not node:
             return  # its host has left since
         if kind in ("start", "poll"):
@@ -205,7 +212,7 @@ class RayFleet:
         try:
             value = future.result()
         except ActorUnavailableError:  # the call may have run or not: it says how it stands when it is greeted
-            if node.phase is Phase.UP:
+            if node.phase is NodePhase.UP:
                 self._ask(node, "hello", node.handle.hello.remote(self._term))
             return
         except RayActorError as error:
@@ -222,42 +229,42 @@ class RayFleet:
             case _:
                 yield from self._heard(node, value)
 
-    def _heard(self, node: NodeOf, status: Status) -> Iterator[News]:
-        if node.phase is not Phase.UP or node.device is None:
+    def _heard(self, node: Node, status: Status) -> Iterator[FleetEvent]:
+        if node.phase is not NodePhase.UP or node.device is None:
             return
         if status.job is not None:
             self._poll(node)
-        yield Heard(node.device.device_id, status)
+        yield StatusReceived(node.device.device_id, status)
 
-    def _poll(self, node: NodeOf) -> None:
+    def _poll(self, node: Node) -> None:
         if not node.polled:
             node.polled = True
             wait_s = max(POLL_S, len(self._by_device) / POLLS_A_SECOND)
             self._ask(node, "poll", node.handle.poll.remote(wait_s, self._term))
 
-    def _died(self, node: NodeOf, error: RayActorError) -> Iterator[News]:
+    def _died(self, node: Node, error: RayActorError) -> Iterator[FleetEvent]:
         """The agent is gone; another one is made in a moment, if the node is still there."""
-        if node.phase in (Phase.OUT, *ASLEEP):
+        if node.phase in (NodePhase.OUT, *ASLEEP):
             return
-        if node.phase is Phase.CLAIMS:  # it was the other node that was asked
+        if node.phase is NodePhase.CLAIMS:  # it was the other node that was asked
             yield from self._superseded(node)
             return
         yield from self._lost(node, f"its agent ended: {first_line(error)}")
-        node.phase, node.until_s = Phase.OUT, self._monotonic() + REFRESH_S
+        node.phase, node.until_s = NodePhase.OUT, self._monotonic() + REFRESH_S
 
-    def _failed(self, node: NodeOf, kind: str, error: RayError) -> Iterator[News]:
+    def _failed(self, node: Node, kind: str, error: RayError) -> Iterator[FleetEvent]:
         """The agent lives, and cannot do its work."""
         if kind == "claim":
             yield from self._superseded(node)
             return
         yield from self._out(node, first_line(getattr(error, "cause", None) or error))
 
-    def _out(self, node: NodeOf, why: str) -> Iterator[News]:
+    def _out(self, node: Node, why: str) -> Iterator[FleetEvent]:
         yield from self._lost(node, why)
-        node.phase, node.until_s = Phase.OUT, self._monotonic() + AGAIN_S
-        yield NodeTrouble(node.key, f"node {node.shown}: {why}")
+        node.phase, node.until_s = NodePhase.OUT, self._monotonic() + AGAIN_S
+        yield NodeTroubleChanged(node.key, f"node {node.shown}: {why}")
 
-    def _greeted(self, node: NodeOf, hello: Hello) -> Iterator[News]:
+    def _greeted(self, node: Node, hello: Hello) -> Iterator[FleetEvent]:
         device = hello.device
         node.device, node.status = device, hello.status
         if device.agent_version != self._version:
@@ -274,31 +281,33 @@ class RayFleet:
             self._wake_up(other)
             yield from self._accepted(node)
             return
-        node.phase, node.until_s = Phase.CLAIMS, self._monotonic() + CLAIM_S
+        node.phase, node.until_s = NodePhase.CLAIMS, self._monotonic() + CLAIM_S
         self._ask(node, "claim", other.handle.ping.remote())
 
-    def _accepted(self, node: NodeOf) -> Iterator[News]:
+    def _accepted(self, node: Node) -> Iterator[FleetEvent]:
         assert node.device is not None and node.status is not None
-        node.phase, node.told = Phase.UP, True
+        node.phase, node.told = NodePhase.UP, True
         self._by_device[node.device.device_id] = node
-        yield NodeTrouble(node.key, "")
-        yield Joined(node.device, node.status, node.address)
+        yield NodeTroubleChanged(node.key, "")
+        yield DeviceGreeted(node.device, node.status, node.address)
         if node.status.job is not None:
             self._poll(node)
 
-    def _superseded(self, node: NodeOf) -> Iterator[News]:
+    def _superseded(self, node: Node) -> Iterator[FleetEvent]:
         """``node`` is the device now; the one that was it before does not answer."""
         assert node.device is not None
         other = self._by_device.get(node.device.device_id)
         if other is not None and other is not node:
-            yield Silent(node.device.device_id, f"it is at {node.shown} now, and {other.shown} answers no more")
+            yield DeviceUnreachable(
+                node.device.device_id, f"it is at {node.shown} now, and {other.shown} answers no more"
+            )
             other.told = False
-            other.phase, other.until_s = Phase.OUT, self._monotonic() + START_S
+            other.phase, other.until_s = NodePhase.OUT, self._monotonic() + START_S
         yield from self._accepted(node)
 
-    def _double(self, node: NodeOf) -> Iterator[News]:
+    def _double(self, node: Node) -> Iterator[FleetEvent]:
         """Two live nodes claim one identity: which of them would a result be of? Neither is used."""
-        if node.phase is not Phase.CLAIMS or node.device is None:
+        if node.phase is not NodePhase.CLAIMS or node.device is None:
             return
         device_id = node.device.device_id
         other = self._by_device.pop(device_id, None)
@@ -308,35 +317,35 @@ class RayFleet:
             " a copied disk: stop one of them, or delete the file device-id on the copy"
         )
         for each in filter(None, (node, other)):
-            each.phase, each.told = Phase.DOUBLE, False
+            each.phase, each.told = NodePhase.DOUBLE, False
             with suppress(RayError):
                 each.handle.cancel.remote()
-            yield NodeTrouble(each.key, words)
-        yield Silent(device_id, words)
+            yield NodeTroubleChanged(each.key, words)
+        yield DeviceUnreachable(device_id, words)
 
     def sleep(self) -> None:
         for node in self._nodes.values():
-            if node.phase is Phase.UP and not node.polled:
-                node.phase, node.until_s = Phase.CLOSING, self._monotonic() + CLOSE_S
+            if node.phase is NodePhase.UP and not node.polled:
+                node.phase, node.until_s = NodePhase.CLOSING, self._monotonic() + CLOSE_S
                 self._ask(node, "close", node.handle.close.remote())
 
-    def _closed(self, node: NodeOf) -> None:
+    def _closed(self, node: Node) -> None:
         with suppress(RayError):
             ray.kill(node.handle)
         node.handle = None
         node.until_s = self._monotonic() + NAME_FREE_S
-        if node.phase is Phase.CLOSING:
-            node.phase = Phase.ASLEEP
+        if node.phase is NodePhase.CLOSING:
+            node.phase = NodePhase.ASLEEP
         else:  # roused since
             self._refresh_s = min(self._refresh_s, node.until_s)
 
-    def rouse(self) -> None:
+    def wake_devices(self) -> None:
         for node in self._nodes.values():
-            if node.phase in (Phase.CLOSING, Phase.ASLEEP):
+            if node.phase in (NodePhase.CLOSING, NodePhase.ASLEEP):
                 self._wake_up(node)
 
-    def _wake_up(self, node: NodeOf) -> None:
-        node.phase = Phase.ROUSED
+    def _wake_up(self, node: Node) -> None:
+        node.phase = NodePhase.ROUSED
         self.settled = False
         self._refresh_s = min(self._refresh_s, max(node.until_s, self._monotonic()))
 

@@ -15,8 +15,8 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agents.places import data_root
-from orchestrator.dispatch.api import Coordination
-from orchestrator.dispatch.coordinator import Service
+from orchestrator.dispatch.api import CoordinatorApi
+from orchestrator.dispatch.coordinator import Coordinator
 from orchestrator.dispatch.on_ray.connect import NAMESPACE, Connection, answers, first_line
 from orchestrator.dispatch.on_ray.fleet import RayFleet
 from orchestrator.errors import OrchestrateError
@@ -37,7 +37,7 @@ class CoordinatorActor:
 
     def __init__(self) -> None:
         self._starting = threading.Lock()
-        self._service: Service | None = None
+        self._service: Coordinator | None = None
         threading.Thread(target=self._begin, name="begin", daemon=True).start()
 
     def _begin(self) -> None:
@@ -49,14 +49,14 @@ class CoordinatorActor:
             time.sleep(BEGIN_AGAIN_S)
 
     def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        if method not in Coordination.__dict__:
+        if method not in CoordinatorApi.__dict__:
             raise OrchestrateError(f"the coordinator has no {method}: another version of orchestrate?")
         return getattr(self._started(), method)(*arguments)
 
-    def _started(self) -> Service:
+    def _started(self) -> Coordinator:
         with self._starting:
             if self._service is None:
-                self._service = Service(data_root(), lambda: RayFleet(detached=True), on_failure=_crash)
+                self._service = Coordinator(data_root(), lambda: RayFleet(detached=True), on_failure=_crash)
             return self._service
 
 
@@ -117,10 +117,10 @@ def _found(before: Any) -> Any:
         return before
 
 
-def coordination(connection: Connection) -> Coordination:
+def coordination(connection: Connection) -> CoordinatorApi:
     """The coordinator of the cluster that this process has joined; made if there is none. Raises OrchestrateError."""
     address = connection.address or ""
-    remote = cast(Coordination, _Remote(_make(), address))
+    remote = cast(CoordinatorApi, _Remote(_make(), address))
     mine, theirs = _own_version(), remote.version()
     if theirs != mine:
         if not remote.idle():
@@ -128,7 +128,7 @@ def coordination(connection: Connection) -> Coordination:
                 f"the coordinator has version {theirs} of orchestrate and is at work; this is {mine}: wait, or use that"
             )
         ray.kill(ray.get_actor(NAME, NAMESPACE), no_restart=True)
-        remote = cast(Coordination, _Remote(_make(), address))
+        remote = cast(CoordinatorApi, _Remote(_make(), address))
     return remote
 
 

@@ -10,7 +10,7 @@ from agents.agent.calls import Status
 from agents.contract.device import Device
 
 
-class Phase(Enum):
+class NodePhase(Enum):
     GREETED = auto()  # asked who it is
     CLAIMS = auto()  # says it is a device that another node is: that one is asked whether it lives
     UP = auto()
@@ -21,16 +21,16 @@ class Phase(Enum):
     DOUBLE = auto()  # two live nodes claim to be one device: neither is used
 
 
-ASLEEP = (Phase.CLOSING, Phase.ASLEEP, Phase.ROUSED)
+ASLEEP = (NodePhase.CLOSING, NodePhase.ASLEEP, NodePhase.ROUSED)
 
 
 @dataclass(eq=False)
-class NodeOf:
+class Node:
     node_id: str
     address: str
     host: str
     handle: Any = None
-    phase: Phase = Phase.GREETED
+    phase: NodePhase = NodePhase.GREETED
     device: Device | None = None
     status: Status | None = None
     until_s: float = 0.0  # when the phase is over

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from agents.contract.report import Outcome
+from orchestrator.dispatch.api import RunSnapshot
 from orchestrator.dispatch.notices import (
-    AskAnswered,
-    Asked,
+    AskWithdrawn,
+    DeviceAppeared,
+    DeviceDisappeared,
     DeviceName,
-    DeviceSilent,
-    DeviceThere,
-    Ended,
-    Happening,
     JobEnded,
     JobName,
     JobProgress,
     JobSent,
-    Stopping,
-    Troubled,
+    Notice,
+    OperatorAsked,
+    RunEnded,
+    RunStopping,
+    TroubleReported,
 )
 from orchestrator.dispatch.notices import ended as ended_of
-from orchestrator.dispatch.pages import Opening
 from tests.fakes.reports import report_of
 from tests.unit.results.made_attempts import DEVICE, FAILED, MEASURED, REFUSED
 from tests.unit.results.made_attempts import job as job_of
@@ -27,7 +27,7 @@ from tests.unit.results.made_attempts import job as job_of
 A = DeviceName("id-a", "alpha")
 B = DeviceName("id-b", "beta [3]")  # square brackets are markup to rich
 JOBS = tuple(JobName(f"job-{n}", f"cell-{n}", cell, 0) for n, cell in enumerate(("ctx 1K", "ctx 2K", "ctx 4K")))
-OPENING = Opening(
+OPENING = RunSnapshot(
     run="three-1",
     name="three",
     question="Which one?\nAnd why?\n",
@@ -47,8 +47,8 @@ def ended(outcome: Outcome, which: int = 0, *, final: bool = True, attempt: int 
     return ended_of(report, JOBS[which], A, final=final)
 
 
-STORY: tuple[Happening, ...] = (
-    DeviceThere(B, "joined"),
+STORY: tuple[Notice, ...] = (
+    DeviceAppeared(B, "joined"),
     JobSent(JOBS[0], A, 1),
     JobProgress(A, "job-0", "loading", None),
     JobProgress(A, "job-0", "measuring", 42.25),
@@ -59,13 +59,13 @@ STORY: tuple[Happening, ...] = (
     ended(FAILED, 1, attempt=2),
     JobSent(JOBS[2], A, 1),
     ended(REFUSED, 2),
-    Asked(B, "set dedicated VRAM of beta [3] to 32GiB and reboot"),
-    DeviceSilent(B, "the link\nis down"),
-    DeviceThere(B, "back after a reboot"),
-    AskAnswered(B),
+    OperatorAsked(B, "set dedicated VRAM of beta [3] to 32GiB and reboot"),
+    DeviceDisappeared(B, "the link\nis down"),
+    DeviceAppeared(B, "back after a reboot"),
+    AskWithdrawn(B),
     JobProgress(B, None, "idle", None),
-    Troubled("the disk is full\nof logs"),
-    Troubled(""),
-    Stopping(),
-    Ended(complete=False, words="paused"),
+    TroubleReported("the disk is full\nof logs"),
+    TroubleReported(""),
+    RunStopping(),
+    RunEnded(complete=False, words="paused"),
 )

@@ -20,9 +20,9 @@ from orchestrator.cli.fleet import PASSED
 from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.home import ledger_path
 from orchestrator.cli.joined import Joined
+from orchestrator.dispatch.api import DeviceView, RunView, StatusView
 from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.messages import RunStatus
-from orchestrator.dispatch.pages import DeviceView, RunView, StatusPage
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from tests.unit.cli.conftest import Orchestrate
 from tests.unit.results.made_attempts import DEVICE
@@ -40,7 +40,7 @@ class Cluster:
     """A coordinator as the commands call it; writes down what it is asked to do."""
 
     rows: tuple[RunRow, ...] = (row("run-2"), row("run-1", RunStatus.PAUSED))
-    page: StatusPage | None = None
+    page: StatusView | None = None
     views: list[DeviceView] = field(default_factory=list)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     again: int = 2
@@ -49,8 +49,8 @@ class Cluster:
     def runs(self) -> list[str]:
         return [each.id for each in self.rows]
 
-    def status(self) -> StatusPage:
-        return self.page or StatusPage(tuple(RunView(each, (), ()) for each in self.rows), (), (), 0)
+    def status(self) -> StatusView:
+        return self.page or StatusView(tuple(RunView(each, (), ()) for each in self.rows), (), (), 0)
 
     def devices(self) -> list[DeviceView]:
         return self.views
@@ -252,7 +252,7 @@ class TestWithACluster:
         assert (ended.code, ended.out, ended.err) == (code, "", f"error: {error}\n")
 
     def test_what_operators_have_to_do(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
-        cluster.page = StatusPage(
+        cluster.page = StatusView(
             (RunView(row("run-2"), (), ("set b",)), RunView(row("run-1"), ("alpha",), ("set a",))),
             ("the disk is full",),
             ("skip b", "skip a"),
@@ -339,12 +339,12 @@ class TestGrids:
         ],
     )
     def test_a_run(self, view: RunView, texts: tuple[str, ...]) -> None:
-        table = status_table(StatusPage((view,), (), (), 1))
+        table = status_table(StatusView((view,), (), (), 1))
         assert tuple(cell.text for cell in table.rows[0]) == texts
         assert table.notes == ()
 
     def test_no_runs_and_no_devices(self) -> None:
-        assert status_table(StatusPage((), (), (), 0)).notes == ("No runs.",)
+        assert status_table(StatusView((), (), (), 0)).notes == ("No runs.",)
         assert devices_table([], 0.0).notes == ("No devices.",)
 
     @pytest.mark.parametrize(

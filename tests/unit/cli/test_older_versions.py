@@ -15,7 +15,7 @@ from agents.contract.report import Cause, Failed
 from orchestrator.cli.home import ledger_path
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.messages import RunStatus
-from orchestrator.dispatch.runs import added_again, run_of_ledger
+from orchestrator.dispatch.runs import remaining_of, run_of_ledger
 from orchestrator.results.store import Store
 from tests.unit.cli.conftest import Orchestrate
 
@@ -51,7 +51,7 @@ def test_its_figures_are_compared_and_exported(orchestrate: Orchestrate, home: P
 
 def test_the_run_that_it_left_open_goes_on_where_it_stopped(home: Path) -> None:
     with closing(Ledger(ledger_path(home))) as ledger:
-        added = added_again(ledger, Store(home), run_of_ledger(ledger, LEFT_OPEN))
+        added = remaining_of(ledger, Store(home), run_of_ledger(ledger, LEFT_OPEN))
     assert (added.run_id, added.status) == (LEFT_OPEN, RunStatus.PAUSED)
     assert [(job.job_id, job.attempt, job.failures) for job in added.jobs] == [
         ("6f77ba68cdc02c6c", 1, 0),

@@ -12,8 +12,8 @@ from rich.console import Console
 from orchestrator.cli.live import MOST_SHOWN, LiveView
 from orchestrator.cli.submit import view_for
 from orchestrator.cli.view import JsonView, LinesView, Pace, Summary, View, absent, news_line, opening_lines, pace_of
-from orchestrator.dispatch.notices import Ended, Happening, JobEnded, JobProgress, JobSent
-from orchestrator.dispatch.pages import Opening
+from orchestrator.dispatch.api import RunSnapshot
+from orchestrator.dispatch.notices import JobEnded, JobProgress, JobSent, Notice
 from orchestrator.report.text_table import TableCell, TextTable
 from tests.unit.cli.notices import JOBS, OPENING, STORY, A, B, ended
 from tests.unit.results.made_attempts import FAILED, MEASURED
@@ -26,8 +26,8 @@ def shown(view: View, capsys: pytest.CaptureFixture[str]) -> list[str]:
     view.say("joining ...")
     view.begin(OPENING)
     with view.live():
-        for happening in STORY:
-            view.tell(happening)
+        for notice in STORY:
+            view.tell(notice)
     view.end("three-1", Path("results") / "three-1", SUMMARY, complete=False)
     return capsys.readouterr().out.splitlines()
 
@@ -133,13 +133,13 @@ def test_the_output_stays_its_own(view: Callable[[], View], capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("happening", STORY, ids=lambda each: type(each).__name__)
-def test_every_happening_has_a_line_or_is_a_job(happening: Happening) -> None:
-    job = isinstance(happening, JobSent | JobEnded | JobProgress)
-    assert bool(news_line(happening)) is not job
+def test_every_happening_has_a_line_or_is_a_job(notice: Notice) -> None:
+    job = isinstance(notice, JobSent | JobEnded | JobProgress)
+    assert bool(news_line(notice)) is not job
 
 
 def test_the_end_of_a_whole_run_needs_no_line() -> None:
-    assert news_line(Ended(complete=True)) == ""
+    assert news_line(RunEnded(complete=True)) == ""
 
 
 @pytest.mark.parametrize("width", [200, 100, 40, 20, 8, 1])
@@ -148,8 +148,8 @@ def test_the_live_display_holds_at_any_width(width: int) -> None:
     view = LiveView(console)
     view.begin(OPENING)
     with view.live():
-        for happening in STORY:
-            view.tell(happening)
+        for notice in STORY:
+            view.tell(notice)
     text = console.export_text()
     assert "FAILED: engine crashed: signal 9 (again)" in text, "what a script would read is not broken into lines"
     assert "beta [3]: the link" in text, "a name is no markup"
@@ -173,14 +173,14 @@ def test_what_the_live_display_draws() -> None:
     view, console = live_view()
     view.begin(OPENING)
     assert drawing(view, console)[1:4] == ["alpha idle ?", "beta [3] idle ?", "gone idle ?"]
-    for happening in STORY[:MEASURED_AT]:
-        view.tell(happening)
+    for notice in STORY[:MEASURED_AT]:
+        view.tell(notice)
     assert drawing(view, console)[1] == "alpha ctx 1K #1 measuring 42.2 ?"
     view.tell(STORY[MEASURED_AT])
     assert drawing(view, console)[1] == "alpha idle 4 s", "two jobs of two seconds are left"
     assert drawing(view, console)[-1].startswith("all 3 of 9 jobs, 0 failed")
-    for happening in STORY[MEASURED_AT + 1 :]:
-        view.tell(happening)
+    for notice in STORY[MEASURED_AT + 1 :]:
+        view.tell(notice)
     assert drawing(view, console)[-1].startswith("all 5 of 9 jobs, 2 failed")
 
 
@@ -245,7 +245,7 @@ class TestPace:
 
     def test_it_begins_where_the_run_stands(self) -> None:
         waiting = {"id-a": 2}
-        opening = Opening("r", "r", "", (("id-a", "alpha"),), frozenset({"id-a"}), 10, 8, 3, waiting)
+        opening = RunSnapshot("r", "r", "", (("id-a", "alpha"),), frozenset({"id-a"}), 10, 8, 3, waiting)
         pace = pace_of(opening)
         assert (pace.total, pace.done, pace.failed) == (10, 8, 3)
         pace.ended(ended(MEASURED))

@@ -9,28 +9,28 @@ from agents.contract.device import Device, MemoryKind
 from agents.contract.job import MachineState
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
 from orchestrator.dispatch.messages import (
-    Answered,
-    Ask,
+    AskOperator,
     AttemptEnded,
     Cancel,
     Command,
-    Completed,
+    CompleteRun,
     DeviceJoined,
     DeviceLost,
     Discard,
     GiveUp,
     Keep,
+    PendingJob,
     PutBack,
-    Rest,
     Retry,
     RunAdded,
     RunChanged,
     RunStatus,
     Send,
+    SetAside,
     SetSplit,
     StateRefused,
-    Unknown,
-    Waiting,
+    Unload,
+    WithdrawAsk,
 )
 from tests.unit.results.made_attempts import DEVICE, MEASURED
 from tests.unit.results.made_attempts import job as job_of
@@ -74,12 +74,16 @@ def state(gib: float | None = None, watts: float | None = None) -> MachineState:
     return MachineState(None if gib is None else round(gib * GIB), watts)
 
 
-def jobs(device_id: str, *job_ids: str, gib: float | None = None, watts: float | None = None) -> list[Waiting]:
-    return [Waiting(job_id, device_id, state(gib, watts)) for job_id in job_ids]
+def jobs(device_id: str, *job_ids: str, gib: float | None = None, watts: float | None = None) -> list[PendingJob]:
+    return [PendingJob(job_id, device_id, state(gib, watts)) for job_id in job_ids]
 
 
 def added(
-    run_id: str, *groups: Sequence[Waiting], priority: int = 0, age: float = 0.0, status: RunStatus = RunStatus.RUNNING
+    run_id: str,
+    *groups: Sequence[PendingJob],
+    priority: int = 0,
+    age: float = 0.0,
+    status: RunStatus = RunStatus.RUNNING,
 ) -> RunAdded:
     """``age``: how long ago it was created."""
     return RunAdded(run_id, priority, 1000.0 - age, [each for group in groups for each in group], status)
@@ -147,19 +151,19 @@ def _word(command: Command) -> str:  # noqa: PLR0911, PLR0912  one branch a comm
             return f"put back {_name(report)}"
         case Discard(report):
             return f"discard {_name(report)}"
-        case Unknown(report):
+        case SetAside(report):
             return f"unknown {_name(report)}"
         case GiveUp(_, job_id, attempt, _, cause):
             return f"give up {job_id}.{attempt}: {cause}"
         case Cancel(device_id):
             return f"cancel {device_id}"
-        case Rest(device_id):
+        case Unload(device_id):
             return f"rest {device_id}"
         case SetSplit(device_id, size, run_id):
             return f"set {device_id} to {size / GIB:g} GiB for {run_id}"
-        case Ask(device_id, run_id, wanted, change, note):
+        case AskOperator(device_id, run_id, wanted, change, note):
             return f"ask {device_id}: {_state(wanted)} for {run_id} ({change}{', ' if note else ''}{note})"
-        case Answered(device_id):
+        case WithdrawAsk(device_id):
             return f"answered {device_id}"
-        case Completed(run_id):
+        case CompleteRun(run_id):
             return f"completed {run_id}"

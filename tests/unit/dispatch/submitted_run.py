@@ -9,10 +9,10 @@ from pathlib import Path
 from agents.contract.device import Device
 from agents.contract.job import Job
 from agents.contract.report import Outcome
-from orchestrator.dispatch.board import Board
+from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.loop import Coordinator
-from orchestrator.dispatch.notices import Happening, JobProgress
+from orchestrator.dispatch.loop import CoordinatorLoop
+from orchestrator.dispatch.notices import JobProgress, Notice
 from orchestrator.dispatch.runs import planned_run
 from orchestrator.matrix import Matrix, matrix_to_json
 from orchestrator.plan.jobs import plan_jobs
@@ -40,7 +40,7 @@ class SubmittedRun:
     facts: Sequence[Device] = (A,)
     text: str = THREE_CELLS
     outcome: Callable[[Job], Outcome] = measured
-    told: list[Happening] = field(default_factory=list)
+    told: list[Notice] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.matrix: Matrix
@@ -59,15 +59,15 @@ class SubmittedRun:
     def fleet(self) -> SimulatedFleet:
         return SimulatedFleet(self.world, self.devices)
 
-    def coordinator(self, fleet: SimulatedFleet, *, patient: bool = False) -> Coordinator:
+    def coordinator(self, fleet: SimulatedFleet, *, patient: bool = False) -> CoordinatorLoop:
         """As the service makes one: from what the ledger holds."""
-        loop = Coordinator(
+        loop = CoordinatorLoop(
             fleet, self.ledger, self.store, _Told(self.told), patient=patient, monotonic=lambda: self.world.now_s
         )
-        loop.go_on()
+        loop.resume_runs()
         return loop
 
-    def complete(self, loop: Coordinator, within_s: float = 10_000.0) -> None:
+    def complete(self, loop: CoordinatorLoop, within_s: float = 10_000.0) -> None:
         """Until every job is done."""
         until_s = self.world.now_s + within_s
         loop.run(until=lambda: self.left() == 0 or self.world.now_s > until_s)
@@ -89,14 +89,14 @@ class SubmittedRun:
         return sorted(attempts, key=lambda each: (self.ids.index(each[0]), each[1]))
 
 
-class _Told(Board):
+class _Told(NoticeBoard):
     """Writes down what is told, but for progress."""
 
-    def __init__(self, told: list[Happening]) -> None:
+    def __init__(self, told: list[Notice]) -> None:
         super().__init__()
         self._told = told
 
-    def tell(self, run: str, happening: Happening) -> None:
-        assert not isinstance(happening, JobProgress)
-        self._told.append(happening)
-        super().tell(run, happening)
+    def tell(self, run: str, notice: Notice) -> None:
+        assert not isinstance(notice, JobProgress)
+        self._told.append(notice)
+        super().tell(run, notice)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from agents.contract.job import Chat, Image
-from orchestrator.dispatch.admit import Submission, admitted, new_run, why_nothing_runs
+from orchestrator.dispatch.admit import admitted, new_run, why_nothing_runs
+from orchestrator.dispatch.api import Submission
 from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.runs import added_again, run_of_ledger
+from orchestrator.dispatch.runs import remaining_of, run_of_ledger
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.matrix import expand, matrix_from_json, matrix_to_json, parse_matrix
 from orchestrator.plan.jobs import plan_jobs
@@ -70,7 +71,7 @@ def test_cells_that_fit_no_device_are_rows(tmp_path: Path, ledger: Ledger) -> No
         ("refused", "no_device", why) for why in told
     ]
     assert ledger.run(run.run_id).jobs == 2, "they are no jobs"
-    added = added_again(ledger, store, run_of_ledger(ledger, run.run_id))
+    added = remaining_of(ledger, store, run_of_ledger(ledger, run.run_id))
     assert len(added.jobs) == 2, "and none is taken for done"
 
 

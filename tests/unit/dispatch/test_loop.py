@@ -14,9 +14,16 @@ from agents.agent.calls import Grant
 from agents.contract.device import MemoryKind, StateSource
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
-from orchestrator.dispatch.loop import SLEEP_S, Coordinator
+from orchestrator.dispatch.loop import SLEEP_S, CoordinatorLoop
 from orchestrator.dispatch.messages import RunChanged, RunStatus
-from orchestrator.dispatch.notices import Asked, DeviceSilent, DeviceThere, Ended, JobEnded, Troubled
+from orchestrator.dispatch.notices import (
+    DeviceAppeared,
+    DeviceDisappeared,
+    JobEnded,
+    OperatorAsked,
+    RunEnded,
+    TroubleReported,
+)
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.durable import StoreFull
 from orchestrator.results.store import Store
@@ -93,8 +100,8 @@ def test_what_watchers_are_told(tmp_path: Path) -> None:
     ends = [(each.job.job_id, each.attempt, each.final) for each in run.told if isinstance(each, JobEnded)]
     assert (first, 1, False) in ends
     assert (first, 2, True) in ends
-    assert [each.complete for each in run.told if isinstance(each, Ended)] == [True]
-    (there,) = [each for each in run.told if isinstance(each, DeviceThere)]
+    assert [each.complete for each in run.told if isinstance(each, RunEnded)] == [True]
+    (there,) = [each for each in run.told if isinstance(each, DeviceAppeared)]
     assert (there.device.name, there.words) == ("alpha", "joined")
 
 
@@ -131,9 +138,9 @@ def test_a_cut_link_that_heals_late_costs_one_attempt(tmp_path: Path) -> None:
     run.devices[0].cut(300.0)
     run.complete(loop)
     assert [status for _, _, status in run.stored()] == ["ok"] * 6
-    (silent,) = [each for each in run.told if isinstance(each, DeviceSilent)]
+    (silent,) = [each for each in run.told if isinstance(each, DeviceDisappeared)]
     assert silent.device.name == "alpha"
-    assert [each.words for each in run.told if isinstance(each, DeviceThere)] == ["joined", "joined", "back"]
+    assert [each.words for each in run.told if isinstance(each, DeviceAppeared)] == ["joined", "joined", "back"]
 
 
 def test_a_result_that_was_ready_before_the_link_was_cut_counts(tmp_path: Path) -> None:
@@ -222,7 +229,7 @@ def test_a_patient_coordinator_waits_for_room_on_the_disk(tmp_path: Path, monkey
     left.clear()
     run.complete(loop)
     assert run.states() == [("done", 1, None)] * 6
-    assert [bool(each.words) for each in run.told if isinstance(each, Troubled)] == [True, False]
+    assert [bool(each.words) for each in run.told if isinstance(each, TroubleReported)] == [True, False]
 
 
 def test_a_job_is_not_sent_to_a_device_that_was_lost_while_the_disk_was_full(
@@ -278,7 +285,7 @@ def test_an_operator_is_asked_and_the_run_goes_on_when_the_split_is_right(tmp_pa
     loop = run.coordinator(run.fleet())
 
     def asked() -> list[str]:
-        return [each.words for each in run.told if isinstance(each, Asked)]
+        return [each.words for each in run.told if isinstance(each, OperatorAsked)]
 
     loop.run(until=lambda: bool(asked()))
     assert asked() == ["set dedicated VRAM of alpha to 32GiB and reboot"]
@@ -314,7 +321,7 @@ def test_an_agent_that_cannot_set_its_split_after_all_says_why_to_the_operator(t
 
     loop = run.coordinator(Fails(run.world, run.devices))
     loop.run(until=lambda: "Asked" in kinds(run))
-    (asked,) = [each.words for each in run.told if isinstance(each, Asked)]
+    (asked,) = [each.words for each in run.told if isinstance(each, OperatorAsked)]
     assert "cannot be written: Permission denied" in asked
 
 
@@ -330,7 +337,7 @@ def test_a_device_that_was_to_reboot_by_itself_and_does_not_has_its_operator_ask
 
     loop = run.coordinator(Idles(run.world, run.devices))
     loop.run(until=lambda: "Asked" in kinds(run) or run.world.now_s > 5_000)
-    (asked,) = [each.words for each in run.told if isinstance(each, Asked)]
+    (asked,) = [each.words for each in run.told if isinstance(each, OperatorAsked)]
     assert "did not reboot within 15 min" in asked
 
 
@@ -350,7 +357,7 @@ def test_terms_count_up(tmp_path: Path) -> None:
     assert second.term == first.term + 1
 
 
-def rounds(run: SubmittedRun, loop: Coordinator, seconds: float) -> None:
+def rounds(run: SubmittedRun, loop: CoordinatorLoop, seconds: float) -> None:
     until_s = run.world.now_s + seconds
     loop.run(until=lambda: run.world.now_s >= until_s)
 
@@ -365,7 +372,7 @@ def test_without_work_for_a_while_the_fleet_sleeps_once(tmp_path: Path) -> None:
     assert fleet.slept_s == []
     rounds(run, loop, 100)
     assert fleet.slept_s == [pytest.approx(ended_s + SLEEP_S, abs=2)]
-    loop.rouse()
+    loop.wake_devices()
     roused_s = run.world.now_s
     rounds(run, loop, 100)
     assert fleet.slept_s[1:] == [pytest.approx(roused_s + SLEEP_S, abs=2)]

@@ -18,14 +18,14 @@ from pydantic import SecretStr
 
 from agents.contract.job import MachineState
 from orchestrator.dispatch import notify
-from orchestrator.dispatch.messages import Ask
+from orchestrator.dispatch.messages import AskOperator
 from orchestrator.dispatch.notify import CoordinatorFile, Notifier, NotifyFile, read_coordinator_file
 from orchestrator.errors import UsageError
 from orchestrator.plan.changes import Change
 from tests.unit.results.made_attempts import DEVICE
 
 SECRET = "s3cr3t"
-ASK = Ask("device-1", "run-1", MachineState(32 * 2**30, 55.0), Change.OPERATOR_REBOOT)
+ASK = AskOperator("device-1", "run-1", MachineState(32 * 2**30, 55.0), Change.OPERATOR_REBOOT)
 MESSAGE = {
     "event": "operator_asked",
     "device": "laptop",

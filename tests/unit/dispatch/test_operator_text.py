@@ -6,8 +6,8 @@ import pytest
 
 from agents.contract.device import Device, StateSource
 from agents.contract.job import MachineState
-from orchestrator.dispatch.messages import Ask
-from orchestrator.dispatch.operator_text import ask_words, cannot_words, state_words
+from orchestrator.dispatch.messages import AskOperator
+from orchestrator.dispatch.operator_text import describe_ask, describe_state, skip_command
 from orchestrator.plan.changes import Change
 from tests.unit.results.made_attempts import DEVICE
 
@@ -17,8 +17,8 @@ UNSEEN = replace(SEEN, split_source=None)
 STATED = replace(SEEN, split_source=StateSource.STATED)
 
 
-def asked(split: int | None, watts: float | None, change: Change, note: str = "") -> Ask:
-    return Ask("device-1", "run-1", MachineState(split, watts), change, note)
+def asked(split: int | None, watts: float | None, change: Change, note: str = "") -> AskOperator:
+    return AskOperator("device-1", "run-1", MachineState(split, watts), change, note)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def asked(split: int | None, watts: float | None, change: Change, note: str = ""
     ],
 )
 def test_a_state_in_words(split: int | None, watts: float | None, words: str) -> None:
-    assert state_words(MachineState(split, watts)) == words
+    assert describe_state(MachineState(split, watts)) == words
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_a_state_in_words(split: int | None, watts: float | None, words: str) ->
         ),
     ],
 )
-def test_what_is_asked_can_be_followed(ask: Ask, device: Device, words: str) -> None:
-    assert ask_words(ask, device) == words
+def test_what_is_asked_can_be_followed(ask: AskOperator, device: Device, words: str) -> None:
+    assert describe_ask(ask, device) == words
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_what_is_asked_can_be_followed(ask: Ask, device: Device, words: str) -> 
         (asked(32 * GIB, 55.0, Change.OPERATOR), "orchestrate skip mini --power-limit 55W"),
     ],
 )
-def test_what_to_say_where_it_cannot_be_done(ask: Ask, words: str) -> None:
-    assert cannot_words(ask, SEEN) == words
+def test_what_to_say_where_it_cannot_be_done(ask: AskOperator, words: str) -> None:
+    assert skip_command(ask, SEEN) == words
 
 
 def test_a_profile_is_told_and_a_limit_that_is_seen_too() -> None:
-    assert state_words(MachineState(None, 80.0, "quiet")) == "power limit 80 W, power profile quiet"
+    assert describe_state(MachineState(None, 80.0, "quiet")) == "power limit 80 W, power profile quiet"
     shows = replace(SEEN, power_limit_w=35.0, power_source=StateSource.SEEN)
-    assert ask_words(asked(None, 45.0, Change.OPERATOR), shows) == (
+    assert describe_ask(asked(None, 45.0, Change.OPERATOR), shows) == (
         "set the power limit of mini to 45 W (35 W is seen there now); then say so:"
         " orchestrate state mini --power-limit 45W"
     )

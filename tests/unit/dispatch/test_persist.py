@@ -15,17 +15,17 @@ from agents.contract.report import Cause, Failed, Outcome, Refused, Report
 from orchestrator.dispatch.messages import (
     Cancel,
     Command,
-    Completed,
+    CompleteRun,
     Discard,
     GiveUp,
     Keep,
     PutBack,
-    Rest,
     Retry,
     Send,
-    Unknown,
+    SetAside,
+    Unload,
 )
-from orchestrator.dispatch.persist import Records, cause_of, report_to_keep
+from orchestrator.dispatch.persist import Persister, cause_of, report_to_keep
 from orchestrator.errors import OrchestrateError
 from orchestrator.plan.jobs import job_of
 from orchestrator.results.durable import StoreFull
@@ -38,8 +38,8 @@ ENGINE_LOST = Failed(Cause.ENGINE_LOST, "gone")
 DEVICES: dict[str, Device] = {"id-a": A}
 
 
-def records_of(run: SubmittedRun) -> Records:
-    return Records(run.ledger, run.store, {RUN: run.run}, DEVICES, TERM)
+def records_of(run: SubmittedRun) -> Persister:
+    return Persister(run.ledger, run.store, {RUN: run.run}, DEVICES, TERM)
 
 
 def report_at(run: SubmittedRun, outcome: Outcome = MEASURED, attempt: int = 1, which: int = 0) -> Report:
@@ -56,10 +56,10 @@ def everything(run: SubmittedRun) -> list[Command]:
         Send(RUN, second, 2, "id-a"),
         GiveUp(RUN, third, 1, "id-a", Cause.WRONG_STATE, "the operator says so"),
         Discard(lost),
-        Unknown(report_at(run, attempt=9)),
+        SetAside(report_at(run, attempt=9)),
         Cancel("id-a"),
-        Rest("id-a"),
-        Completed(RUN),
+        Unload("id-a"),
+        CompleteRun(RUN),
     ]
 
 
@@ -203,7 +203,7 @@ def test_a_job_that_is_given_up_is_a_row_that_says_why(
 
 def test_a_job_of_a_device_that_was_never_seen_can_be_given_up(tmp_path: Path) -> None:
     run = begun(tmp_path)
-    records = Records(run.ledger, run.store, {RUN: run.run}, {}, TERM)
+    records = Persister(run.ledger, run.store, {RUN: run.run}, {}, TERM)
     records.write([GiveUp(RUN, run.ids[0], 1, "id-a", Cause.WRONG_STATE, "never there")])
     assert run.stored() == [(run.ids[0], 1, "refused")]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from agents.contract.report import Report
-from orchestrator.dispatch.board import Board
-from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.board import NoticeBoard
+from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.plan.jobs import job_of
 from tests.fakes.reports import report_of
 from tests.unit.dispatch.submitted_run import RUN, A, SubmittedRun
@@ -28,7 +28,7 @@ def test_what_its_devices_hold_is_not_measured_again(tmp_path: Path) -> None:
     held(run, 0, 1)
     held(run, 1, 1)  # stale: it does not count
     fleet = run.fleet()
-    loop = Coordinator(fleet, run.ledger, run.store, Board(), monotonic=lambda: run.world.now_s)
+    loop = CoordinatorLoop(fleet, run.ledger, run.store, NoticeBoard(), monotonic=lambda: run.world.now_s)
     for _ in range(10):
         loop.round()
     assert fleet.settled

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agents.contract.report import Cause, Failed, Outcome, Refused, Report
-from orchestrator.dispatch.messages import RunAdded, RunStatus, Waiting
-from orchestrator.dispatch.runs import added_again, planned_run, run_of_ledger, waiting_of
+from orchestrator.dispatch.messages import PendingJob, RunAdded, RunStatus
+from orchestrator.dispatch.runs import pending_jobs, planned_run, remaining_of, run_of_ledger
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import matrix_to_json
 from orchestrator.plan.jobs import job_of, plan_jobs
@@ -35,12 +35,14 @@ def stored(run: SubmittedRun, outcome: Outcome, attempt: int = 1, which: int = 0
 
 
 def again(run: SubmittedRun) -> RunAdded:
-    return added_again(run.ledger, run.store, run_of_ledger(run.ledger, RUN))
+    return remaining_of(run.ledger, run.store, run_of_ledger(run.ledger, RUN))
 
 
 def test_a_new_run_waits_whole_in_the_order_of_the_plan(tmp_path: Path) -> None:
     run = SubmittedRun(tmp_path, (A, B))
-    assert waiting_of(run.run) == [Waiting(each, job.device_id, job.cell.state) for each, job in run.run.jobs.items()]
+    assert pending_jobs(run.run) == [
+        PendingJob(each, job.device_id, job.cell.state) for each, job in run.run.jobs.items()
+    ]
     assert run.run.device_ids == {"id-a", "id-b"}
     name = run.run.name_of(run.ids[0])
     planned = run.run.jobs[run.ids[0]]
@@ -145,7 +147,7 @@ def test_what_is_left_is_as_the_run_was(tmp_path: Path) -> None:
     assert (added.run_id, added.priority, added.status) == (RUN, 4, RunStatus.PAUSED)
     assert added.created_unix_s == run.ledger.run(RUN).created_unix_s
     first, third, fourth = added.jobs
-    assert first == Waiting(run.ids[0], "id-a", run.run.jobs[run.ids[0]].cell.state, 1, 1, counted=True)
+    assert first == PendingJob(run.ids[0], "id-a", run.run.jobs[run.ids[0]].cell.state, 1, 1, counted=True)
     assert [each.job_id for each in (third, fourth)] == run.ids[2:]
     assert {each.state.power_limit_w for each in added.jobs} == {80}
 
@@ -165,7 +167,7 @@ def test_a_row_that_is_not_whole_does_not_count(tmp_path: Path) -> None:
     stored(run, MEASURED)
     (path,) = (tmp_path / "runs" / RUN / "trials").glob("*.parquet")
     path.write_bytes(path.read_bytes()[:-20])
-    added = added_again(run.ledger, Store(tmp_path), run.run)
+    added = remaining_of(run.ledger, Store(tmp_path), run.run)
     assert [each.job_id for each in added.jobs] == run.ids
 
 

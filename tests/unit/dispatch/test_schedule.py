@@ -9,7 +9,7 @@ import pytest
 
 from agents.contract.device import MemoryKind
 from agents.contract.report import RETRIED, Cause, Failed, Refused
-from orchestrator.dispatch.messages import AttemptEnded, Event, GiveUp, Retry, Waiting
+from orchestrator.dispatch.messages import AttemptEnded, Event, GiveUp, PendingJob, Retry
 from orchestrator.dispatch.schedule import MAX_FAILURES, Schedule
 from tests.unit.dispatch.schedule_messages import (
     CANCELLED,
@@ -75,7 +75,7 @@ TO_THEIR_END: dict[str, Story] = {
         (joined(A), []),
         (added("c", jobs("a", "1")), ["send 1.1 to a"]),
         (ended("1"), ["keep 1.1", "completed c", "rest a"]),
-        (added("c", [Waiting("1", "a", state(), attempt=2)]), ["send 1.3 to a"]),
+        (added("c", [PendingJob("1", "a", state(), attempt=2)]), ["send 1.3 to a"]),
         (ended("1", 3), ["keep 1.3", "completed c", "rest a"]),
     ],
     "several runs on several devices": [
@@ -232,7 +232,7 @@ ASKED: dict[str, Story] = {
     ],
     "no more when a late report ends the only job": [
         (joined(A), []),
-        (added("c", [Waiting("1", "a", state(32), attempt=1)]), ["ask a: 32 GiB for c (operator_reboot)"]),
+        (added("c", [PendingJob("1", "a", state(32), attempt=1)]), ["ask a: 32 GiB for c (operator_reboot)"]),
         (ended("1"), ["keep 1.1", "completed c", "answered a"]),
     ],
     "no more when it cannot be had": [
@@ -383,7 +383,7 @@ LOST: dict[str, Story] = {
     ],
     "its last job is given up, and the run is complete": [
         (joined(A), []),
-        (added("c", [Waiting("1", "a", state(), attempt=2, failures=2)]), ["send 1.3 to a"]),
+        (added("c", [PendingJob("1", "a", state(), attempt=2, failures=2)]), ["send 1.3 to a"]),
         (lost(), ["give up 1.3: device_lost", "completed c"]),
         (ended("1", 3), ["unknown 1.3"]),
     ],
@@ -464,7 +464,7 @@ REPORTS: dict[str, Story] = {
     ],
     "of a job that was never sent": [(added("c", jobs("a", "1")), []), (ended("1", 1), ["discard 1.1"])],
     "an old report does not make a busy device free": [
-        (added("c", [Waiting("1", "a", state(), attempt=2)]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=2)]), []),
         (joined(A, ("1", 1)), ["cancel a"]),
         (ended("7"), ["unknown 7.1"]),
         (ended("1", 0), ["discard 1.0"]),
@@ -474,38 +474,38 @@ REPORTS: dict[str, Story] = {
 
 RESTARTED: dict[str, Story] = {
     "a device that runs a known attempt goes on with it, and rests after it": [
-        (added("c", [Waiting("1", "a", state(), attempt=1), *jobs("a", "2")]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=1), *jobs("a", "2")]), []),
         (joined(A, ("1", 1)), []),
         (ended("1"), ["keep 1.1", "send 2.1 to a"]),
         (ended("2"), ["keep 2.1", "completed c", "rest a"]),
     ],
     "the last job of all was taken over: its engine leaves the memory too": [
-        (added("c", [Waiting("1", "a", state(), attempt=1)]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=1)]), []),
         (joined(A, ("1", 1)), []),
         (ended("1"), ["keep 1.1", "completed c", "rest a"]),
     ],
     "a report on its disk counts before it is sent anew": [
-        (added("c", [Waiting("1", "a", state(), attempt=1), *jobs("a", "2")]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=1), *jobs("a", "2")]), []),
         (ended("1"), ["keep 1.1"]),
         (joined(A), ["send 2.1 to a"]),
     ],
     "the attempt number goes on": [
-        (added("c", [Waiting("1", "a", state(), attempt=4, failures=1)]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=4, failures=1)]), []),
         (joined(A), ["send 1.5 to a"]),
         (lost(), ["1.5 failed, 2: device_lost"]),
     ],
     "failures are counted on": [
-        (added("c", [Waiting("1", "a", state(), attempt=2, failures=2)]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=2, failures=2)]), []),
         (joined(A), ["send 1.3 to a"]),
         (ended("1", 3, outcome=ENGINE_LOST), ["keep 1.3", "completed c", "rest a"]),
     ],
     "a failure that was counted before is not counted again": [
-        (added("c", [Waiting("1", "a", state(), attempt=1, failures=1, counted=True)]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=1, failures=1, counted=True)]), []),
         (ended("1", outcome=ENGINE_LOST), ["discard 1.1"]),
         (joined(A), ["send 1.2 to a"]),
     ],
     "an attempt that nobody counts on is cancelled, and its end waited for": [
-        (added("c", [Waiting("1", "a", state(), attempt=2)]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=2)]), []),
         (joined(A, ("1", 1)), ["cancel a"]),
         (ended("1", 1), ["discard 1.1", "send 1.3 to a"]),
     ],
@@ -521,19 +521,19 @@ RESTARTED: dict[str, Story] = {
     ],
     "it runs something else than what it was sent: that waits again": [
         (joined(A), []),
-        (added("c", [Waiting("1", "a", state(), attempt=1), *jobs("a", "2")]), ["send 1.2 to a"]),
+        (added("c", [PendingJob("1", "a", state(), attempt=1), *jobs("a", "2")]), ["send 1.2 to a"]),
         (joined(A, ("1", 1)), ["1.2 failed, 1: device_lost", "cancel a"]),
         (ended("1", 1, outcome=CANCELLED), ["discard 1.1", "send 1.3 to a"]),
     ],
     "it runs another job that counts than what it was sent: neither is forgotten": [
         (joined(A), []),
-        (added("c", jobs("a", "1"), [Waiting("2", "a", state(), attempt=1)]), ["send 1.1 to a"]),
+        (added("c", jobs("a", "1"), [PendingJob("2", "a", state(), attempt=1)]), ["send 1.1 to a"]),
         (joined(A, ("2", 1)), ["1.1 failed, 1: device_lost"]),
         (ended("2"), ["keep 2.1", "send 1.2 to a"]),
         (ended("1", 2), ["keep 1.2", "completed c", "rest a"]),
     ],
     "a run that was cancelled ends what still runs": [
-        (added("c", [Waiting("1", "a", state(), attempt=1)]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=1)]), []),
         (cancelled("c"), []),
         (joined(A, ("1", 1)), ["cancel a"]),
         (ended("1", outcome=CANCELLED), ["put back 1.1", "rest a"]),
@@ -547,7 +547,7 @@ RESTARTED: dict[str, Story] = {
         (ended("1", outcome=CANCELLED), ["put back 1.1", "rest a"]),
     ],
     "all that it holds counts before it is given more": [
-        (added("c", [Waiting("1", "a", state(), 1), Waiting("2", "a", state(), 1)], jobs("a", "3")), []),
+        (added("c", [PendingJob("1", "a", state(), 1), PendingJob("2", "a", state(), 1)], jobs("a", "3")), []),
         (
             joined(A, reports=(report("2"), report("9"), report("1", outcome=ENGINE_LOST))),
             ["keep 2.1", "unknown 9.1", "1.1 failed, 1: engine_lost", "send 1.2 to a"],
@@ -557,7 +557,7 @@ RESTARTED: dict[str, Story] = {
         (joined(A, reports=(report("1"), report("2", 2))), ["unknown 1.1", "unknown 2.2"]),
         (
             replace(
-                added("c", [Waiting("1", "a", state(), 1), Waiting("2", "a", state(), 3)]),
+                added("c", [PendingJob("1", "a", state(), 1), PendingJob("2", "a", state(), 3)]),
                 reports=(report("1"), report("2", 2)),
             ),
             ["keep 1.1", "discard 2.2", "send 2.4 to a"],
@@ -565,7 +565,7 @@ RESTARTED: dict[str, Story] = {
     ],
     "all of a run that is taken up was done": [
         (joined(A, reports=(report("1"),)), ["unknown 1.1"]),
-        (replace(added("c", [Waiting("1", "a", state(), 1)]), reports=(report("1"),)), ["keep 1.1", "completed c"]),
+        (replace(added("c", [PendingJob("1", "a", state(), 1)]), reports=(report("1"),)), ["keep 1.1", "completed c"]),
     ],
     "what it was running is among its reports": [
         (joined(A), []),
@@ -578,7 +578,7 @@ RESTARTED: dict[str, Story] = {
         (joined(machine(gib=32, boot=2), reports=(report("1"),)), ["keep 1.1", "send 2.1 to a"]),
     ],
     "a run that is paused lets it end": [
-        (added("c", [Waiting("1", "a", state(), attempt=1)]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=1)]), []),
         (paused("c"), []),
         (joined(A, ("1", 1)), []),
         (ended("1"), ["keep 1.1", "completed c", "rest a"]),
@@ -705,7 +705,7 @@ SKIPPED: dict[str, Story] = {
         (ended("2"), ["keep 2.1", "completed c", "rest a"]),
     ],
     "a late report of a job that is given up does not count": [
-        (added("c", [Waiting("1", "a", state(32), attempt=2)], jobs("a", "2")), []),
+        (added("c", [PendingJob("1", "a", state(32), attempt=2)], jobs("a", "2")), []),
         (skipped(gib=32), ["give up 1.2: wrong_state"]),
         (ended("1", 2), ["discard 1.2"]),
     ],
@@ -719,7 +719,7 @@ SKIPPED: dict[str, Story] = {
         (ended("2"), ["keep 2.1", "completed c", "rest a"]),
     ],
     "each job once, though it was taken over and lost": [
-        (added("c", [*jobs("a", "0", gib=32), Waiting("1", "a", state(32), attempt=1), *jobs("a", "2")]), []),
+        (added("c", [*jobs("a", "0", gib=32), PendingJob("1", "a", state(32), attempt=1), *jobs("a", "2")]), []),
         (joined(A, ("1", 1)), []),
         (lost(), ["1.1 failed, 1: device_lost"]),
         (skipped(gib=32), ["give up 1.1: wrong_state", "give up 0.1: wrong_state"]),

@@ -12,29 +12,29 @@ from agents.contract.device import Device, MemoryKind
 from agents.contract.job import MachineState
 from agents.contract.report import RETRIED, Attempt, Cause, Failed, Measured, Outcome, Refused, Report
 from orchestrator.dispatch.messages import (
-    Answered,
-    Ask,
+    AskOperator,
     AttemptEnded,
     Cancel,
     Command,
-    Completed,
+    CompleteRun,
     DeviceJoined,
     DeviceLost,
     Discard,
     Event,
     GiveUp,
     Keep,
+    PendingJob,
     PutBack,
-    Rest,
     Retry,
     RunAdded,
     RunChanged,
     RunStatus,
     Send,
+    SetAside,
     SetSplit,
     StateRefused,
-    Unknown,
-    Waiting,
+    Unload,
+    WithdrawAsk,
 )
 from orchestrator.dispatch.schedule import MAX_FAILURES, Schedule
 from orchestrator.plan.changes import Change, change_for
@@ -71,9 +71,9 @@ class Line:
     done: Cause | str | None = None
     failed: set[int] = field(default_factory=set)
 
-    def waiting(self) -> Waiting:
+    def waiting(self) -> PendingJob:
         failures = len(self.failed)
-        return Waiting(self.job_id, self.device_id, self.state, self.attempt, failures, counted=not self.sent)
+        return PendingJob(self.job_id, self.device_id, self.state, self.attempt, failures, counted=not self.sent)
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Truth:
     spool: dict[Attempt, Report] = field(default_factory=dict)
     present: bool = False  # the schedule was told so
     sets: int | None = None  # the agent was told to choose this split, and has not rebooted
-    asked: Ask | None = None
+    asked: AskOperator | None = None
     warm: bool = False  # the schedule knows that an engine may be loaded
 
 
@@ -151,12 +151,12 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
                 current = line.done is None and line.attempt == told.attempt and line.device_id == told.device_id
                 assert not current or told.attempt in line.failed, "a report that counts is discarded"
                 self.collected(told)
-            case Unknown(told):
+            case SetAside(told):
                 assert self.lines[told.job_id].done is not None, "a job that is open is not known"
                 self.collected(told)
             case Cancel(device_id):
                 assert self.truths[device_id].running is not None
-            case Rest(device_id):
+            case Unload(device_id):
                 truth = self.truths[device_id]
                 assert truth.present and truth.running is None and truth.warm, "it rests once"
                 truth.warm = False
@@ -165,16 +165,16 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
                 assert truth.present and truth.running is None and truth.sets is None
                 assert truth.facts.sets_split and self.runs[run_id].status is RunStatus.RUNNING
                 truth.sets = size
-            case Ask(device_id, run_id, wanted):
+            case AskOperator(device_id, run_id, wanted):
                 truth = self.truths[device_id]
                 assert truth.present and truth.running is None
                 assert self.runs[run_id].status is RunStatus.RUNNING
                 assert change_for(wanted, truth.facts) not in (Change.NONE, Change.NEVER)
                 truth.asked = command
-            case Answered(device_id):
+            case WithdrawAsk(device_id):
                 assert self.truths[device_id].asked is not None
                 self.truths[device_id].asked = None
-            case Completed(run_id):
+            case CompleteRun(run_id):
                 run = self.runs[run_id]
                 assert not run.completed and not self.left(run_id)
                 run.completed = True

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from agents.contract.device import StateSource
-from orchestrator.dispatch.admit import Submission, admitted
-from orchestrator.dispatch.board import Board
-from orchestrator.dispatch.loop import Coordinator
+from orchestrator.dispatch.admit import admitted
+from orchestrator.dispatch.api import Submission
+from orchestrator.dispatch.board import NoticeBoard
+from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.messages import RunChanged, RunStatus
 from orchestrator.dispatch.notify import Notifier, NotifyFile
 from orchestrator.dispatch.views import Views
@@ -25,7 +26,7 @@ SPLIT = "name: {name}\naxes: {{model: tiny:llama, workload: pp8, device: {device
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> tuple[SubmittedRun, Coordinator, Views, str]:
+def world(tmp_path: Path) -> tuple[SubmittedRun, CoordinatorLoop, Views, str]:
     """An older run waits for the operator of alpha, a newer one for that of beta."""
     run = SubmittedRun(tmp_path, (OLDER, NEWER), SPLIT.format(name="old", device="alpha", axes="dedicated_vram: 32GiB"))
     with run.ledger.batch() as db:
@@ -38,11 +39,11 @@ def world(tmp_path: Path) -> tuple[SubmittedRun, Coordinator, Views, str]:
             break
         loop.round()
     assert len(loop.schedule.asks()) == 2
-    return run, loop, Views(loop, run.ledger, Board(), Notifier(NotifyFile())), newer.run_id
+    return run, loop, Views(loop, run.ledger, NoticeBoard(), Notifier(NotifyFile())), newer.run_id
 
 
 def test_each_ask_stands_beside_the_command_that_says_no_to_it(
-    world: tuple[SubmittedRun, Coordinator, Views, str],
+    world: tuple[SubmittedRun, CoordinatorLoop, Views, str],
 ) -> None:
     _, _, views, _ = world
     page = views.status()
@@ -56,7 +57,7 @@ def test_each_ask_stands_beside_the_command_that_says_no_to_it(
     ]
 
 
-def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[SubmittedRun, Coordinator, Views, str]) -> None:
+def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[SubmittedRun, CoordinatorLoop, Views, str]) -> None:
     _, _, views, newer = world
     opening = views.opening(RUN)
     assert opening.asks == ("set dedicated VRAM of alpha to 32GiB and reboot",)
@@ -66,7 +67,7 @@ def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[SubmittedRun, 
     assert views.opening(newer).devices == (("id-b", "beta"),)
 
 
-def test_devices_say_what_they_do(world: tuple[SubmittedRun, Coordinator, Views, str]) -> None:
+def test_devices_say_what_they_do(world: tuple[SubmittedRun, CoordinatorLoop, Views, str]) -> None:
     _, loop, views, newer = world
     assert [(view.device and view.device.name, view.doing) for view in views.devices()] == [
         ("alpha", "waits for its operator"),
