@@ -78,7 +78,7 @@ class NoopAgent:
         job, *_ = pickle.loads(packed)
         return Status(None, "idle", 0, None, (report_of(job, self._device),))
 
-    def collected(self, *_stored: Attempt) -> None: ...
+    def acknowledge(self, *_stored: Attempt) -> None: ...
 
     def rest(self) -> None: ...
 
@@ -120,7 +120,7 @@ def through_ray(folder: Path, jobs: int, devices: int) -> float:
     """Jobs a second."""
     ledger, store, run = submitted(folder, jobs, [a_device(number) for number in range(devices)])
     fleet = NoopFleet(devices)
-    loop = CoordinatorLoop(fleet, ledger, store, NoticeBoard(), patient=True)
+    loop = CoordinatorLoop(fleet, ledger, store, NoticeBoard(), long_lived=True)
     while len(loop.registry.addresses) < devices:
         loop.round()
     began = time.perf_counter()

@@ -41,7 +41,7 @@ def rate_of(agent: Agent, job: Job) -> float:
     agent.start(job)
     while not (reports := agent.poll(5.0).reports):
         pass
-    agent.collected(*((each.job_id, each.attempt) for each in reports))
+    agent.acknowledge(*((each.job_id, each.attempt) for each in reports))
     outcome = reports[-1].outcome
     rate = decode_tps(outcome.trials[-1]) if isinstance(outcome, Measured) else None
     if rate is None:

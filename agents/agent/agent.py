@@ -101,12 +101,12 @@ class Agent:
     def start(self, job: Job, grant: Grant | None = None, *stored: Attempt) -> Status:
         """Hands ``job`` to the job process; one that is running, or whose report waits here, is not started again.
 
-        ``stored``: reports that are ``collected`` with this call.
+        ``stored``: reports that this call acknowledges.
 
         Raises JobProcessFailed, also where another job runs; Fenced where a newer coordinator has spoken.
         """
         grant = grant or Grant()
-        self.collected(*stored)
+        self.acknowledge(*stored)
         with self._changed:
             self._lease.heard(grant.term)
             if (job.job_id, job.attempt) in self._reports or self._is_running(job):
@@ -171,13 +171,13 @@ class Agent:
             reports=tuple(self._reports.values()),
         )
 
-    def collected(self, *attempts: Attempt) -> None:
+    def acknowledge(self, *attempts: Attempt) -> None:
         """The coordinator has stored these reports, or knows better ones: they need not be kept here."""
         for job_id, attempt in attempts:
             self._spool.drop(job_id, attempt)
-        self.left(*attempts)
+        self.set_aside(*attempts)
 
-    def left(self, *attempts: Attempt) -> None:
+    def set_aside(self, *attempts: Attempt) -> None:
         """Reports that are another coordinator's to collect: they stay on the disk and are not told again."""
         with self._changed:
             for each in attempts:

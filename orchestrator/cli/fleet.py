@@ -85,7 +85,8 @@ def _own_ledger() -> Iterator[Ledger | None]:
 
 def _status_data(page: StatusView) -> dict[str, Any]:
     runs = [
-        _run_data(view.row) | {"left": view.row.left, "busy": view.busy, "operator": view.asks} for view in page.runs
+        _run_data(view.row) | {"left": view.row.remaining, "busy": view.busy, "operator": view.asks}
+        for view in page.runs
     ]
     return {"runs": runs, "troubles": page.troubles, "devices": page.devices}
 
@@ -128,7 +129,7 @@ def set_run(name: str, command: str, *, address: str | None) -> None:
         with _own_ledger() as ledger:
             row = _row_named(name, ledger)
             run = row.id
-            if not row.left:
+            if not row.remaining:
                 raise OrchestrateError(f"run {run}: all its jobs are done") from None
             with nobody_works() as free:
                 if not free:

@@ -16,10 +16,10 @@ def status_table(page: StatusView) -> TextTable:
     rows = []
     for view in page.runs:
         row = view.row
-        doing = "done" if row.left == 0 else row.status.value
-        if row.left and view.asks and not view.busy:
+        doing = "done" if row.remaining == 0 else row.status.value
+        if row.remaining and view.asks and not view.busy:
             doing = "waits for operator"
-        texts = (row.id, doing, *(str(each) for each in (row.priority, row.jobs, row.done, row.failed, row.left)))
+        texts = (row.id, doing, *(str(each) for each in (row.priority, row.jobs, row.done, row.failed, row.remaining)))
         rows.append(tuple(TableCell(text) for text in (*texts, _listed(view.busy))))
     return TextTable("Runs", headers, tuple(rows), 2, () if rows else ("No runs.",))
 

@@ -89,7 +89,7 @@ class LiveView:
         shown = sorted(self._running.values(), key=lambda each: (each[1] is None, each[0].name))
         for device, job, status in shown[:MOST_SHOWN]:
             rate = f"{status.reads_per_s:.1f}" if job and status and status.reads_per_s else ""
-            phase = status.phase if status else ("sent" if job else "idle")
+            phase = status.stage if status else ("sent" if job else "idle")
             left = hms(self._pace.eta_s(device.device_id))
             table.add_row(device.name, cell_words(job) if job else "", phase, rate, left)
         if len(shown) > MOST_SHOWN:

@@ -49,7 +49,7 @@ def submit_matrix(
     with joined(address, join_only=detach) as to:
         submission = Submission(matrix_to_json(matrix), yes, priority, absent)
         submitted = to.coordinator.submit(submission)
-        opening = replace(to.coordinator.opening(submitted.run), unplaced=submitted.unplaced, after=0)
+        opening = replace(to.coordinator.snapshot(submitted.run), unplaced=submitted.unplaced, after=0)
         if detach:
             view.begin(opening)
             _say_needs(to, submitted.run, view)
@@ -68,9 +68,9 @@ def resume_run(name: str, *, address: str | None, as_json: bool) -> None:
     view.say("joining the Ray cluster, or starting one on this machine ...")
     with joined(address) as to:
         run = run_among(name, to.coordinator.runs()) if run is None or to.own is None else run
-        opening = to.coordinator.opening(run)  # before: what happens from now on is watched
+        opening = to.coordinator.snapshot(run)  # before: what happens from now on is watched
         to.coordinator.resume(run)
-        now = to.coordinator.opening(run)
+        now = to.coordinator.snapshot(run)
         _watch(to, replace(now, after=opening.after), view)
 
 
@@ -78,7 +78,7 @@ def watch_run(name: str, *, address: str | None, as_json: bool) -> None:
     view = view_for(as_json)
     with joined(address, join_only=True) as to:
         run = run_among(name, to.coordinator.runs())
-        opening = to.coordinator.opening(run)
+        opening = to.coordinator.snapshot(run)
         _watch(to, opening, view)
 
 
@@ -100,7 +100,7 @@ def _is_done(run: str) -> bool:
     from orchestrator.dispatch.ledger import Ledger
 
     with closing(Ledger(ledger_path())) as ledger:
-        return ledger.run(run).left == 0
+        return ledger.run(run).remaining == 0
 
 
 def _watch(to: Joined, opening: RunSnapshot, view: View) -> None:
@@ -116,7 +116,7 @@ def _watch(to: Joined, opening: RunSnapshot, view: View) -> None:
             for notice in told.news.notices:
                 view.tell(notice)
             over = told.over or told.stuck or _is_let_go(to, asked)
-    last = coordinator.opening(run)
+    last = coordinator.snapshot(run)
     left = last.total - last.done
     folder = data_root() / "runs" / run if to.reads_files() else Path(f"HEAD:{coordinator.where()[1]}") / "runs" / run
     view.end(run, folder, _summary(to, run), complete=left == 0)

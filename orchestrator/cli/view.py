@@ -69,7 +69,7 @@ class View(Protocol):
     def begin(self, opening: RunSnapshot) -> None: ...
 
     def live(self) -> contextlib.AbstractContextManager[None]:
-        """While this is entered, happenings are shown."""
+        """While this is entered, notices are shown."""
         ...
 
     def tell(self, notice: Notice) -> None: ...
@@ -128,7 +128,7 @@ def news_line(notice: Notice) -> str:
             line = f"[trouble] {first_line(words) or 'over'}"
         case RunStopping():
             line = STOPPING
-        case RunEnded(complete=False, words=words):
+        case RunEnded(complete=False, text=words):
             line = f"[{words}]"
     return line
 

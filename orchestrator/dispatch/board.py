@@ -1,4 +1,4 @@
-"""What happened lately, for watchers that come and go: numbered, so that each goes on where it was."""
+"""The notices of each run, numbered, so that watchers may come and go: each asks for those after its last one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from orchestrator.dispatch.notices import JobProgress, Notice
 
 MOST_RUNS = 200
-"""Runs whose happenings are kept; the ledger and the store know all."""
+"""Runs whose notices are kept; the ledger and the store know all."""
 KEPT = 5_000
-"""Happenings kept for a run: a watcher that was away for longer sees a gap in the lines, none in the counts."""
+"""Notices kept for a run: a watcher that was away for longer sees a gap in the lines, none in the counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoticeBatch:
-    """``next``: what to ask for the next time."""
+    """``next``: the number to ask after the next time."""
 
     notices: tuple[Notice, ...]
     next: int
@@ -28,20 +28,20 @@ class NoticeBoard:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._kept: dict[str, deque[tuple[int, Notice]]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self._notices: dict[str, deque[tuple[int, Notice]]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._count = 0
         self._progress: dict[str, JobProgress] = {}
         self._open = True
 
-    def tell(self, run: str, notice: Notice) -> None:
+    def post(self, run_id: str, notice: Notice) -> None:
         with self._changed:
             self._count += 1
-            self._kept[run].append((self._count, notice))
-            if len(self._kept) > MOST_RUNS:
-                self._kept.pop(next(iter(self._kept)))
+            self._notices[run_id].append((self._count, notice))
+            if len(self._notices) > MOST_RUNS:
+                self._notices.pop(next(iter(self._notices)))
             self._changed.notify_all()
 
-    def progress(self, notice: JobProgress) -> None:
+    def post_progress(self, notice: JobProgress) -> None:
         """Only the latest of each device is kept."""
         with self._changed:
             self._progress[notice.device.device_id] = notice
@@ -49,30 +49,30 @@ class NoticeBoard:
 
     @property
     def count(self) -> int:
+        """The number of the latest notice."""
         with self._changed:
             return self._count
 
-    def news(self, run: str, after: int, wait_s: float, devices: Collection[str] = ()) -> NoticeBatch:
-        """What happened to ``run`` after number ``after``; waits up to ``wait_s`` for something to happen."""
+    def notices_after(self, run_id: str, number: int, wait_s: float, devices: Collection[str] = ()) -> NoticeBatch:
+        """Notices after ``number``, and the progress of ``devices``; waits up to ``wait_s`` for something new."""
         with self._changed:
             before = self._progress_of(devices)
             self._changed.wait_for(
-                lambda: not self._open or self._is_new(run, after) or self._progress_of(devices) != before,
+                lambda: not self._open or self._has_after(run_id, number) or self._progress_of(devices) != before,
                 timeout=wait_s,
             )
-            new = [notice for number, notice in self._kept[run] if number > after]
-            live = self._progress_of(devices)
-            return NoticeBatch((*new, *live), self._count)
+            new = [notice for at, notice in self._notices[run_id] if at > number]
+            return NoticeBatch((*new, *self._progress_of(devices)), self._count)
 
-    def _is_new(self, run: str, after: int) -> bool:
-        kept = self._kept.get(run)
-        return bool(kept and kept[-1][0] > after)
+    def _has_after(self, run_id: str, number: int) -> bool:
+        notices = self._notices.get(run_id)
+        return bool(notices and notices[-1][0] > number)
 
     def _progress_of(self, devices: Collection[str]) -> list[JobProgress]:
         return [self._progress[each] for each in devices if each in self._progress]
 
     def wait(self, wait_s: float) -> None:
-        """Until something happens, or ``wait_s`` are over."""
+        """Until something is posted, or ``wait_s`` are over."""
         with self._changed:
             self._changed.wait(timeout=wait_s)
 

@@ -1,4 +1,4 @@
-"""The coordinator as others call it: submit, watch, status, devices, pause, cancel, retry. No Ray here.
+"""The coordinator as its callers have it (``api``): submit, watch, status, devices, pause, cancel, retry. No Ray here.
 
 It lives on the head's node as long as the cluster does, or in the process of a ``submit`` that started its own. All
 methods may be called from any thread.
@@ -77,7 +77,7 @@ class Coordinator:
             self._ledger,
             self._store,
             self._board,
-            patient=not own_cluster,
+            long_lived=not own_cluster,
             notifier=self._notifier,
             peers=self._peers,
         )
@@ -107,7 +107,7 @@ class Coordinator:
         def answered(future: Future[Any]) -> None:
             if future.exception() is None and self._peers is not None:
                 port, peers = int(future.result()), self._peers
-                self._loop.ask(lambda: peers.serves(device_id, port))
+                self._loop.call_soon(lambda: peers.serves(device_id, port))
 
         answer.add_done_callback(answered)
 
@@ -120,9 +120,9 @@ class Coordinator:
         finally:
             self._board.close()
 
-    def _ask(self, work: Callable[[], T], timeout_s: float = CALL_S) -> T:
+    def _on_loop(self, work: Callable[[], T], timeout_s: float = CALL_S) -> T:
         """On the loop's thread. Raises what ended the loop, if something did."""
-        future = self._loop.ask(work)
+        future = self._loop.call_soon(work)
         deadline = time.monotonic() + timeout_s
         while True:
             self._raise_error()
@@ -148,26 +148,26 @@ class Coordinator:
 
     def wait_for_devices(self, timeout_s: float = FIRST_DEVICES_S) -> None:
         """Until every host that is there now has become a device, or said why not. Raises OrchestrateError for none."""
-        self._rouse(timeout_s)
+        self._wake_devices(timeout_s)
         if not self._loop.registry.addresses:
             why = "; ".join(self._loop.registry.troubles.values())
             raise OrchestrateError(f"no device is in the cluster{': ' + why if why else ''}")
 
-    def _rouse(self, timeout_s: float = FIRST_DEVICES_S) -> None:
+    def _wake_devices(self, timeout_s: float = FIRST_DEVICES_S) -> None:
         """Before there is work, or a word for an agent: devices that sleep are there again, or the time is over."""
-        self._ask(self._loop.wake_devices)
+        self._on_loop(self._loop.wake_devices)
         deadline = time.monotonic() + timeout_s
         while not self._fleet.settled:
             self._raise_error()
             if time.monotonic() > deadline:
                 break
             self._board.wait(0.2)
-        self._ask(lambda: None)  # what was heard has been taken in
+        self._on_loop(lambda: None)  # the events so far have been handled
 
     def submit(self, submission: Submission) -> Submitted:
         """A new run. Raises UsageError where no device can run any of it, OrchestrateError for a full disk."""
         self.wait_for_devices()
-        devices = self._ask(lambda: [self._loop.registry.devices[key] for key in self._loop.registry.addresses])
+        devices = self._on_loop(lambda: [self._loop.registry.devices[key] for key in self._loop.registry.addresses])
         if submission.absent:
             here = {device.device_id for device in devices}
             devices += [device for device in self._ledger.devices() if device.device_id not in here]
@@ -175,7 +175,7 @@ class Coordinator:
         row = self._ledger.run(run.run_id)
         added = RunAdded(run.run_id, row.priority, row.created_unix_s, pending_jobs(run))
         try:
-            self._ask(lambda: self._begin(run, added))
+            self._on_loop(lambda: self._begin(run, added))
         except OrchestrateError as error:  # a second submit would measure it twice
             raise OrchestrateError(f"run {run.run_id} is kept, and begins when the coordinator can: {error}") from error
         return Submitted(run.run_id, unplaced)
@@ -184,26 +184,26 @@ class Coordinator:
         self._loop.registry.runs[run.run_id] = run
         self._loop.handle([added])
 
-    def opening(self, run_id: str) -> RunSnapshot:
+    def snapshot(self, run_id: str) -> RunSnapshot:
         """How a run stands, and from which number on its happenings are to be watched."""
-        return self._ask(lambda: self._views.opening(run_id))
+        return self._on_loop(lambda: self._views.snapshot(run_id))
 
     def watch(self, run_id: str, after: int, wait_s: float) -> WatchAnswer:
-        """What happened to the run after number ``after``; waits up to ``wait_s`` for something."""
+        """The notices of the run after number ``after``; waits up to ``wait_s`` for one."""
         self._raise_error()
         run = self._loop.registry.runs.get(run_id)
         devices = run.device_ids if run else ()
-        news = self._board.news(run_id, after, wait_s, devices)
+        news = self._board.notices_after(run_id, after, wait_s, devices)
         self._raise_error()
         over = any(isinstance(each, RunEnded) for each in news.notices)
         quiet = self._own and not over and news.next == after
-        stuck = quiet and self._ask(lambda: self._is_stuck(run_id))
+        stuck = quiet and self._on_loop(lambda: self._is_stuck(run_id))
         return WatchAnswer(news, over, stuck)
 
     def _is_stuck(self, run_id: str) -> bool:
         """In a cluster of its own nobody can come and help: all that can be done without an operator is done."""
         loop = self._loop
-        nothing = not loop.schedule.busy and not loop.schedule.absent and bool(loop.registry.addresses)
+        nothing = not loop.schedule.is_busy and not loop.schedule.absent_devices and bool(loop.registry.addresses)
         return nothing and run_id in loop.registry.runs
 
     def table(self, run_id: str, table: str = "trials") -> Any:
@@ -215,27 +215,27 @@ class Coordinator:
         return [row.id for row in self._ledger.runs()]
 
     def status(self) -> StatusView:
-        return self._ask(self._views.status)
+        return self._on_loop(self._views.status)
 
     def devices(self) -> list[DeviceView]:
-        return self._ask(self._views.devices)
+        return self._on_loop(self._views.devices)
 
     def set_run(self, run_id: str, status: RunStatus, priority: int | None = None) -> None:
         """Pause, cancel, go on, or another priority. A run that is complete stays as it is."""
         if status is RunStatus.RUNNING:
-            self._rouse()
-        self._ask(lambda: self._set_run(run_id, status, priority))
+            self._wake_devices()
+        self._on_loop(lambda: self._set_run(run_id, status, priority))
 
     def _set_run(self, run_id: str, status: RunStatus, priority: int | None) -> None:
         row = self._ledger.run(run_id)
-        if row.left == 0:
+        if row.remaining == 0:
             raise OrchestrateError(f"run {run_id}: all its jobs are done")
         self._ledger.set_run(run_id, status, priority)
         if run_id not in self._loop.registry.runs:
-            self._loop.load(run_id)
+            self._loop.resume_run(run_id)
             return
         if status is not RunStatus.RUNNING:
-            self._board.tell(run_id, RunEnded(complete=False, words=status.value))
+            self._board.post(run_id, RunEnded(complete=False, text=status.value))
         self._loop.handle([RunChanged(run_id, status, priority)])
 
     def resume(self, run_id: str) -> None:
@@ -248,33 +248,33 @@ class Coordinator:
                 names = {each.device_id: each.name for each in self._ledger.devices()}
                 who = ", ".join(names.get(each, each) for each in sorted(waits))
                 raise OrchestrateError(f"run {run_id}: what is left waits for devices that are not here: {who}")
-        if row.left:
+        if row.remaining:
             self.set_run(run_id, RunStatus.RUNNING)
 
     def stop(self, run_id: str) -> None:
         """For the command that owns the cluster: what runs is cancelled, and the run is paused."""
-        self._board.tell(run_id, RunStopping())
-        self._ask(lambda: self._stop(run_id))
+        self._board.post(run_id, RunStopping())
+        self._on_loop(lambda: self._stop(run_id))
 
     def _stop(self, run_id: str) -> None:
         self._ledger.set_run(run_id, RunStatus.PAUSED)
         self._loop.stop_run(run_id)
 
     def idle(self) -> bool:
-        return self._ask(lambda: not self._loop.schedule.busy)
+        return self._on_loop(lambda: not self._loop.schedule.is_busy)
 
     def retry(self, run_id: str, causes: list[str]) -> int:
         """Jobs that failed with one of ``causes`` run again; how many."""
-        self._rouse()
-        return self._ask(lambda: self._retry(run_id, causes))
+        self._wake_devices()
+        return self._on_loop(lambda: self._retry(run_id, causes))
 
     def _retry(self, run_id: str, causes: list[str]) -> int:
-        again = self._ledger.wait_again(run_id, causes)
+        again = self._ledger.requeue(run_id, causes)
         if again:
             self._ledger.set_run(run_id, RunStatus.RUNNING)
             row, run = self._ledger.run(run_id), self._loop.registry.runs.get(run_id)
             if run is None:
-                self._loop.load(run_id)
+                self._loop.resume_run(run_id)
             else:
                 jobs = [replace(each, attempt=again[each.job_id]) for each in pending_jobs(run) if each.job_id in again]
                 added = RunAdded(run_id, row.priority, row.created_unix_s, jobs)
@@ -306,19 +306,19 @@ class Coordinator:
 
     def state(self, name: str, stated: Stated) -> None:
         """The operator's word on a device's state. Raises UsageError for an unknown one, OrchestrateError else."""
-        device_id = self._ask(lambda: self._device_named(name, live=True))
-        self._rouse()
+        device_id = self._on_loop(lambda: self._device_named(name, live=True))
+        self._wake_devices()
         try:
             device = self._fleet.call(device_id, "state", stated).result(timeout=STATE_S)
         except FutureTimeout:
             raise OrchestrateError(f"device {name}: does not answer within {STATE_S:g} s") from None
-        self._ask(lambda: self._loop.changed(device))
+        self._on_loop(lambda: self._loop.on_device_changed(device))
 
     def skip(self, name: str, state: MachineState) -> int:
         """What ``state`` asks for cannot be had on a device: its jobs there become rows that say so; how many."""
         if state == MachineState():
             raise UsageError("nothing is said to be skipped. Allowed: a split, a power limit, or both")
-        return self._ask(lambda: self._skip(name, state))
+        return self._on_loop(lambda: self._skip(name, state))
 
     def _skip(self, name: str, state: MachineState) -> int:
         device_id = self._device_named(name, live=False)
@@ -328,7 +328,7 @@ class Coordinator:
         return before - self._left()
 
     def _left(self) -> int:
-        return sum(row.left for row in self._ledger.runs())
+        return sum(row.remaining for row in self._ledger.runs())
 
     def _device_named(self, name: str, *, live: bool) -> str:
         devices = {each.device_id: each for each in self._ledger.devices()} | self._loop.registry.devices

@@ -1,4 +1,4 @@
-"""What the schedule commands, done: towards devices, watchers and operators. What must be durable is written before."""
+"""Carries out the schedule's commands on devices, watchers and operators. What must be durable is written before."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from orchestrator.dispatch.messages import (
     WithdrawAsk,
 )
 from orchestrator.dispatch.model_peers import ModelPeers
-from orchestrator.dispatch.notices import AskWithdrawn, DeviceAppeared, JobSent, OperatorAsked, RunEnded, ended
+from orchestrator.dispatch.notices import AskWithdrawn, DeviceAppeared, JobSent, OperatorAsked, RunEnded, job_ended
 from orchestrator.dispatch.notify import Notifier
 from orchestrator.dispatch.operator_text import describe_ask
 from orchestrator.dispatch.persist import report_to_keep
@@ -48,53 +48,54 @@ COMPACT_FROM = 500
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What commands are done with. ``patient``: others wait for this coordinator: it must not stop to merge files."""
+    """What commands are carried out with. ``long_lived``: others wait for this coordinator, also while it merges."""
 
     fleet: Fleet
     ledger: Ledger
     store: Store
     board: NoticeBoard
-    patient: bool = False
+    long_lived: bool = False
     notifier: Notifier | None = None
     peers: ModelPeers | None = None
     lease_s: float = 90.0
 
 
 class Effects:
-    """On the loop's thread. ``happened`` takes an event to the loop, from any thread."""
+    """Used on the loop's thread. ``on_event`` hands an event to the loop, from any thread."""
 
-    def __init__(self, tools: Dependencies, known: Registry, term: int, happened: Callable[[Event], object]) -> None:
-        self._dependencies = tools
-        self._registry = known
+    def __init__(
+        self, dependencies: Dependencies, registry: Registry, term: int, on_event: Callable[[Event], object]
+    ) -> None:
+        self._dependencies = dependencies
+        self._registry = registry
         self._term = term
-        self._on_event = happened
+        self._on_event = on_event
 
-    def do(self, command: Command) -> None:
-        """What concerns devices and watchers; what must be durable is written by now."""
+    def perform(self, command: Command) -> None:
         match command:
             case Send() | Cancel() | Unload() | SetSplit() | AskOperator():
-                self._do_on_device(command)
+                self._perform_on_device(command)
             case Keep(report):
-                self._tell_ended(report, final=True)
-                self._collected(report)
+                self._post_ended(report, final=True)
+                self._acknowledge(report)
                 if self._dependencies.peers is not None:
                     self._dependencies.peers.holds(report)
             case GiveUp():
                 if (made := report_to_keep(command, self._registry.devices)) is not None:
-                    self._tell_ended(made, final=True)
+                    self._post_ended(made, final=True)
             case Retry():
                 self._retry(command)
             case PutBack(report) | Discard(report):
-                self._collected(report)
+                self._acknowledge(report)
             case SetAside(report):
-                self._of_another(report)
+                self._set_aside(report)
             case WithdrawAsk(device_id):
                 for run_id in self._registry.runs:
-                    self._dependencies.board.tell(run_id, AskWithdrawn(self._registry.name_of(device_id)))
+                    self._dependencies.board.post(run_id, AskWithdrawn(self._registry.name_of(device_id)))
             case CompleteRun(run_id):
                 self._complete(run_id)
 
-    def _do_on_device(self, command: Send | Cancel | Unload | SetSplit | AskOperator) -> None:
+    def _perform_on_device(self, command: Send | Cancel | Unload | SetSplit | AskOperator) -> None:
         match command:
             case Send():
                 self._send(command)
@@ -112,43 +113,43 @@ class Effects:
         job = run.job(command.job_id, command.attempt)
         peers = self._dependencies.peers.for_job(device_id, job) if self._dependencies.peers is not None else None
         self._dependencies.fleet.send(device_id, job, Grant(self._term, self._dependencies.lease_s, peers))
-        self._dependencies.board.tell(
+        self._dependencies.board.post(
             command.run_id, JobSent(run.name_of(command.job_id), self._registry.name_of(device_id), command.attempt)
         )
 
-    def _collected(self, report: Report) -> None:
-        self._dependencies.fleet.collected(report.device_id, (report.job_id, report.attempt))
+    def _acknowledge(self, report: Report) -> None:
+        self._dependencies.fleet.acknowledge(report.device_id, (report.job_id, report.attempt))
 
-    def _tell_ended(self, report: Report, *, final: bool) -> None:
+    def _post_ended(self, report: Report, *, final: bool) -> None:
         run = self._registry.runs[report.run_id]
-        notice = ended(report, run.name_of(report.job_id), self._registry.name_of(report.device_id), final=final)
-        self._dependencies.board.tell(report.run_id, notice)
+        device = self._registry.name_of(report.device_id)
+        self._dependencies.board.post(report.run_id, job_ended(report, run.name_of(report.job_id), device, final=final))
 
     def _retry(self, command: Retry) -> None:
         report = command.report
         if report is None:
-            return  # the device's silence was told
+            return  # the device was lost: watchers have been sent that
         if report.log:
             with suppress(OrchestrateError):  # a log is not worth stopping for
                 self._dependencies.store.keep_log(report)
-        self._tell_ended(report, final=False)
-        self._collected(report)
+        self._post_ended(report, final=False)
+        self._acknowledge(report)
 
-    def _of_another(self, report: Report) -> None:
-        """Done before: not needed. Of a run that is not worked on here, or of another ledger: not ours to take."""
+    def _set_aside(self, report: Report) -> None:
+        """Not needed where the job is done. A report of a closed run, or of another ledger, stays on its device."""
         state = self._dependencies.ledger.job_state(report.job_id)
         key = (report.job_id, report.attempt)
         if state is not None and (state[0] == "done" or state[1] > report.attempt):
-            self._dependencies.fleet.collected(report.device_id, key)
+            self._dependencies.fleet.acknowledge(report.device_id, key)
         else:
-            self._registry.left[key] = report
-            self._dependencies.fleet.left(report.device_id, key)
+            self._registry.unclaimed[key] = report
+            self._dependencies.fleet.set_aside(report.device_id, key)
 
     def _set_split(self, command: SetSplit) -> None:
         name = self._registry.name_of(command.device_id)
         size = f"{command.dedicated_vram_bytes / 2**20:.0f} MiB"
         notice = DeviceAppeared(name, f"is set to {size} of dedicated VRAM and reboots")
-        self._dependencies.board.tell(command.run_id, notice)
+        self._dependencies.board.post(command.run_id, notice)
         answer = self._dependencies.fleet.call(command.device_id, "set_split", command.dedicated_vram_bytes)
 
         def failed(future: Future[Any]) -> None:
@@ -165,20 +166,20 @@ class Effects:
     def _ask(self, command: AskOperator) -> None:
         device = self._registry.devices[command.device_id]
         words = describe_ask(command, device)
-        self._dependencies.board.tell(command.run_id, OperatorAsked(self._registry.name_of(command.device_id), words))
+        self._dependencies.board.post(command.run_id, OperatorAsked(self._registry.name_of(command.device_id), words))
         if self._dependencies.notifier is not None:
-            self._dependencies.notifier.tell(command, device, words)
+            self._dependencies.notifier.notify(command, device, words)
 
     def _complete(self, run_id: str) -> None:
         run = self._registry.runs.pop(run_id)
-        if self._dependencies.patient and len(run.jobs) >= COMPACT_FROM:
+        if self._dependencies.long_lived and len(run.jobs) >= COMPACT_FROM:
             threading.Thread(target=self._compact_and_end, args=(run_id,), name="compact", daemon=True).start()
             return
         if len(run.jobs) >= COMPACT_FROM:
             self._dependencies.store.compact(run_id)
-        self._dependencies.board.tell(run_id, RunEnded(complete=True))
+        self._dependencies.board.post(run_id, RunEnded(complete=True))
 
     def _compact_and_end(self, run_id: str) -> None:
         with suppress(OrchestrateError):  # the results are there; only reading them is slower
             self._dependencies.store.compact(run_id)
-        self._dependencies.board.tell(run_id, RunEnded(complete=True))
+        self._dependencies.board.post(run_id, RunEnded(complete=True))

@@ -20,7 +20,7 @@ class DeviceGone(OrchestrateError):
 
 @dataclass(frozen=True, slots=True)
 class DeviceGreeted:
-    """A device is there, new or back; ``status`` holds every report on its disk. ``address``: where it is reached."""
+    """A device is there, new or back. ``status`` holds every report on its disk; ``address``: where it is reached."""
 
     device: Device
     status: Status
@@ -29,7 +29,7 @@ class DeviceGreeted:
 
 @dataclass(frozen=True, slots=True)
 class StatusReceived:
-    """A device answered: what it is at, and reports that are not yet collected."""
+    """A device answered: what it is at, and reports that are not yet acknowledged."""
 
     device_id: str
     status: Status
@@ -45,7 +45,7 @@ class DeviceUnreachable:
 
 @dataclass(frozen=True, slots=True)
 class NodeTroubleChanged:
-    """A host of the cluster is no device that can be used, for now: ``detail`` names it and says why; empty: over."""
+    """Why a host of the cluster cannot be used as a device for now (``detail``); empty: it can again."""
 
     node: str
     detail: str
@@ -55,7 +55,7 @@ FleetEvent = DeviceGreeted | StatusReceived | DeviceUnreachable | NodeTroubleCha
 
 
 class Fleet(Protocol):
-    """Devices that can be reached. No call raises for a device that is gone: ``listen`` tells."""
+    """Devices that can be reached. No call raises for a device that is gone: ``listen`` brings an event."""
 
     @property
     def address(self) -> str:
@@ -68,18 +68,18 @@ class Fleet(Protocol):
         ...
 
     def begin(self, term: int) -> None:
-        """Before anything else: the coordinator's term, which agents hear in each call."""
+        """Before anything else: the coordinator's term, which goes to agents with each call."""
         ...
 
     def listen(self, wait_s: float) -> Sequence[FleetEvent]:
-        """What is new; returns early when there is something or ``wake`` is called, after ``wait_s`` at the latest."""
+        """What is new; returns when there is something, when ``interrupt`` is called, and after ``wait_s``."""
         ...
 
-    def wake(self) -> None:
+    def interrupt(self) -> None:
         """From any thread: ``listen`` returns at once."""
         ...
 
-    def sleep(self) -> None:
+    def sleep_devices(self) -> None:
         """Nothing is left to do: what takes the devices' time ends, and they stay known, for as long as their hosts
         are there. Nothing may be sent until ``wake_devices``."""
         ...
@@ -90,12 +90,12 @@ class Fleet(Protocol):
 
     def send(self, device_id: str, job: Job, grant: Grant) -> None: ...
 
-    def collected(self, device_id: str, attempt: Attempt) -> None:
+    def acknowledge(self, device_id: str, attempt: Attempt) -> None:
         """The report is stored, or not needed."""
         ...
 
-    def left(self, device_id: str, attempt: Attempt) -> None:
-        """The report is another coordinator's: it stays where it is, untold."""
+    def set_aside(self, device_id: str, attempt: Attempt) -> None:
+        """The report is not ours to collect: it stays on its device's disk, and is not sent again."""
         ...
 
     def cancel(self, device_id: str) -> None: ...
@@ -105,5 +105,5 @@ class Fleet(Protocol):
         ...
 
     def close(self) -> None:
-        """Lets go of the agents; ends those that live only for this fleet."""
+        """Ends the agents that live only for this fleet; others go on."""
         ...

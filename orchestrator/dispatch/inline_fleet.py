@@ -39,10 +39,10 @@ class InlineFleet:
             return (DeviceGreeted(hello.device, hello.status, "here"),)
         return (StatusReceived(self._device_id, self._agent.poll(wait_s, self._term)),)
 
-    def wake(self) -> None:
+    def interrupt(self) -> None:
         pass
 
-    def sleep(self) -> None:
+    def sleep_devices(self) -> None:
         pass
 
     def wake_devices(self) -> None:
@@ -51,11 +51,11 @@ class InlineFleet:
     def send(self, device_id: str, job: Job, grant: Grant) -> None:
         self._agent.start(job, grant)
 
-    def collected(self, device_id: str, attempt: Attempt) -> None:
-        self._agent.collected(attempt)
+    def acknowledge(self, device_id: str, attempt: Attempt) -> None:
+        self._agent.acknowledge(attempt)
 
-    def left(self, device_id: str, attempt: Attempt) -> None:
-        self._agent.left(attempt)
+    def set_aside(self, device_id: str, attempt: Attempt) -> None:
+        self._agent.set_aside(attempt)
 
     def cancel(self, device_id: str) -> None:
         self._agent.cancel()

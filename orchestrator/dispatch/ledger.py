@@ -38,7 +38,7 @@ class RunRow:
     failed: int
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         return self.jobs - self.done
 
 
@@ -142,7 +142,7 @@ class Ledger:
             raise OrchestrateError(f"{self._path}: cannot read the ledger: {error}") from error
 
     def new_term(self) -> int:
-        """Counts coordinators: an agent that has heard one of a later term hears no earlier one.
+        """Counts coordinators: an agent that has seen a later term obeys no earlier one.
 
         Begins at the clock, in seconds: so a head whose results lie elsewhere now, with a new ledger, comes later too.
         """
@@ -183,7 +183,7 @@ class Ledger:
                 (status, priority, run_id),
             )
 
-    def sent(self, job_id: str, attempt: int, device_id: str = "", term: int = 0) -> None:
+    def mark_sent(self, job_id: str, attempt: int, device_id: str = "", term: int = 0) -> None:
         """Before the job goes out: its attempt, and the device's lease on it."""
         now = self._now()
         with self.batch() as db:
@@ -195,7 +195,7 @@ class Ledger:
             )
             db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", (device_id, job_id, attempt, term, now))
 
-    def done(self, job_id: str, attempt: int, cause: str | None, seconds: float) -> None:
+    def mark_done(self, job_id: str, attempt: int, cause: str | None, seconds: float) -> None:
         with self.batch() as db:
             db.execute(
                 "UPDATE jobs SET state = 'done', attempt = ?, cause = ?, seconds = ? WHERE job_id = ?",
@@ -220,7 +220,7 @@ class Ledger:
         )
         db.execute("DELETE FROM leases WHERE job_id = ?", (job_id,))
 
-    def wait_again(self, run_id: str, causes: Iterable[str]) -> dict[str, int]:
+    def requeue(self, run_id: str, causes: Iterable[str]) -> dict[str, int]:
         """Jobs that ended with one of ``causes`` wait again, with a clean slate; their attempt numbers.
 
         The numbers go up by one: the rows that they have in the store are of an attempt that counts no more.
@@ -236,7 +236,7 @@ class Ledger:
             )
         return dict(again)
 
-    def saw(self, devices: Iterable[Device], address: str | None = None, trouble: str | None = None) -> None:
+    def record_devices(self, devices: Iterable[Device], address: str | None = None, trouble: str | None = None) -> None:
         now = self._now()
         rows = [(device.device_id, now, to_json(device).decode(), address, trouble) for device in devices]
         with self.batch() as db:
@@ -246,7 +246,7 @@ class Ledger:
                 rows,
             )
 
-    def seen(self, device_ids: Iterable[str]) -> None:
+    def touch_devices(self, device_ids: Iterable[str]) -> None:
         """They are still there."""
         now = self._now()
         with self.batch() as db:

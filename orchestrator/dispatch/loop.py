@@ -1,7 +1,7 @@
-"""The coordinator's loop: hears the fleet, asks the schedule what follows, writes it down, does it.
+"""The coordinator's loop: takes events, asks the schedule for commands, writes down what must last, carries them out.
 
-All deciding is in ``schedule``; what must be durable is in ``records``. One thread runs the loop; others put work into
-its inbox.
+All deciding is in ``schedule``; what must be durable is in ``persist``. One thread runs the loop; others put work into
+its inbox (``call_soon``).
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ from orchestrator.results.store import Store
 
 LISTEN_S = 1.0
 LEASE_S = 90.0
-"""An agent that hears nothing for so long ends its job. Ray calls a host dead 64 s after its link went down."""
+"""An agent that gets no call for so long ends its job. Ray calls a host dead 64 s after its link went down."""
 AGAIN_S = 2.0
 """Between two tries to write where a disk takes no more."""
 REBOOT_S = 900.0
-"""So long a device that was told to reboot may still be there."""
+"""So long after a reboot was commanded a device may still be there."""
 SLEEP_S = 30.0
 """Without work for so long, the agents end: an idle actor of Ray takes 0.8 to 1 % of a core (it wakes 100 times a
 second), which the next thing that is measured on the device, by whomever, would feel."""
@@ -71,7 +71,7 @@ T = TypeVar("T")
 
 
 class CoordinatorLoop:
-    """``patient``: where a disk is full it waits and tries again, instead of raising."""
+    """``long_lived``: it serves many runs; where a disk is full it waits and tries again, instead of raising."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class CoordinatorLoop:
         store: Store,
         board: NoticeBoard,
         *,
-        patient: bool = False,
+        long_lived: bool = False,
         notifier: Notifier | None = None,
         peers: ModelPeers | None = None,
         lease_s: float = LEASE_S,
@@ -93,17 +93,19 @@ class CoordinatorLoop:
         self._ledger = ledger
         self._store = store
         self._board = board
-        self._patient = patient
+        self._long_lived = long_lived
         self._peers = peers
         self._monotonic = monotonic
         self._term = ledger.new_term()
         fleet.begin(self._term)
         self._persister = Persister(ledger, store, self.registry.runs, self.registry.devices, self._term)
-        tools = Dependencies(fleet, ledger, store, board, patient, notifier, peers, lease_s)
-        self._effects = Effects(tools, self.registry, self._term, lambda event: self.ask(lambda: self.handle([event])))
+        dependencies = Dependencies(fleet, ledger, store, board, long_lived, notifier, peers, lease_s)
+        self._effects = Effects(
+            dependencies, self.registry, self._term, lambda event: self.call_soon(lambda: self.handle([event]))
+        )
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._pending: list[Command] = []  # decided, and not yet written down
-        self._late: list[FleetEvent] = []  # heard while nothing could be written
+        self._unwritten: list[Command] = []  # commands that were decided, and are not yet written down
+        self._deferred: list[FleetEvent] = []  # fleet events that came while nothing could be written
         self._rebooting: dict[str, tuple[float, SetSplit]] = {}  # since when
         self._try_again_s = 0.0
         self._seen_s = self._worked_s = monotonic()
@@ -115,23 +117,23 @@ class CoordinatorLoop:
         return self._term
 
     def resume_runs(self) -> None:
-        """Before the loop runs: takes up all that the ledger holds and that is not done."""
+        """Before the loop runs: resumes every run of the ledger that is not complete."""
         for row in self._ledger.runs():
-            if row.left:
+            if row.remaining:
                 try:
-                    self.load(row.id)
+                    self.resume_run(row.id)
                 except OrchestrateError as error:  # of another version, say: the others go on
                     self.registry.troubles[row.id] = str(error)
 
-    def load(self, run_id: str) -> None:
-        """On the loop's thread: takes up what is left of a run. Raises OrchestrateError."""
+    def resume_run(self, run_id: str) -> None:
+        """On the loop's thread: what remains of a run is pending again. Raises OrchestrateError."""
         run = run_of_ledger(self._ledger, run_id)
         event = remaining_of(self._ledger, self._store, run)
         self.registry.runs[run_id] = run
-        held = [key for key in self.registry.left if key[0] in run.jobs]
-        self.handle([replace(event, reports=tuple(self.registry.left.pop(key) for key in held))])
+        held = [key for key in self.registry.unclaimed if key[0] in run.jobs]
+        self.handle([replace(event, reports=tuple(self.registry.unclaimed.pop(key) for key in held))])
 
-    def ask(self, work: Callable[[], T]) -> Future[T]:
+    def call_soon(self, work: Callable[[], T]) -> Future[T]:
         """Runs ``work`` on the loop's thread, where all state is its own. From any thread."""
         future: Future[T] = Future()
 
@@ -144,42 +146,42 @@ class CoordinatorLoop:
                 future.set_exception(error)
 
         self._inbox.put(run)
-        self._fleet.wake()
+        self._fleet.interrupt()
         return future
 
     def close(self) -> None:
         """The loop ends after its present round. From any thread."""
         self._closed.set()
-        self._fleet.wake()
+        self._fleet.interrupt()
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Goes on until ``close``, or until ``until()`` says so between two rounds.
 
-        Raises OrchestrateError where the store or the ledger cannot be written, unless it is ``patient``.
+        Raises OrchestrateError where the store or the ledger cannot be written, unless it is ``long_lived``.
         """
         while not self._closed.is_set() and not until():
             self.round()
 
     def round(self, wait_s: float = LISTEN_S) -> None:
-        """One round: what is asked, what is heard, what follows."""
-        self._do_what_is_asked()
-        news = self._fleet.listen(wait_s if not self._pending else min(wait_s, AGAIN_S))
-        self._late += news
-        if self._pending:
-            self._late = _latest(self._late)
+        """One round: work of the inbox, events of the fleet, the commands that follow."""
+        self._run_inbox()
+        news = self._fleet.listen(wait_s if not self._unwritten else min(wait_s, AGAIN_S))
+        self._deferred += news
+        if self._unwritten:
+            self._deferred = _latest(self._deferred)
             self._write_again()
             return
-        late, self._late = self._late, []
-        self.handle([event for each in late for event in self._events(each)])
-        self._note_idle_reboots()
-        self._note_seen()
-        self._sleep_without_work()
+        late, self._deferred = self._deferred, []
+        self.handle([event for each in late for event in self._events_of(each)])
+        self._check_reboots()
+        self._record_presence()
+        self._sleep_when_idle()
 
     def handle(self, events: Sequence[Event]) -> None:
-        """On the loop's thread: decides, writes down, does."""
+        """On the loop's thread: the schedule decides, its commands are written down, then carried out."""
         for event in events:
-            self._pending += self.schedule.handle(event)
-        if self._pending:
+            self._unwritten += self.schedule.handle(event)
+        if self._unwritten:
             self._write()
 
     def stop_run(self, run_id: str) -> None:
@@ -189,8 +191,8 @@ class CoordinatorLoop:
             run.stopped = True
         self.handle([RunChanged(run_id, RunStatus.CANCELLED)])
 
-    def _do_what_is_asked(self) -> None:
-        while not self._pending:  # else what is asked could not be written down
+    def _run_inbox(self) -> None:
+        while not self._unwritten:  # else what that decides could not be written down
             try:
                 work = self._inbox.get_nowait()
             except queue.Empty:
@@ -199,95 +201,95 @@ class CoordinatorLoop:
 
     def _write(self) -> None:
         try:
-            self._persister.write(self._pending)
+            self._persister.write(self._unwritten)
         except OrchestrateError as error:
-            if not self._patient:
+            if not self._long_lived:
                 raise
-            self._in_trouble(f"{error}; trying again until it works")
+            self._set_trouble(f"{error}; trying again until it works")
             self._try_again_s = self._monotonic() + AGAIN_S
             return
         if self.trouble:
-            self._in_trouble("")
-        commands, self._pending = self._pending, []
+            self._set_trouble("")
+        commands, self._unwritten = self._unwritten, []
         for command in commands:
             if isinstance(command, SetSplit):
                 self._rebooting[command.device_id] = (self._monotonic(), command)
             if not isinstance(command, Send) or self._still_holds(command):
-                self._effects.do(command)
+                self._effects.perform(command)
 
     def _write_again(self) -> None:
         if self._monotonic() >= self._try_again_s:
             self._write()
 
-    def _in_trouble(self, words: str) -> None:
+    def _set_trouble(self, words: str) -> None:
         if words != self.trouble:
             self.trouble = words
             for run_id in self.registry.runs:
-                self._board.tell(run_id, TroubleReported(words))
+                self._board.post(run_id, TroubleReported(words))
 
-    def _events(self, news: FleetEvent) -> Sequence[Event]:
+    def _events_of(self, news: FleetEvent) -> Sequence[Event]:
         match news:
             case DeviceGreeted(device, status, address):
-                return self._joined(device, address, status)
+                return self._on_device_greeted(device, address, status)
             case StatusReceived(device_id, status):
                 name = self.registry.name_of(device_id)
                 job_id = status.job[0] if status.job else None
-                self._board.progress(JobProgress(name, job_id, status.phase, status.reads_per_s))
+                self._board.post_progress(JobProgress(name, job_id, status.phase, status.reads_per_s))
                 return [AttemptEnded(report) for report in status.reports]
             case DeviceUnreachable(device_id, detail):
                 self._rebooting.pop(device_id, None)
-                self._tell_runs_on(device_id, DeviceDisappeared(self.registry.name_of(device_id), detail))
+                self._post_to_runs_on(device_id, DeviceDisappeared(self.registry.name_of(device_id), detail))
                 self.registry.addresses.pop(device_id, None)
                 return [DeviceLost(device_id, detail)]
             case NodeTroubleChanged(node, detail):
-                self._node_trouble(node, detail)
+                self._on_node_trouble(node, detail)
                 return []
 
-    def _node_trouble(self, node: str, detail: str) -> None:
+    def _on_node_trouble(self, node: str, detail: str) -> None:
         """``detail`` empty: over."""
         if detail and self.registry.troubles.get(node) != detail:
             self.registry.troubles[node] = detail
             for run_id in self.registry.runs:
-                self._board.tell(run_id, TroubleReported(detail))
+                self._board.post(run_id, TroubleReported(detail))
         elif not detail:
             self.registry.troubles.pop(node, None)
 
-    def _joined(self, device: Device, address: str, status: Any) -> Sequence[Event]:
+    def _on_device_greeted(self, device: Device, address: str, status: Any) -> Sequence[Event]:
         before = self.registry.devices.get(device.device_id)
         self._rebooting.pop(device.device_id, None)
-        if self._sleeping:  # it is new: the others go on sleeping, and this one joins them
+        if self._sleeping:  # the others go on sleeping; this one sleeps when they would
             self._sleeping, self._worked_s = False, self._monotonic()
         self.registry.devices[device.device_id] = device
         self.registry.addresses[device.device_id] = address
         with suppress(OrchestrateError):  # a full disk: it is written when it is next seen
-            self._ledger.saw([device], address)
+            self._ledger.record_devices([device], address)
         if self._peers is not None:
             self._peers.joined(device.device_id, device.name, address)
         rebooted = before is not None and before.boot_id != device.boot_id
         words = "joined" if before is None else "back after a reboot" if rebooted else "back"
-        self._tell_runs_on(device.device_id, DeviceAppeared(self.registry.name_of(device.device_id), words))
+        self._post_to_runs_on(device.device_id, DeviceAppeared(self.registry.name_of(device.device_id), words))
         return [DeviceJoined(device, status.job, status.reports)]
 
-    def changed(self, device: Device) -> None:
-        """On the loop's thread: the same device says something new of itself."""
+    def on_device_changed(self, device: Device) -> None:
+        """On the loop's thread: the same device reports new facts of itself."""
         self.registry.devices[device.device_id] = device
-        self._ledger.saw([device], self.registry.addresses.get(device.device_id))
-        self.handle([DeviceJoined(device, self.schedule.running().get(device.device_id))])
+        self._ledger.record_devices([device], self.registry.addresses.get(device.device_id))
+        self.handle([DeviceJoined(device, self.schedule.running_attempts().get(device.device_id))])
 
-    def _tell_runs_on(self, device_id: str, notice: DeviceAppeared | DeviceDisappeared) -> None:
+    def _post_to_runs_on(self, device_id: str, notice: DeviceAppeared | DeviceDisappeared) -> None:
         for run_id, run in self.registry.runs.items():
             if device_id in run.device_ids:
-                self._board.tell(run_id, notice)
+                self._board.post(run_id, notice)
 
     def _still_holds(self, command: Send) -> bool:
         """Not where the device was lost between the decision and now: its new agent would get two jobs."""
         if self.schedule.current_attempt(command.device_id) != (command.job_id, command.attempt):
             return False
         return not any(
-            isinstance(each, DeviceUnreachable) and each.device_id == command.device_id for each in self._late
+            isinstance(each, DeviceUnreachable) and each.device_id == command.device_id for each in self._deferred
         )
 
-    def _note_idle_reboots(self) -> None:
+    def _check_reboots(self) -> None:
         """Devices that were to reboot by themselves, and are still there: their operators are asked."""
         now = self._monotonic()
         for device_id, (began_s, command) in list(self._rebooting.items()):
@@ -303,22 +305,22 @@ class CoordinatorLoop:
         self._worked_s = self._monotonic()
         self._fleet.wake_devices()
 
-    def _sleep_without_work(self) -> None:
-        if not self._patient or self.schedule.at_work:
+    def _sleep_when_idle(self) -> None:
+        if not self._long_lived or self.schedule.has_work:
             self._worked_s = self._monotonic()
         elif not self._sleeping and self._monotonic() - self._worked_s >= SLEEP_S:
             self._sleeping = True
-            self._fleet.sleep()
+            self._fleet.sleep_devices()
 
-    def _note_seen(self) -> None:
+    def _record_presence(self) -> None:
         if self._monotonic() - self._seen_s >= SEEN_S:
             self._seen_s = self._monotonic()
             with suppress(OrchestrateError):
-                self._ledger.seen(self.registry.addresses)
+                self._ledger.touch_devices(self.registry.addresses)
 
 
 def _latest(news: Sequence[FleetEvent]) -> list[FleetEvent]:
-    """Of each device only the last that was heard: an agent repeats its reports until they are collected. PURE"""
+    """Only the latest status of each device: an agent repeats its reports until they are acknowledged. PURE"""
     last = {each.device_id: place for place, each in enumerate(news) if isinstance(each, StatusReceived)}
     return [
         each for place, each in enumerate(news) if not isinstance(each, StatusReceived) or last[each.device_id] == place

@@ -1,4 +1,4 @@
-"""What the schedule is told (events, past tense) and what it says must be done (commands, imperative). PURE"""
+"""Events that the schedule takes (past tense) and commands that it answers with (imperative). PURE"""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PendingJob:
-    """A job that is not done. ``attempt``: the latest that was sent; its report still counts if it comes.
+    """A job that is not done. ``attempt``: the latest that was sent, 0 for none; its report still counts if it comes.
 
-    ``counted``: that this attempt failed stands in ``failures`` already.
+    ``failures``: how often it failed. ``failure_counted``: the latest attempt is among them.
     """
 
     job_id: str
@@ -32,7 +32,7 @@ class PendingJob:
     state: MachineState
     attempt: int = 0
     failures: int = 0
-    counted: bool = False
+    failure_counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class StateRefused:
-    """A state cannot be had: the agent could not set it, or the operator says so (its jobs are then given up)."""
+    """A state cannot be set: by the agent (then the operator is asked), or by the operator (its jobs are given up)."""
 
     device_id: str
     state: MachineState
@@ -107,7 +107,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The attempt brought nothing that counts: the job waits again."""
+    """The attempt failed for a reason that says nothing of its cell: the job is pending again."""
 
     run_id: str
     job_id: str
@@ -120,28 +120,28 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class PutBack:
-    """The attempt was cancelled: the job waits again, and that is no failure."""
+    """The attempt was cancelled: the job is pending again, and no failure is counted."""
 
     report: Report
 
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Not the current attempt: another result counts."""
+    """Drop this report: it is not of the current attempt of its job."""
 
     report: Report
 
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """Of no job that is open here: done before, or another coordinator's."""
+    """Leave this report on its device, unless the ledger has the job as done: it is of no run that is open here."""
 
     report: Report
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The job is done without a report: a row must say why."""
+    """End the job without a report of its device: a row says why."""
 
     run_id: str
     job_id: str
@@ -158,14 +158,14 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """Nothing to do on this device for now: engine and model leave its memory."""
+    """Have the device free its memory of engine and model: nothing is to be done there for now."""
 
     device_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class SetSplit:
-    """Have the agent choose the carve-out and reboot the device."""
+    """Have the agent set the split (the size of the carve-out) and reboot the device."""
 
     device_id: str
     dedicated_vram_bytes: int
@@ -174,7 +174,7 @@ class SetSplit:
 
 @dataclass(frozen=True, slots=True)
 class AskOperator:
-    """Ask the operator to bring the device into ``state``; ``note`` says what came of it so far."""
+    """Ask the operator to bring the device into ``state``; ``note``: what came of it so far."""
 
     device_id: str
     run_id: str
@@ -185,7 +185,7 @@ class AskOperator:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawAsk:
-    """What was asked of the operator is done, or needed no more."""
+    """Nothing is asked of this device's operator any more: it is done, or needed no longer."""
 
     device_id: str
 

@@ -1,4 +1,7 @@
-"""What a watcher is told, in the order in which it happens: small, so that it can cross the network. PURE"""
+"""Notices: what those who watch a run are sent. Small, so that they can cross the network. PURE
+
+The names of the events that ``--json`` prints are an interface of their own (``orchestrator/cli/view.py``).
+"""
 
 from __future__ import annotations
 
@@ -45,11 +48,11 @@ class JobSent:
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """``reads_per_s``: live rate of the stream, None when nothing streams."""
+    """``stage``: what the job is at. ``reads_per_s``: rate of the stream now, None when nothing streams."""
 
     device: DeviceName
     job_id: str | None
-    phase: str
+    stage: str
     reads_per_s: float | None
 
 
@@ -70,14 +73,16 @@ class JobEnded:
 
 @dataclass(frozen=True, slots=True)
 class DeviceAppeared:
-    """New, or back."""
+    """A device is there, new or back (``text``); or it reboots by itself."""
 
     device: DeviceName
-    words: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceDisappeared:
+    """A device answers no more, or its host has gone."""
+
     device: DeviceName
     detail: str
 
@@ -87,32 +92,34 @@ class OperatorAsked:
     """An operator must do something before this device can go on."""
 
     device: DeviceName
-    words: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class AskWithdrawn:
+    """Nothing is asked for this device any more."""
+
     device: DeviceName
 
 
 @dataclass(frozen=True, slots=True)
 class TroubleReported:
-    """The coordinator, or a node, cannot go on for now; empty ``words``: it can again."""
+    """What keeps the coordinator, or a node, from going on for now; an empty ``text``: nothing any more."""
 
-    words: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunStopping:
-    """Somebody asked for the end; what runs is being cancelled."""
+    """Somebody asked for the end; running jobs are being cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The last job of the run is done, or it was paused or cancelled: ``words`` says which."""
+    """The last job of the run is done, or it was paused or cancelled (``text``)."""
 
     complete: bool
-    words: str = ""
+    text: str = ""
 
 
 Notice = (
@@ -129,7 +136,8 @@ Notice = (
 )
 
 
-def ended(report: Report, job: JobName, device: DeviceName, *, final: bool) -> JobEnded:
+def job_ended(report: Report, job: JobName, device: DeviceName, *, final: bool) -> JobEnded:
+    """The notice of a report, with the figures of its counted trial."""
     outcome = report.outcome
     figures = None
     cause, detail = None, ""
@@ -137,7 +145,7 @@ def ended(report: Report, job: JobName, device: DeviceName, *, final: bool) -> J
         cause, detail = outcome.cause, outcome.detail
     elif isinstance(outcome, Measured) and outcome.trials:
         trial = outcome.trials[-1]
-        # llama.cpp tells a rate for the one token that a prompt of one leaves to compute: it says nothing
+        # of a prompt of one token llama.cpp reports a rate that means nothing
         prompt = prompt_tps(trial) if trial.engine.prompt_tokens != 1 else None
         flags = tuple(map(str, trial.flags))
         image = seconds_per_image(trial), iteration_rate(trial)

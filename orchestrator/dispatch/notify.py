@@ -1,4 +1,4 @@
-"""Tells operators what is asked of them, by a command or a webhook of theirs: ``coordinator.yaml`` on the head."""
+"""Sends operators what is asked of them, by a command or a webhook of theirs: ``coordinator.yaml`` on the head."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def read_coordinator_file(root: Path) -> CoordinatorFile:
 
 
 class Notifier:
-    """Tells in the background: a webhook that hangs holds nothing up. ``problem`` is what went wrong the last time."""
+    """Sends in the background: a webhook that hangs holds nothing up. ``problem``: what went wrong the last time."""
 
     def __init__(self, settings: NotifyFile) -> None:
         self._settings = settings
         self.problem = ""
 
-    def tell(self, ask: AskOperator, device: Device, words: str) -> threading.Thread:
+    def notify(self, ask: AskOperator, device: Device, words: str) -> threading.Thread:
         message = {
             "event": "operator_asked",
             "device": device.name,
@@ -76,11 +76,11 @@ class Notifier:
             "power_limit_w": ask.state.power_limit_w,
             "text": words,
         }
-        thread = threading.Thread(target=self._tell, args=(message,), name="notify", daemon=True)
+        thread = threading.Thread(target=self._send, args=(message,), name="notify", daemon=True)
         thread.start()
         return thread
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         self.problem = " ".join(filter(None, (self._run(message), self._post(message))))
 
     def _run(self, message: dict[str, Any]) -> str:

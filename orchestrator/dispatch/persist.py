@@ -41,12 +41,12 @@ class Persister:
     def _note(self, command: Command) -> None:
         match command:
             case Send(_, job_id, attempt, device_id):
-                self._ledger.sent(job_id, attempt, device_id, self._term)
+                self._ledger.mark_sent(job_id, attempt, device_id, self._term)
             case Keep(report):
                 seconds = report.ended_unix_s - report.started_unix_s
-                self._ledger.done(report.job_id, report.attempt, cause_of(report), seconds)
+                self._ledger.mark_done(report.job_id, report.attempt, cause_of(report), seconds)
             case GiveUp(_, job_id, attempt, _, cause, _):
-                self._ledger.done(job_id, attempt, cause, 0.0)
+                self._ledger.mark_done(job_id, attempt, cause, 0.0)
             case Retry(_, job_id, _, failures, cause, detail):
                 self._ledger.put_back(job_id, cause, detail, failures)
             case PutBack(report):

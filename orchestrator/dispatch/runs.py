@@ -59,14 +59,14 @@ class Run:
 class Registry:
     """``addresses`` are those of the devices that are there now; ``troubles`` say by node why it is no device.
 
-    ``left``: reports of runs that are not worked on; they are on their devices' disks.
+    ``unclaimed``: reports of runs that are not open; they lie on their devices' disks.
     """
 
     runs: dict[str, Run] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
-    left: dict[Attempt, Report] = field(default_factory=dict)
+    unclaimed: dict[Attempt, Report] = field(default_factory=dict)
 
     def name_of(self, device_id: str) -> DeviceName:
         device = self.devices.get(device_id)
@@ -105,22 +105,22 @@ def run_of_ledger(ledger: Ledger, run_id: str) -> Run:
 
 
 def remaining_of(ledger: Ledger, store: Store, run: Run) -> RunAdded:
-    """What is left of a run. A result that reached the disk, and whose word that it did was lost, is done."""
+    """What remains of a run. A job whose result is in the store is done, though the ledger may not say so yet."""
     row = ledger.run(run.run_id)
     kept = None
-    left = []
+    remaining = []
     for job in ledger.jobs(run.run_id):
         if job.state == "done":
             continue
         if job.attempt:
             kept = _stored(run.run_id, store) if kept is None else kept
             if (job.job_id, job.attempt) in kept:
-                ledger.done(job.job_id, job.attempt, *kept[job.job_id, job.attempt])
+                ledger.mark_done(job.job_id, job.attempt, *kept[job.job_id, job.attempt])
                 continue
         state = run.jobs[job.job_id].wanted
-        counted = job.state == "waiting"  # else the attempt's end was never told
-        left.append(PendingJob(job.job_id, job.device_id, state, job.attempt, job.failures, counted))
-    return RunAdded(run.run_id, row.priority, row.created_unix_s, left, row.status)
+        failure_counted = job.state == "waiting"  # else the end of the attempt never reached us
+        remaining.append(PendingJob(job.job_id, job.device_id, state, job.attempt, job.failures, failure_counted))
+    return RunAdded(run.run_id, row.priority, row.created_unix_s, remaining, row.status)
 
 
 def _stored(run_id: str, store: Store) -> dict[Attempt, tuple[Cause | None, float]]:

@@ -4,7 +4,7 @@ A job belongs to one device. It waits, is sent (with an attempt number), and is 
 latest; the report of any other is discarded. A device runs one job at a time, from the runs by priority, then
 age; what fits the state that the machine is in comes first, and only when nothing of that priority does, another
 state is asked for. So a run costs each device the fewest reboots, and a device that waits for its operator
-keeps no other waiting.
+keeps no other pending.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from orchestrator.plan.changes import Change
 MAX_FAILURES = 3
 """A job is done when it failed so often for causes that say nothing of its cell; the last one is then its result."""
 
-IN_VAIN = "the agent chose the split, and the machine came back without it"
+SPLIT_NOT_APPLIED = "the agent chose the split, and the machine came back without it"
 
 
 class Schedule:
@@ -56,21 +56,21 @@ class Schedule:
         self._jobs: dict[str, JobState] = {}
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Something runs, or a device is on its way through a reboot of its own."""
-        return any(device.running or device.occupied or device.rebooting for device in self._devices.values())
+        return any(device.running or device.stray or device.is_rebooting for device in self._devices.values())
 
     @property
-    def at_work(self) -> bool:
+    def has_work(self) -> bool:
         """A run goes on, or something of it still does."""
-        return self.busy or any(each.left and each.status is RunStatus.RUNNING for each in self._runs.values())
+        return self.is_busy or any(each.remaining and each.status is RunStatus.RUNNING for each in self._runs.values())
 
     @property
-    def absent(self) -> tuple[str, ...]:
+    def absent_devices(self) -> tuple[str, ...]:
         """Devices that have work and are not there."""
-        return tuple(key for key, device in self._devices.items() if not device.present and any(device.waiting()))
+        return tuple(key for key, device in self._devices.items() if not device.is_present and any(device.pending()))
 
-    def running(self) -> dict[str, Attempt]:
+    def running_attempts(self) -> dict[str, Attempt]:
         """What each device runs."""
         return {
             key: (device.running.job_id, device.running.attempt)
@@ -90,42 +90,42 @@ class Schedule:
     def handle(self, event: Event) -> list[Command]:
         match event:
             case RunAdded():
-                return list(self._added(event))
+                return list(self._on_run_added(event))
             case RunChanged(run_id, status, priority):
-                return list(self._set(run_id, status, priority))
+                return list(self._on_run_changed(run_id, status, priority))
             case DeviceJoined():
-                return list(self._joined(event))
+                return list(self._on_device_joined(event))
             case DeviceLost(device_id, detail):
-                return list(self._lost(device_id, detail))
+                return list(self._on_device_lost(device_id, detail))
             case AttemptEnded(report):
-                return [*self._ended(report), *self._next(self._devices[report.device_id])]
+                return [*self._on_attempt_ended(report), *self._continue(self._devices[report.device_id])]
             case StateRefused():
-                return list(self._refused(event))
+                return list(self._on_state_refused(event))
 
-    def _added(self, event: RunAdded) -> Iterator[Command]:
+    def _on_run_added(self, event: RunAdded) -> Iterator[Command]:
         """A run, or more jobs of one that is known."""
         run = self._runs.get(event.run_id)
         if run is None:
             run = RunState(event.run_id, event.priority, event.created_unix_s, event.status)
             self._runs[event.run_id] = run
-        touched = dict.fromkeys(self._queue(run, waiting) for waiting in event.jobs)
-        if run.left == 0:
-            yield from self._completed(run)
+        touched = dict.fromkeys(self._queue(run, pending) for pending in event.jobs)
+        if run.remaining == 0:
+            yield from self._complete(run)
         for report in event.reports:
-            yield from self._ended(report)
+            yield from self._on_attempt_ended(report)
         for device in touched:
-            yield from self._next(device)
+            yield from self._continue(device)
 
-    def _queue(self, run: RunState, waiting: PendingJob) -> DeviceState:
-        device = self._devices.setdefault(waiting.device_id, DeviceState(waiting.device_id))
-        job = JobState(waiting.job_id, run, waiting.device_id, waiting.state, waiting.attempt, waiting.failures)
-        job.counted = waiting.counted
+    def _queue(self, run: RunState, pending: PendingJob) -> DeviceState:
+        device = self._devices.setdefault(pending.device_id, DeviceState(pending.device_id))
+        job = JobState(pending.job_id, run, pending.device_id, pending.state, pending.attempt, pending.failures)
+        job.failure_counted = pending.failure_counted
         self._jobs[job.job_id] = job
         device.push(job)
-        run.left += 1
+        run.remaining += 1
         return device
 
-    def _set(self, run_id: str, status: RunStatus, priority: int | None) -> Iterator[Command]:
+    def _on_run_changed(self, run_id: str, status: RunStatus, priority: int | None) -> Iterator[Command]:
         run = self._runs.get(run_id)
         if run is None:
             return
@@ -135,72 +135,72 @@ class Schedule:
             if device.running is not None and device.running.run is run and status is RunStatus.CANCELLED:
                 yield Cancel(device.device_id)
             elif run_id in device.queues:
-                yield from self._next(device)
+                yield from self._continue(device)
 
-    def _joined(self, event: DeviceJoined) -> Iterator[Command]:
+    def _on_device_joined(self, event: DeviceJoined) -> Iterator[Command]:
         facts, running = event.device, event.running
         device = self._devices.setdefault(facts.device_id, DeviceState(facts.device_id))
         for report in event.reports:
-            yield from self._ended(report)
+            yield from self._on_attempt_ended(report)
         before, device.facts = device.facts, facts
-        device.present, device.rebooting = True, False
+        device.is_present, device.is_rebooting = True, False
         device.forget_changes()
         rebooted = before is not None and before.boot_id != facts.boot_id
-        chosen, device.chosen_bytes = device.chosen_bytes, None
-        in_vain = rebooted and chosen is not None and not same_split(chosen, facts.dedicated_vram_bytes)
+        chosen, device.chosen_split_bytes = device.chosen_split_bytes, None
+        not_applied = rebooted and chosen is not None and not same_split(chosen, facts.dedicated_vram_bytes)
         if rebooted:
-            device.cannot_set = in_vain
-        yield from self._runs_there(device, running)
-        if device.ask is not None and device.change(device.ask.state) in (Change.NONE, Change.NEVER):
+            device.cannot_set_split = not_applied
+        yield from self._reconcile_running(device, running)
+        if device.ask is not None and device.change_needed(device.ask.state) in (Change.NONE, Change.NEVER):
             device.ask = None
             yield WithdrawAsk(device.device_id)
         elif device.ask is not None and rebooted:
-            yield from self._next(device, note=_came_back_with(facts), anew=True)
+            yield from self._continue(device, note=_describe_split_seen(facts), ask_again=True)
             return
-        yield from self._next(device, note=IN_VAIN if in_vain else "")
+        yield from self._continue(device, note=SPLIT_NOT_APPLIED if not_applied else "")
 
-    def _runs_there(self, device: DeviceState, running: Attempt | None) -> Iterator[Command]:
+    def _reconcile_running(self, device: DeviceState, running: Attempt | None) -> Iterator[Command]:
         """What the device says that it runs, against what it was sent."""
-        device.occupied = None
-        if device.running is not None and device.running.key != running:  # its end was never told
-            yield from self._put_back_lost(device, "its agent began anew while the job ran")
+        device.stray = None
+        if device.running is not None and device.running.key != running:  # how it ended never reached us
+            yield from self._take_back(device, "its agent began ask_again while the job ran")
         if running is not None and device.running is None:
-            device.used = True
+            device.may_hold_engine = True
             job = self._jobs.get(running[0])
-            if job is not None and job.waits and job.key == running and job.device_id == device.device_id:
+            if job is not None and job.is_pending and job.key == running and job.device_id == device.device_id:
                 device.take(job)
                 device.running = job
             else:  # nobody counts on it
-                device.occupied = running
+                device.stray = running
                 yield Cancel(device.device_id)
         if device.running is not None and device.running.run.status is RunStatus.CANCELLED:
             yield Cancel(device.device_id)  # it was away, or did not hear
 
-    def _lost(self, device_id: str, detail: str) -> Iterator[Command]:
+    def _on_device_lost(self, device_id: str, detail: str) -> Iterator[Command]:
         device = self._devices.get(device_id)
-        if device is None or not device.present:
+        if device is None or not device.is_present:
             return
-        device.present, device.occupied = False, None
-        yield from self._put_back_lost(device, detail)
+        device.is_present, device.stray = False, None
+        yield from self._take_back(device, detail)
 
-    def _put_back_lost(self, device: DeviceState, detail: str) -> Iterator[Command]:
+    def _take_back(self, device: DeviceState, detail: str) -> Iterator[Command]:
         """Its job waits again: it may have ended well there, and then that report will count."""
         job, device.running = device.running, None
         if job is None:
             return
-        job.failures += not job.counted  # an attempt counts once, however often its device is lost
-        job.counted = True
+        job.failures += not job.failure_counted  # an attempt counts once, however often its device is lost
+        job.failure_counted = True
         if job.failures >= MAX_FAILURES:
             yield from self._give_up(job, Cause.DEVICE_LOST, f"{detail} ({MAX_FAILURES} times while it ran this job)")
         else:
             device.push_front(job)
             yield Retry(job.run.run_id, job.job_id, job.attempt, job.failures, Cause.DEVICE_LOST, detail)
 
-    def _ended(self, report: Report) -> Iterator[Command]:
+    def _on_attempt_ended(self, report: Report) -> Iterator[Command]:
         job = self._jobs.get(report.job_id)
         device = self._devices.setdefault(report.device_id, DeviceState(report.device_id))
-        if device.occupied == (report.job_id, report.attempt):
-            device.occupied = None
+        if device.stray == (report.job_id, report.attempt):
+            device.stray = None
         if job is None:
             yield SetAside(report)
         elif job.done or job.attempt != report.attempt or job.device_id != report.device_id:
@@ -208,66 +208,66 @@ class Schedule:
         else:
             if device.running is job:
                 device.running = None
-            yield from self._current_ended(job, device, report)
+            yield from self._on_current_ended(job, device, report)
 
-    def _current_ended(self, job: JobState, device: DeviceState, report: Report) -> Iterator[Command]:
+    def _on_current_ended(self, job: JobState, device: DeviceState, report: Report) -> Iterator[Command]:
         outcome = report.outcome
         cause = outcome.cause if isinstance(outcome, Failed | Refused) else None
         if cause is Cause.CANCELLED:
             device.push_front(job)
             yield PutBack(report)
             return
-        if cause in RETRIED and job.waits and job.counted:  # told before, or its device was lost
+        if cause in RETRIED and job.is_pending and job.failure_counted:  # reported before, or its device was lost
             yield Discard(report)
             return
-        failures = job.failures + (not job.counted)
+        failures = job.failures + (not job.failure_counted)
         if cause in RETRIED and failures < MAX_FAILURES:
-            job.failures, job.counted = failures, True
+            job.failures, job.failure_counted = failures, True
             device.push_front(job)
             detail = outcome.detail if isinstance(outcome, Failed | Refused) else ""
             run_id = job.run.run_id
             yield Retry(run_id, job.job_id, job.attempt, job.failures, cause, detail, report)
             return
         yield Keep(report)
-        yield from self._done(job)
+        yield from self._mark_done(job)
 
     def _give_up(self, job: JobState, cause: Cause, detail: str) -> Iterator[Command]:
         """A row without a report of the device."""
         yield GiveUp(job.run.run_id, job.job_id, max(job.attempt, 1), job.device_id, cause, detail)
-        yield from self._done(job)
+        yield from self._mark_done(job)
 
-    def _done(self, job: JobState) -> Iterator[Command]:
-        job.done, job.waits = True, False
-        job.run.left -= 1
-        if job.run.left == 0:
-            yield from self._completed(job.run)
+    def _mark_done(self, job: JobState) -> Iterator[Command]:
+        job.done, job.is_pending = True, False
+        job.run.remaining -= 1
+        if job.run.remaining == 0:
+            yield from self._complete(job.run)
 
-    def _completed(self, run: RunState) -> Iterator[Command]:
+    def _complete(self, run: RunState) -> Iterator[Command]:
         del self._runs[run.run_id]
         for device in self._devices.values():
             device.queues.pop(run.run_id, None)
         self._jobs = {key: job for key, job in self._jobs.items() if job.run is not run}
         yield CompleteRun(run.run_id)
 
-    def _refused(self, event: StateRefused) -> Iterator[Command]:
+    def _on_state_refused(self, event: StateRefused) -> Iterator[Command]:
         device = self._devices.get(event.device_id)
         if device is None:
             return
         if event.by_agent:  # it could not set the split: the operator is asked
-            device.rebooting, device.cannot_set, device.chosen_bytes = False, True, None
+            device.is_rebooting, device.cannot_set_split, device.chosen_split_bytes = False, True, None
             device.forget_changes()
-            yield from self._next(device, note=event.why)
+            yield from self._continue(device, note=event.why)
             return
-        for job in [job for job in device.waiting() if _same_state(job.state, event.state)]:
+        for job in [job for job in device.pending() if _same_state(job.state, event.state)]:
             yield from self._give_up(job, Cause.WRONG_STATE, event.why)
         if device.ask is not None and _same_state(device.ask.state, event.state):
             device.ask = None
             yield WithdrawAsk(device.device_id)
-        yield from self._next(device)
+        yield from self._continue(device)
 
-    def _next(self, device: DeviceState, note: str = "", anew: bool = False) -> Iterator[Command]:
-        """The next job, or what must happen before it. ``note`` is an ask's; ``anew``: even one that stands."""
-        if not device.present or device.running or device.occupied or device.rebooting:
+    def _continue(self, device: DeviceState, note: str = "", ask_again: bool = False) -> Iterator[Command]:
+        """The next job, or what must happen before it. ``note`` is an ask's; ``ask_again``: even one that stands."""
+        if not device.is_present or device.running or device.stray or device.is_rebooting:
             return
         job, wanted = self._choose(device)
         if job is not None:
@@ -275,14 +275,14 @@ class Schedule:
                 device.ask = None
                 yield WithdrawAsk(device.device_id)
             job.attempt += 1
-            job.waits = job.counted = False
-            device.running, device.used = job, True
+            job.is_pending = job.failure_counted = False
+            device.running, device.may_hold_engine = job, True
             yield Send(job.run.run_id, job.job_id, job.attempt, device.device_id)
             return
-        if device.used:
-            device.used = False
+        if device.may_hold_engine:
+            device.may_hold_engine = False
             yield Unload(device.device_id)
-        yield from self._ask(device, wanted, note, anew)
+        yield from self._ask_for_state(device, wanted, note, ask_again)
 
     def _choose(self, device: DeviceState) -> tuple[JobState | None, tuple[RunState, MachineState, Change] | None]:
         """The job to send now; else the state to ask for, with the run that wants it."""
@@ -290,11 +290,11 @@ class Schedule:
         for run in sorted(self._candidates(device), key=RunState.rank):
             if wanted is not None and run.priority < wanted[0].priority:
                 break  # what is more urgent waits for another state: the device is kept free for it
-            for state in device.states(run):
-                change = device.change(state)
+            for state in device.pending_states(run):
+                change = device.change_needed(state)
                 if change in (Change.NONE, Change.NEVER):
                     return device.pop(run, state), None
-                if wanted is None or (wanted[0] is run and _dearness(change) < _dearness(wanted[2])):
+                if wanted is None or (wanted[0] is run and _cost_rank(change) < _cost_rank(wanted[2])):
                     wanted = (run, state, change)
         return None, wanted
 
@@ -304,8 +304,8 @@ class Schedule:
             if run is not None and run.status is RunStatus.RUNNING:
                 yield run
 
-    def _ask(
-        self, device: DeviceState, wanted: tuple[RunState, MachineState, Change] | None, note: str, anew: bool
+    def _ask_for_state(
+        self, device: DeviceState, wanted: tuple[RunState, MachineState, Change] | None, note: str, ask_again: bool
     ) -> Iterator[Command]:
         run, state, change = wanted or (None, MachineState(), Change.NONE)
         split = state.dedicated_vram_bytes if change is Change.AGENT_REBOOT else None
@@ -315,22 +315,22 @@ class Schedule:
         if run is None:
             return
         if split is not None:
-            device.rebooting, device.chosen_bytes = True, split
+            device.is_rebooting, device.chosen_split_bytes = True, split
             yield SetSplit(device.device_id, split, run.run_id)
             return
-        if device.ask is not None and (device.ask.state, device.ask.change) == (state, change) and not anew:
+        if device.ask is not None and (device.ask.state, device.ask.change) == (state, change) and not ask_again:
             device.ask = replace(device.ask, run_id=run.run_id)
             return
         device.ask = AskOperator(device.device_id, run.run_id, state, change, note)
         yield device.ask
 
 
-def _came_back_with(facts: Device) -> str:
+def _describe_split_seen(facts: Device) -> str:
     split = facts.dedicated_vram_bytes
     return "it came back " + ("and its split cannot be seen" if split is None else f"with {split / 2**20:.0f} MiB")
 
 
-def _dearness(change: Change) -> int:
+def _cost_rank(change: Change) -> int:
     return list(Change).index(change)
 
 

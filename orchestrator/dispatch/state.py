@@ -15,13 +15,13 @@ from orchestrator.plan.changes import Change, change_for
 
 @dataclass(slots=True, eq=False)
 class RunState:
-    """``left`` jobs are not done."""
+    """A run that is not complete; ``remaining``: how many of its jobs are not done."""
 
     run_id: str
     priority: int
     created_unix_s: float
     status: RunStatus
-    left: int = 0
+    remaining: int = 0
 
     def rank(self) -> tuple[int, float, str]:
         """The most urgent first, then the oldest."""
@@ -30,7 +30,7 @@ class RunState:
 
 @dataclass(slots=True, eq=False)
 class JobState:
-    """``attempt`` is the latest that was sent, 0 for none; ``counted``: that it failed stands in ``failures``."""
+    """``attempt``: the latest that was sent, 0 for none; ``failure_counted``: ``failures`` counts it already."""
 
     job_id: str
     run: RunState
@@ -38,8 +38,8 @@ class JobState:
     state: MachineState
     attempt: int = 0
     failures: int = 0
-    counted: bool = False
-    waits: bool = True
+    failure_counted: bool = False
+    is_pending: bool = True
     done: bool = False
 
     @property
@@ -52,20 +52,21 @@ Groups = dict[MachineState, deque[JobState]]
 
 @dataclass(slots=True, eq=False)
 class DeviceState:
-    """``occupied`` by an attempt that nobody counts on, until its end is told; ``rebooting`` by itself.
+    """A device that was ever present, or that has jobs.
 
-    ``chosen_bytes``: the split that the agent chose for this reboot.
+    ``facts``: what it last said of itself. ``stray``: an attempt that runs there and that no run counts on (its job
+    was given up, or is another ledger's); nothing is sent before it has ended. ``ask``: what its operator is asked.
     """
 
     device_id: str
     facts: Device | None = None
-    present: bool = False
+    is_present: bool = False
     running: JobState | None = None
-    occupied: Attempt | None = None
-    rebooting: bool = False
-    chosen_bytes: int | None = None
-    cannot_set: bool = False  # the agent tried to choose the split, and could not
-    used: bool = False  # it may hold a loaded engine
+    stray: Attempt | None = None
+    is_rebooting: bool = False  # by its agent, which set the split
+    chosen_split_bytes: int | None = None  # the split that the agent set for this reboot
+    cannot_set_split: bool = False  # the agent tried, and could not
+    may_hold_engine: bool = False
     ask: AskOperator | None = None
     queues: dict[str, Groups] = field(default_factory=dict)  # by run; groups in the order of the plan
     _changes: dict[MachineState, Change] = field(default_factory=dict)
@@ -74,25 +75,25 @@ class DeviceState:
         self._group(job).append(job)
 
     def push_front(self, job: JobState) -> None:
-        """It waits again; one that waits already stays where it is."""
-        if not job.waits:
-            job.waits = True
+        """The job is pending again, before all others of its state; one that is pending stays where it is."""
+        if not job.is_pending:
+            job.is_pending = True
             self._group(job).appendleft(job)
 
     def take(self, job: JobState) -> None:
-        """It waits no more: it runs here."""
-        job.waits = False
+        """The job is pending no more: it runs here."""
+        job.is_pending = False
         self._group(job).remove(job)
 
     def _group(self, job: JobState) -> deque[JobState]:
         return self.queues.setdefault(job.run.run_id, {}).setdefault(job.state, deque())
 
-    def states(self, run: RunState) -> Iterator[MachineState]:
-        """States that jobs of ``run`` wait for here. What does not wait any more is dropped on the way."""
+    def pending_states(self, run: RunState) -> Iterator[MachineState]:
+        """States that pending jobs of ``run`` need here. Jobs that are pending no more are dropped on the way."""
         groups = self.queues[run.run_id]
         for state in list(groups):
             queue = groups[state]
-            while queue and not queue[0].waits:
+            while queue and not queue[0].is_pending:
                 queue.popleft()
             if queue:
                 yield state
@@ -104,16 +105,16 @@ class DeviceState:
     def pop(self, run: RunState, state: MachineState) -> JobState:
         return self.queues[run.run_id][state].popleft()
 
-    def waiting(self) -> Iterator[JobState]:
+    def pending(self) -> Iterator[JobState]:
         for groups in self.queues.values():
             for queue in groups.values():
-                yield from (job for job in queue if job.waits)
+                yield from (job for job in queue if job.is_pending)
 
-    def change(self, state: MachineState) -> Change:
+    def change_needed(self, state: MachineState) -> Change:
         """What must happen before a job in ``state``, as the device stands now."""
         assert self.facts is not None
         if state not in self._changes:
-            facts = replace(self.facts, sets_split=False) if self.cannot_set else self.facts
+            facts = replace(self.facts, sets_split=False) if self.cannot_set_split else self.facts
             self._changes[state] = change_for(state, facts)
         return self._changes[state]
 

@@ -24,7 +24,7 @@ class Views:
         self._board = board
         self._notifier = notifier
 
-    def opening(self, run_id: str) -> RunSnapshot:
+    def snapshot(self, run_id: str) -> RunSnapshot:
         loop, row = self._loop, self._ledger.run(run_id)
         run = loop.registry.runs.get(run_id)
         waiting = Counter(job.device_id for job in self._ledger.jobs(run_id) if job.state != "done")
@@ -52,7 +52,7 @@ class Views:
         run = self._loop.registry.runs.get(run_id)
         return tuple(
             JobSent(run.name_of(job_id), self._loop.registry.name_of(device_id), attempt)
-            for device_id, (job_id, attempt) in self._loop.schedule.running().items()
+            for device_id, (job_id, attempt) in self._loop.schedule.running_attempts().items()
             if run is not None and job_id in run.jobs
         )
 
@@ -94,6 +94,6 @@ class Views:
         schedule = self._loop.schedule
         if device_id not in self._loop.registry.addresses:
             return "away"
-        if device_id in schedule.running():
+        if device_id in schedule.running_attempts():
             return "busy"
         return "waits for its operator" if device_id in schedule.asks() else "free"

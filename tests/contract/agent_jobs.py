@@ -83,7 +83,7 @@ def run(agent: Agent, job: Job) -> Report:
     """A whole job, from start to collected."""
     agent.start(job)
     report = report_of(agent)
-    agent.collected(key_of(report))
+    agent.acknowledge(key_of(report))
     return report
 
 

@@ -59,19 +59,19 @@ def test_left_stays_on_the_disk_and_collected_goes(agent: Agent, folder: Path) -
     for job_id in ("k", "l", "m"):
         Spool(folder / "spool").put(made_up(job_id))
     agent.hello()
-    agent.left(("k", 1), ("never", 7))
-    agent.collected(("l", 1))
+    agent.set_aside(("k", 1), ("never", 7))
+    agent.acknowledge(("l", 1))
     assert [key_of(each) for each in agent.poll().reports] == [("m", 1)]
     assert spooled(folder) == ["k-1.json", "m-1.json"]
     assert [key_of(each) for each in agent.hello().status.reports] == [("m", 1), ("k", 1)]  # a new greeting: all of it
-    agent.collected(("k", 1), ("m", 1), ("never", 7))
+    agent.acknowledge(("k", 1), ("m", 1), ("never", 7))
     assert agent.hello().status.reports == () and spooled(folder) == []
 
 
 def test_a_report_left_is_told_by_the_next_agent(agent: Agent, folder: Path) -> None:
     agent.start(a_job())
     report = report_of(agent)
-    agent.left(key_of(report))
+    agent.set_aside(key_of(report))
     assert agent.poll().reports == ()
     agent.close()
     later = Agent(folder)
@@ -98,7 +98,7 @@ def test_a_report_of_the_present_agent_counts_more_than_the_file(agent: Agent, f
     report = report_of(agent)
     Spool(folder / "spool").put(made_up("j"))
     assert agent.hello().status.reports == (report,)
-    agent.collected(("j", 1))
+    agent.acknowledge(("j", 1))
     assert agent.hello().status.reports == ()
 
 
@@ -126,7 +126,7 @@ def test_the_same_attempt_started_several_times_runs_once(agent: Agent, folder: 
     report = report_of(agent)
     status = agent.start(long_job())  # its report has not been collected yet
     assert (status.job, status.reports) == (None, (report,))
-    agent.collected(key_of(report))
+    agent.acknowledge(key_of(report))
     agent.start(a_job(job_id="next"))  # jobs run in their order
     assert key_of(report_of(agent)) == ("next", 1)
 

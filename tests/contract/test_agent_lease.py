@@ -83,7 +83,7 @@ def test_a_coordinator_that_is_not_heard_in_time_loses_the_job(agent: Agent, clo
     assert report.fingerprint and report.boot_id
     until(lambda: ended(process) and ended(engine), "their end")
     assert agent.poll().job is None
-    agent.collected(("j", 1))
+    agent.acknowledge(("j", 1))
     assert isinstance(run(agent, a_job(attempt=2)).outcome, Measured)
 
 
@@ -136,7 +136,7 @@ def test_a_lease_that_is_over_disturbs_no_later_job(agent: Agent, clock: Clock) 
     """The watchdog of a job ends with it; no lease runs while no job does."""
     agent.start(a_job(), Grant(1, 5.0))
     assert isinstance(report_of(agent).outcome, Measured)
-    agent.collected(("j", 1))
+    agent.acknowledge(("j", 1))
     clock.now_s += 1000.0
     agent.start(long_job(attempt=2), Grant(1, 90.0))
     until_streaming(agent)
@@ -222,7 +222,7 @@ def test_a_report_that_was_on_the_disk_when_the_job_was_ended_is_the_one_that_is
     Spool(folder / "spool").put(spooled)
     clock.now_s += 90.0
     assert report_of(agent) == spooled
-    agent.collected(("j", 1))
+    agent.acknowledge(("j", 1))
     agent.start(long_job(attempt=2), Grant(1, 90.0))
     until_streaming(agent)
     runner().kill()

@@ -129,7 +129,7 @@ def test_peers_reach_the_job_process_and_their_token_no_report_and_no_file(
     assert report.outcome.detail == f"no such model file: {path}, nor at any of 1 other devices"
     assert TOKEN not in repr(report)
     load = replace(load, source=ModelSource(path=str(path.with_name("nor.gguf"))))
-    agent.collected(key_of(report))
+    agent.acknowledge(key_of(report))
     agent.start(a_job(load=load, job_id="j2"))  # without peers
     outcome = report_of(agent).outcome
     assert isinstance(outcome, Failed) and "other devices" not in outcome.detail

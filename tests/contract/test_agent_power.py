@@ -131,7 +131,7 @@ def test_restored_by_the_next_job_process_after_a_kill(agent: Agent, folder: Pat
     until_streaming(agent)
     runner().kill()
     assert isinstance(report_of(agent).outcome, Failed)
-    agent.collected(("j", 1))
+    agent.acknowledge(("j", 1))
     assert limit.read_text() == "45.0" and journal(folder).exists()
     report = run(agent, a_job(attempt=2))
     assert isinstance(report.outcome, Measured)

@@ -32,7 +32,7 @@ def test_a_job_from_start_to_collected(agent: Agent, folder: Path) -> None:
     kept = folder / "spool" / "j-1.json"
     assert from_json(Report, kept.read_bytes()) == report  # on the disk before it is told
     assert agent.poll().job is None
-    agent.collected(("j", 1))
+    agent.acknowledge(("j", 1))
     assert not kept.exists()
     assert agent.poll().reports == ()
 
@@ -45,7 +45,7 @@ def test_the_live_view_of_a_stream_and_cancel(agent: Agent) -> None:
     outcome = report_of(agent).outcome
     assert isinstance(outcome, Failed)
     assert outcome.cause is Cause.CANCELLED
-    agent.collected(("j", 1))
+    agent.acknowledge(("j", 1))
     agent.cancel()  # too late for that job, and not meant for the next
     agent.start(a_job(job_id="j2"))
     assert isinstance(report_of(agent).outcome, Measured)
@@ -82,7 +82,7 @@ def test_a_job_process_that_is_killed_is_reported_and_the_next_job_works(agent: 
     assert "exit code -9" in report.outcome.detail
     assert report.fingerprint
     until(lambda: ended(engine), "the engine's end")
-    agent.collected(("j", 1))
+    agent.acknowledge(("j", 1))
     agent.start(a_job(attempt=2))
     assert isinstance(report_of(agent).outcome, Measured)
 
@@ -94,7 +94,7 @@ def test_an_engine_that_is_killed_is_reported_and_the_next_job_works(agent: Agen
     report = report_of(agent)
     assert isinstance(report.outcome, Failed)
     assert report.outcome.cause is Cause.ENGINE_CRASHED
-    agent.collected(("j", 1))
+    agent.acknowledge(("j", 1))
     agent.start(a_job(attempt=2))
     assert isinstance(report_of(agent).outcome, Measured)
 
@@ -300,7 +300,7 @@ def test_a_full_disk_fails_the_job_in_words_and_the_report_arrives(small_disk: P
         assert "No space left" in report.outcome.detail
         assert "disk_full: this report could not be kept on the device's disk" in report.log
         filler.unlink()
-        agent.collected(("j", 1))
+        agent.acknowledge(("j", 1))
         agent.start(a_job(attempt=2))
         report = report_of(agent)
         assert isinstance(report.outcome, Measured)
@@ -314,7 +314,7 @@ def test_a_disk_that_fills_up_later_costs_no_measurement(small_disk: Path) -> No
     try:
         agent.start(a_job())
         assert isinstance(report_of(agent).outcome, Measured)
-        agent.collected(("j", 1))
+        agent.acknowledge(("j", 1))
         fill(small_disk)
         agent.start(a_job(job_id="j2"))
         report = report_of(agent)

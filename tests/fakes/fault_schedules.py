@@ -98,7 +98,13 @@ class Schedule:
                 fleet = SimulatedFleet(self.world, self.devices)
                 self._may_crash(fleet)
                 loop = CoordinatorLoop(
-                    fleet, ledger, store, NoticeBoard(), patient=True, monotonic=lambda: self.world.now_s, lease_s=90.0
+                    fleet,
+                    ledger,
+                    store,
+                    NoticeBoard(),
+                    long_lived=True,
+                    monotonic=lambda: self.world.now_s,
+                    lease_s=90.0,
                 )
                 self._operator(loop)
                 loop.resume_runs()
@@ -129,7 +135,7 @@ class Schedule:
         ledger.close()
 
     def _left(self, ledger: Ledger) -> int:
-        return ledger.run(RUN).left
+        return ledger.run(RUN).remaining
 
     def _settle(self, loop: CoordinatorLoop) -> None:
         """Late reports are still on their way: they must change nothing."""
@@ -171,7 +177,7 @@ class Schedule:
             problem = ""
 
             @staticmethod
-            def tell(ask: Any, device: Any, words: str) -> None:
+            def notify(ask: Any, device: Any, words: str) -> None:
                 machine = next(each for each in self.devices if each.device_id == device.device_id)
                 wrong = not self.quiet and self.rng.random() < 0.2
                 split = 8 * GIB if wrong else ask.state.dedicated_vram_bytes
@@ -182,9 +188,9 @@ class Schedule:
 
     def _switch(self, loop: CoordinatorLoop, ledger: Ledger) -> None:
         """Somebody pauses or cancels the run, and thinks better of it."""
-        if self.quiet or self.full or self.rng.random() > 0.01 or RUN not in loop.registry.runs or loop._pending:
+        if self.quiet or self.full or self.rng.random() > 0.01 or RUN not in loop.registry.runs or loop._unwritten:
             status = ledger.run(RUN).status
-            if status is not RunStatus.RUNNING and (self.quiet or self.rng.random() < 0.2) and not loop._pending:
+            if status is not RunStatus.RUNNING and (self.quiet or self.rng.random() < 0.2) and not loop._unwritten:
                 with suppress(OrchestrateError):
                     ledger.set_run(RUN, RunStatus.RUNNING)
                     loop.handle([RunChanged(RUN, RunStatus.RUNNING)])
@@ -197,7 +203,7 @@ class Schedule:
 
     def _may_crash(self, fleet: SimulatedFleet) -> None:
         """Before or after each call that leaves the coordinator."""
-        for name in ("send", "collected", "cancel", "call"):
+        for name in ("send", "acknowledge", "cancel", "call"):
             setattr(fleet, name, self._crashing(getattr(fleet, name)))
 
     def _crashing(self, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -70,7 +70,7 @@ class SimulatedDevice:
         self.facts = facts
         self.spool: dict[Attempt, Report] = {}
         self.untold: dict[Attempt, Report] = {}  # reports that only the agent's memory holds
-        self.left: set[Attempt] = set()
+        self.aside: set[Attempt] = set()
         self.running: Job | None = None
         self.linked = True
         self.disk_full = False
@@ -90,7 +90,7 @@ class SimulatedDevice:
         self._heard_s = self.world.now_s
         running = (self.running.job_id, self.running.attempt) if self.running else None
         reports = {**self.spool, **self.untold}
-        told = tuple(report for key, report in reports.items() if key not in self.left)
+        told = tuple(report for key, report in reports.items() if key not in self.aside)
         return Status(running, "measuring" if running else "idle", 0, None, told)
 
     def start(self, job: Job, grant: Grant) -> None:
@@ -139,7 +139,7 @@ class SimulatedDevice:
         self._life += 1
         self.running = None
         self.untold.clear()
-        self.left.clear()
+        self.aside.clear()
 
     def agent_is_killed(self) -> None:
         self.agent_dies()
@@ -199,9 +199,9 @@ class SimulatedFleet:
             if device.fleet is self:
                 device.fleet = None
 
-    def wake(self) -> None: ...
+    def interrupt(self) -> None: ...
 
-    def sleep(self) -> None:
+    def sleep_devices(self) -> None:
         self.slept_s.append(self.world.now_s)
 
     def wake_devices(self) -> None: ...
@@ -272,15 +272,15 @@ class SimulatedFleet:
     def send(self, device_id: str, job: Job, grant: Grant) -> None:
         self._call(device_id, lambda device: device.start(job, grant))
 
-    def collected(self, device_id: str, attempt: Attempt) -> None:
+    def acknowledge(self, device_id: str, attempt: Attempt) -> None:
         def forget(device: SimulatedDevice) -> None:
             device.spool.pop(attempt, None)
             device.untold.pop(attempt, None)
 
         self._call(device_id, forget)
 
-    def left(self, device_id: str, attempt: Attempt) -> None:
-        self._call(device_id, lambda device: device.left.add(attempt))
+    def set_aside(self, device_id: str, attempt: Attempt) -> None:
+        self._call(device_id, lambda device: device.aside.add(attempt))
 
     def cancel(self, device_id: str) -> None:
         def end(device: SimulatedDevice) -> None:

@@ -41,7 +41,7 @@ def main() -> None:
     fleet.begin(1)
     print_step("settled", news_until(fleet, lambda: fleet.settled))
     for number in (1, 2):
-        fleet.sleep()
+        fleet.sleep_devices()
         print_step(f"asleep {number}", news_until(fleet, lambda: is_asleep(fleet)))
         fleet.wake_devices()
         print_step(f"roused {number}", news_until(fleet, lambda: fleet.settled))

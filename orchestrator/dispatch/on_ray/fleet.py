@@ -76,12 +76,12 @@ class RayFleet:
     def begin(self, term: int) -> None:
         self._term = term
 
-    def wake(self) -> None:
+    def interrupt(self) -> None:
         self._answers.put(None)
 
     def listen(self, wait_s: float) -> Sequence[FleetEvent]:
         for device_id, stored in self._stored.items():
-            self._tell(device_id, "collected", *stored)
+            self._tell(device_id, "acknowledge", *stored)
         self._stored.clear()
         deadline = self._monotonic() + wait_s
         while True:
@@ -323,7 +323,7 @@ class RayFleet:
             yield NodeTroubleChanged(each.key, words)
         yield DeviceUnreachable(device_id, words)
 
-    def sleep(self) -> None:
+    def sleep_devices(self) -> None:
         for node in self._nodes.values():
             if node.phase is NodePhase.UP and not node.polled:
                 node.phase, node.until_s = NodePhase.CLOSING, self._monotonic() + CLOSE_S
@@ -356,12 +356,12 @@ class RayFleet:
             packed = pickle.dumps((job, grant, *self._stored.pop(device_id, ())))
             self._ask(node, "start", node.handle.start_packed.remote(packed))
 
-    def collected(self, device_id: str, attempt: Attempt) -> None:
+    def acknowledge(self, device_id: str, attempt: Attempt) -> None:
         """Told with the device's next job, or in the next round: a call of its own costs as much as a job's."""
         self._stored.setdefault(device_id, []).append(attempt)
 
-    def left(self, device_id: str, attempt: Attempt) -> None:
-        self._tell(device_id, "left", attempt)
+    def set_aside(self, device_id: str, attempt: Attempt) -> None:
+        self._tell(device_id, "set_aside", attempt)
 
     def cancel(self, device_id: str) -> None:
         self._tell(device_id, "cancel")

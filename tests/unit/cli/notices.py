@@ -18,8 +18,8 @@ from orchestrator.dispatch.notices import (
     RunEnded,
     RunStopping,
     TroubleReported,
+    job_ended,
 )
-from orchestrator.dispatch.notices import ended as ended_of
 from tests.fakes.reports import report_of
 from tests.unit.results.made_attempts import DEVICE, FAILED, MEASURED, REFUSED
 from tests.unit.results.made_attempts import job as job_of
@@ -44,7 +44,7 @@ OPENING = RunSnapshot(
 def ended(outcome: Outcome, which: int = 0, *, final: bool = True, attempt: int = 1) -> JobEnded:
     """On device A; it took two seconds."""
     report = report_of(job_of(JOBS[which].job_id, attempt=attempt), outcome, DEVICE)
-    return ended_of(report, JOBS[which], A, final=final)
+    return job_ended(report, JOBS[which], A, final=final)
 
 
 STORY: tuple[Notice, ...] = (
@@ -67,5 +67,5 @@ STORY: tuple[Notice, ...] = (
     TroubleReported("the disk is full\nof logs"),
     TroubleReported(""),
     RunStopping(),
-    RunEnded(complete=False, words="paused"),
+    RunEnded(complete=False, text="paused"),
 )

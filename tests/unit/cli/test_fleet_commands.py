@@ -106,9 +106,9 @@ def ledger(tmp_path: Path, no_cluster: None) -> Iterator[Ledger]:
     with closing(Ledger(ledger_path(tmp_path / "home"))) as made:
         made.add("old-1", "old", "{}", [("j1", "c", "id-a", 0)], created_unix_s=1.0)
         made.add("new-1", "new", "{}", [("k1", "c", "id-a", 0), ("k2", "c", "id-a", 1)], created_unix_s=2.0)
-        made.done("j1", 1, None, 1.0)
-        made.done("k1", 1, Cause.RAM, 1.0)
-        made.saw([ALPHA], "10.0.0.5")
+        made.mark_done("j1", 1, None, 1.0)
+        made.mark_done("k1", 1, Cause.RAM, 1.0)
+        made.record_devices([ALPHA], "10.0.0.5")
         yield made
 
 

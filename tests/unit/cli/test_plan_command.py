@@ -38,7 +38,7 @@ def write(folder: Path, text: str) -> Path:
 def remember(folder: Path, *devices: Device) -> Ledger:
     """As if these devices had run something for this home before."""
     ledger = Ledger(ledger_path(folder / "home"))
-    ledger.saw(devices)
+    ledger.record_devices(devices)
     return ledger
 
 
@@ -79,9 +79,9 @@ def test_earlier_runs_tell_how_long(orchestrate: Orchestrate, tmp_path: Path) ->
     first, second = expand(read_matrix(path))
     ledger = remember(tmp_path, HERE)
     ledger.add("run-1", "simple", "{}", [("j1", first.cell_id, "id-a", 0), ("j2", second.cell_id, "id-a", 0)])
-    ledger.done("j1", 1, None, 20.0)
+    ledger.mark_done("j1", 1, None, 20.0)
     assert "1 min 00 s for 1 cell that ran before, 1 never did:" in orchestrate("plan", path).out
-    ledger.done("j2", 1, None, 40.0)
+    ledger.mark_done("j2", 1, None, 40.0)
     ledger.close()
     assert cells_sorted(orchestrate("plan", path).out)[3:] == [
         "on alpha (a CPU, 64.0 GiB RAM), about 3 min 00 s:",

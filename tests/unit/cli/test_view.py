@@ -132,8 +132,8 @@ def test_the_output_stays_its_own(view: Callable[[], View], capsys: pytest.Captu
     assert other.getvalue() == "(raylet) a worker died\n"
 
 
-@pytest.mark.parametrize("happening", STORY, ids=lambda each: type(each).__name__)
-def test_every_happening_has_a_line_or_is_a_job(notice: Notice) -> None:
+@pytest.mark.parametrize("notice", STORY, ids=lambda each: type(each).__name__)
+def test_every_notice_has_a_line_or_is_a_job(notice: Notice) -> None:
     job = isinstance(notice, JobSent | JobEnded | JobProgress)
     assert bool(news_line(notice)) is not job
 

@@ -59,10 +59,10 @@ class SubmittedRun:
     def fleet(self) -> SimulatedFleet:
         return SimulatedFleet(self.world, self.devices)
 
-    def coordinator(self, fleet: SimulatedFleet, *, patient: bool = False) -> CoordinatorLoop:
+    def coordinator(self, fleet: SimulatedFleet, *, long_lived: bool = False) -> CoordinatorLoop:
         """As the service makes one: from what the ledger holds."""
         loop = CoordinatorLoop(
-            fleet, self.ledger, self.store, _Told(self.told), patient=patient, monotonic=lambda: self.world.now_s
+            fleet, self.ledger, self.store, _Told(self.told), long_lived=long_lived, monotonic=lambda: self.world.now_s
         )
         loop.resume_runs()
         return loop
@@ -74,7 +74,7 @@ class SubmittedRun:
         assert self.left() == 0, self.states()
 
     def left(self) -> int:
-        return self.ledger.run(RUN).left
+        return self.ledger.run(RUN).remaining
 
     def states(self) -> list[tuple[str, int, str | None]]:
         """(state, attempt, cause) of each job in its order."""
@@ -96,7 +96,7 @@ class _Told(NoticeBoard):
         super().__init__()
         self._told = told
 
-    def tell(self, run: str, notice: Notice) -> None:
+    def post(self, run: str, notice: Notice) -> None:
         assert not isinstance(notice, JobProgress)
         self._told.append(notice)
-        super().tell(run, notice)
+        super().post(run, notice)

@@ -63,58 +63,58 @@ def states(ledger: Ledger, run: str = "run-1") -> list[tuple[str, str, int, str 
 
 def test_a_job_from_waiting_to_done(ledger: Ledger) -> None:
     assert ledger.jobs("run-1")[2] == JobRow("j3", 2, "c1", "d1", 1, "waiting", 0, None, None, 0)
-    ledger.sent("j1", 1)
+    ledger.mark_sent("j1", 1)
     assert states(ledger)[0] == ("j1", "sent", 1, None)
     ledger.put_back("j1")
     assert states(ledger)[0] == ("j1", "waiting", 1, None), "the attempt's number stays used"
-    ledger.sent("j1", 2)
-    ledger.done("j1", 2, None, 2.5)
-    ledger.done("j2", 1, Cause.RAM, 0.5)
+    ledger.mark_sent("j1", 2)
+    ledger.mark_done("j1", 2, None, 2.5)
+    ledger.mark_done("j2", 1, Cause.RAM, 0.5)
     assert states(ledger) == [("j1", "done", 2, None), ("j2", "done", 1, "ram"), ("j3", "waiting", 0, None)]
     (row,) = ledger.runs()
-    assert (row.id, row.name, row.jobs, row.done, row.failed, row.left) == ("run-1", "name", 3, 2, 1, 1)
+    assert (row.id, row.name, row.jobs, row.done, row.failed, row.remaining) == ("run-1", "name", 3, 2, 1, 1)
     assert ledger.run("run-1") == row
 
 
 def test_failures_are_counted_where_they_are_told(ledger: Ledger) -> None:
-    ledger.sent("j1", 1)
+    ledger.mark_sent("j1", 1)
     ledger.put_back("j1", Cause.DEVICE_LOST, "silent", failures=1)
-    ledger.sent("j1", 2)
+    ledger.mark_sent("j1", 2)
     ledger.put_back("j1")  # cancelled: no failure
     assert [row.failures for row in ledger.jobs("run-1")] == [1, 0, 0]
 
 
 def test_every_attempt_is_on_record(path: Path, ledger: Ledger, clock: Clock) -> None:
-    ledger.sent("j1", 1, "d1", term=7)
+    ledger.mark_sent("j1", 1, "d1", term=7)
     clock.now_s = 110.0
     ledger.put_back("j1", Cause.ENGINE_LOST, "gone", failures=1)
     clock.now_s = 120.0
-    ledger.sent("j1", 2, "d1", term=8)
-    ledger.sent("j2", 1, "d2", term=8)
+    ledger.mark_sent("j1", 2, "d1", term=8)
+    ledger.mark_sent("j2", 1, "d2", term=8)
     clock.now_s = 130.0
-    ledger.done("j1", 2, None, 9.0)
+    ledger.mark_done("j1", 2, None, 9.0)
     assert attempts(path) == [
         ("j1", 1, "d1", 7, 100.0, 110.0, "engine_lost", "gone"),
         ("j1", 2, "d1", 8, 120.0, 130.0, "measured", ""),
         ("j2", 1, "d2", 8, 120.0, None, None, None),
     ]
-    ledger.done("j2", 1, Cause.RAM, 1.0)
+    ledger.mark_done("j2", 1, Cause.RAM, 1.0)
     assert attempts(path)[2][6] == "ram"
 
 
 def test_a_device_has_leave_for_one_job_until_its_end_is_told(ledger: Ledger) -> None:
-    ledger.sent("j1", 1, "d1")
-    ledger.sent("j2", 1, "d2")
+    ledger.mark_sent("j1", 1, "d1")
+    ledger.mark_sent("j2", 1, "d2")
     assert ledger.leases() == {"d1": ("j1", 1), "d2": ("j2", 1)}
     ledger.put_back("j1")
-    ledger.sent("j3", 1, "d1")
-    ledger.done("j2", 1, None, 1.0)
+    ledger.mark_sent("j3", 1, "d1")
+    ledger.mark_done("j2", 1, None, 1.0)
     assert ledger.leases() == {"d1": ("j3", 1)}
 
 
 def test_how_one_job_stands(ledger: Ledger) -> None:
-    ledger.sent("j1", 2)
-    ledger.done("j2", 1, None, 1.0)
+    ledger.mark_sent("j1", 2)
+    ledger.mark_done("j2", 1, None, 1.0)
     assert [ledger.job_state(each) for each in ("j1", "j2", "j3", "j4")] == [
         ("sent", 2),
         ("done", 1),
@@ -125,21 +125,21 @@ def test_how_one_job_stands(ledger: Ledger) -> None:
 
 def test_what_failed_waits_again_with_a_clean_slate_and_a_new_number(ledger: Ledger) -> None:
     """The rows that it has in the store are of an attempt that counts no more: the number says so."""
-    ledger.sent("j1", 3)
+    ledger.mark_sent("j1", 3)
     ledger.put_back("j1", Cause.ENGINE_LOST, failures=2)
-    ledger.done("j1", 3, Cause.ENGINE_LOST, 1.0)
-    ledger.done("j2", 1, Cause.RAM, 1.0)
-    ledger.done("j3", 1, None, 1.0)
+    ledger.mark_done("j1", 3, Cause.ENGINE_LOST, 1.0)
+    ledger.mark_done("j2", 1, Cause.RAM, 1.0)
+    ledger.mark_done("j3", 1, None, 1.0)
     ledger.add("run-2", "name", "{}", [("k1", "c", "d", 0)])
-    ledger.done("k1", 1, Cause.ENGINE_LOST, 1.0)
-    assert ledger.wait_again("run-1", []) == {}
-    assert ledger.wait_again("run-1", [Cause.DISK_FULL]) == {}
-    assert ledger.wait_again("run-1", [Cause.ENGINE_LOST, Cause.DISK_FULL]) == {"j1": 4}
+    ledger.mark_done("k1", 1, Cause.ENGINE_LOST, 1.0)
+    assert ledger.requeue("run-1", []) == {}
+    assert ledger.requeue("run-1", [Cause.DISK_FULL]) == {}
+    assert ledger.requeue("run-1", [Cause.ENGINE_LOST, Cause.DISK_FULL]) == {"j1": 4}
     first = ledger.jobs("run-1")[0]
     assert (first.state, first.attempt, first.cause, first.seconds, first.failures) == ("waiting", 4, None, None, 0)
     assert states(ledger)[1:] == [("j2", "done", 1, "ram"), ("j3", "done", 1, None)]
     assert states(ledger, "run-2") == [("k1", "done", 1, "engine_lost")]
-    assert ledger.wait_again("run-1", [Cause.ENGINE_LOST]) == {}
+    assert ledger.requeue("run-1", [Cause.ENGINE_LOST]) == {}
 
 
 def test_what_a_run_is_meant_to_do(ledger: Ledger) -> None:
@@ -175,8 +175,8 @@ def test_a_new_ledger_comes_after_an_older_one(tmp_path: Path) -> None:
 
 
 def test_everything_is_there_after_a_restart(path: Path, ledger: Ledger) -> None:
-    ledger.sent("j2", 1)
-    ledger.saw([DEVICE])
+    ledger.mark_sent("j2", 1)
+    ledger.record_devices([DEVICE])
     ledger.close()
     again = Ledger(path)
     assert states(again) == [("j1", "waiting", 0, None), ("j2", "sent", 1, None), ("j3", "waiting", 0, None)]
@@ -188,24 +188,24 @@ def test_everything_is_there_after_a_restart(path: Path, ledger: Ledger) -> None
 def test_what_is_written_in_a_batch_is_there_whole_or_not_at_all(path: Path, ledger: Ledger) -> None:
     reader = Ledger(path)
     with ledger.batch():
-        ledger.sent("j1", 1)
+        ledger.mark_sent("j1", 1)
         with ledger.batch():
-            ledger.done("j2", 1, None, 1.0)
+            ledger.mark_done("j2", 1, None, 1.0)
         assert states(reader)[0] == ("j1", "waiting", 0, None), "nothing is seen before its end"
     assert states(reader)[:2] == [("j1", "sent", 1, None), ("j2", "done", 1, None)]
 
     def broken() -> None:
         with ledger.batch():
-            ledger.done("j1", 1, None, 1.0)
+            ledger.mark_done("j1", 1, None, 1.0)
             with ledger.batch():
-                ledger.done("j3", 1, None, 1.0)
+                ledger.mark_done("j3", 1, None, 1.0)
                 raise ValueError("a fault elsewhere")
 
     with pytest.raises(ValueError, match="elsewhere"):
         broken()
     assert states(reader)[0] == ("j1", "sent", 1, None)
     assert states(reader)[2] == ("j3", "waiting", 0, None)
-    ledger.done("j3", 1, None, 1.0)
+    ledger.mark_done("j3", 1, None, 1.0)
     assert states(reader)[2] == ("j3", "done", 1, None), "it goes on after that"
     reader.close()
 
@@ -218,8 +218,8 @@ def test_threads_of_one_process_share_it(ledger: Ledger) -> None:
     def work(first: int) -> None:
         for number in range(first, 120, 4):
             with ledger.batch():
-                ledger.sent(f"t{number}", 1, f"d{number}")
-                ledger.done(f"t{number}", 1, None, 1.0)
+                ledger.mark_sent(f"t{number}", 1, f"d{number}")
+                ledger.mark_done(f"t{number}", 1, None, 1.0)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
@@ -232,8 +232,8 @@ import os, sys
 from pathlib import Path
 from orchestrator.dispatch.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
-ledger.sent("j1", 1)
-ledger.done("j1", 1, None, 1.0)
+ledger.mark_sent("j1", 1)
+ledger.mark_done("j1", 1, None, 1.0)
 ledger._db.execute("BEGIN IMMEDIATE")
 ledger._db.execute("UPDATE jobs SET state = 'done' WHERE job_id = 'j2'")
 os.kill(os.getpid(), 9)
@@ -244,7 +244,7 @@ def test_a_process_that_is_killed_leaves_what_it_wrote_and_no_half(path: Path, l
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
     assert killed.returncode == -9
     assert states(ledger)[:2] == [("j1", "done", 1, None), ("j2", "waiting", 0, None)]
-    ledger.sent("j2", 1)
+    ledger.mark_sent("j2", 1)
 
 
 WRITER = """
@@ -255,8 +255,8 @@ ledger = Ledger(Path(sys.argv[1]))
 run = sys.argv[2]
 ledger.add(run, run, "{}", [(f"{run}-{n}", "c", "d", n) for n in range(60)])
 for n in range(60):
-    ledger.sent(f"{run}-{n}", 1)
-    ledger.done(f"{run}-{n}", 1, None, 1.0)
+    ledger.mark_sent(f"{run}-{n}", 1)
+    ledger.mark_done(f"{run}-{n}", 1, None, 1.0)
 """
 
 
@@ -301,12 +301,12 @@ def test_an_unknown_run(ledger: Ledger) -> None:
 
 def test_devices_the_latest_first_and_unreadable_ones_left_out(ledger: Ledger, clock: Clock) -> None:
     other = replace(DEVICE, device_id="other", name="other")
-    ledger.saw([DEVICE])
+    ledger.record_devices([DEVICE])
     clock.now_s += 1
-    ledger.saw([other])
+    ledger.record_devices([other])
     assert ledger.devices() == [other, DEVICE]
     clock.now_s += 1
-    ledger.saw([replace(DEVICE, boot_id="boot-2")])
+    ledger.record_devices([replace(DEVICE, boot_id="boot-2")])
     assert [device.boot_id for device in ledger.devices()] == ["boot-2", "boot-1"]
     ledger._db.execute("UPDATE devices SET facts = '{\"made\": \"by a newer version\"}' WHERE device_id = 'other'")
     assert [device.device_id for device in ledger.devices()] == [DEVICE.device_id]
@@ -314,10 +314,10 @@ def test_devices_the_latest_first_and_unreadable_ones_left_out(ledger: Ledger, c
 
 def test_when_and_where_a_device_was_last_seen(ledger: Ledger, clock: Clock) -> None:
     other = replace(DEVICE, device_id="other", name="other")
-    ledger.saw([DEVICE], "10.0.0.5")
-    ledger.saw([other], trouble="another version")
+    ledger.record_devices([DEVICE], "10.0.0.5")
+    ledger.record_devices([other], trouble="another version")
     clock.now_s = 160.0
-    ledger.seen([DEVICE.device_id, "nobody"])
+    ledger.touch_devices([DEVICE.device_id, "nobody"])
     assert ledger.seen_devices() == [
         SeenDevice(DEVICE, 160.0, "10.0.0.5", None),
         SeenDevice(other, 100.0, None, "another version"),
@@ -326,11 +326,11 @@ def test_when_and_where_a_device_was_last_seen(ledger: Ledger, clock: Clock) -> 
 
 def test_seconds_of_cells_is_the_mean_of_what_was_measured(ledger: Ledger) -> None:
     ledger.add("run-2", "name", "{}", [("k1", "c1", "d1", 0), ("k2", "c1", "d2", 0), ("k3", "c3", "d1", 0)])
-    ledger.done("j1", 1, None, 2.0)
-    ledger.done("j3", 1, None, 4.0)
-    ledger.done("k1", 1, Cause.RAM, 100.0)  # it failed: its time says nothing
-    ledger.done("k2", 1, None, 7.0)
-    ledger.sent("k3", 1)
+    ledger.mark_done("j1", 1, None, 2.0)
+    ledger.mark_done("j3", 1, None, 4.0)
+    ledger.mark_done("k1", 1, Cause.RAM, 100.0)  # it failed: its time says nothing
+    ledger.mark_done("k2", 1, None, 7.0)
+    ledger.mark_sent("k3", 1)
     assert ledger.seconds_of_cells() == {("c1", "d1"): 3.0, ("c1", "d2"): 7.0}
 
 
@@ -370,7 +370,7 @@ def test_a_full_disk_is_an_error_in_words_and_the_ledger_goes_on_after_it(path: 
     reader.close()
     ledger._db.execute(f"PRAGMA max_page_count = {pages + 1000}")
     ledger.add("big", "name", "{}" * 50_000, [])
-    ledger.sent("j1", 1)
+    ledger.mark_sent("j1", 1)
 
 
 @pytest.mark.parametrize("read", ["runs", "devices", "seconds_of_cells"])

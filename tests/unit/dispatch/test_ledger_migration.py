@@ -76,7 +76,7 @@ def test_nothing_is_lost_and_no_run_goes_on_by_itself(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         second, first = ledger.runs()
         assert (first.id, first.name, first.created_unix_s, first.jobs, first.done) == ("run-1", "first", 100.0, 1, 1)
-        assert (second.jobs, second.done, second.failed, second.left) == (3, 1, 1, 2)
+        assert (second.jobs, second.done, second.failed, second.remaining) == (3, 1, 1, 2)
         assert {row.status for row in (first, second)} == {RunStatus.PAUSED}
         assert {row.priority for row in (first, second)} == {0}
         assert ledger.matrix("run-1") == '{"one": 1}'
@@ -95,8 +95,8 @@ def test_it_can_be_worked_with(path: Path) -> None:
         assert ledger.new_term() >= 1
         ledger.set_run("run-2", RunStatus.RUNNING, 3)
         ledger.put_back("k2", "device_lost", "silent", failures=1)
-        ledger.sent("k2", 2, "d1", 1)
-        ledger.done("k2", 2, None, 1.0)
+        ledger.mark_sent("k2", 2, "d1", 1)
+        ledger.mark_done("k2", 2, None, 1.0)
         ledger.add("run-3", "third", "{}", [("m1", "c", "d", 0)])
     with closing(Ledger(path)) as again:
         assert [row.status for row in again.runs()] == [RunStatus.RUNNING, RunStatus.RUNNING, RunStatus.PAUSED]

@@ -68,25 +68,25 @@ def test_a_job_goes_out_when_the_one_before_is_safe(tmp_path: Path) -> None:
             calls.append(("send", job.job_id))
             super().send(device_id, job, grant)
 
-        def collected(self, device_id: str, attempt: Attempt) -> None:
+        def acknowledge(self, device_id: str, attempt: Attempt) -> None:
             assert run.store.has(RUN, *attempt)
             assert run.states()[run.ids.index(attempt[0])] == ("done", 1, None)
-            calls.append(("collected", attempt[0]))
-            super().collected(device_id, attempt)
+            calls.append(("acknowledge", attempt[0]))
+            super().acknowledge(device_id, attempt)
 
     seen_at_done: list[bool] = []
-    record = run.ledger.done
+    record = run.ledger.mark_done
 
     def done(job_id: str, attempt: int, cause: str | None, seconds: float) -> None:
         seen_at_done.append(Store(tmp_path).has(RUN, job_id, attempt))
         record(job_id, attempt, cause, seconds)
 
-    run.ledger.done = done  # type: ignore[method-assign]
+    run.ledger.mark_done = done  # type: ignore[method-assign]
     run.complete(run.coordinator(Watched(run.world, run.devices)))
     assert seen_at_done == [True] * 3
     sent = [job_id for what, job_id in calls if what == "send"]
     assert calls[0] == ("send", sent[0])
-    assert set(calls[1:3]) == {("collected", sent[0]), ("send", sent[1])}
+    assert set(calls[1:3]) == {("acknowledge", sent[0]), ("send", sent[1])}
     assert run.ledger.leases() == {}
 
 
@@ -96,13 +96,13 @@ def test_what_watchers_are_told(tmp_path: Path) -> None:
     first = run.ids[0]
     run.outcome = lambda job: next(again) if job.job_id == first else MEASURED
     run.complete(run.coordinator(run.fleet()))
-    assert kinds(run) == ["DeviceThere", *["JobSent", "JobEnded"] * 4, "Ended"]
+    assert kinds(run) == ["DeviceAppeared", *["JobSent", "JobEnded"] * 4, "RunEnded"]
     ends = [(each.job.job_id, each.attempt, each.final) for each in run.told if isinstance(each, JobEnded)]
     assert (first, 1, False) in ends
     assert (first, 2, True) in ends
     assert [each.complete for each in run.told if isinstance(each, RunEnded)] == [True]
     (there,) = [each for each in run.told if isinstance(each, DeviceAppeared)]
-    assert (there.device.name, there.words) == ("alpha", "joined")
+    assert (there.device.name, there.text) == ("alpha", "joined")
 
 
 def test_failures_are_results_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_cut_link_that_heals_late_costs_one_attempt(tmp_path: Path) -> None:
     assert [status for _, _, status in run.stored()] == ["ok"] * 6
     (silent,) = [each for each in run.told if isinstance(each, DeviceDisappeared)]
     assert silent.device.name == "alpha"
-    assert [each.words for each in run.told if isinstance(each, DeviceAppeared)] == ["joined", "joined", "back"]
+    assert [each.text for each in run.told if isinstance(each, DeviceAppeared)] == ["joined", "joined", "back"]
 
 
 def test_a_result_that_was_ready_before_the_link_was_cut_counts(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_in_a_cluster_of_its_own_a_full_disk_ends_the_run_and_nothing_is_lost(
 def test_a_patient_coordinator_waits_for_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = SubmittedRun(tmp_path, (A, B))
     left = full_for(run, 1, monkeypatch)
-    loop = run.coordinator(run.fleet(), patient=True)
+    loop = run.coordinator(run.fleet(), long_lived=True)
     loop.run(until=lambda: bool(loop.trouble))
     assert "no space left" in loop.trouble
     done = [state for state, _, _ in run.states()].count("done")
@@ -229,7 +229,7 @@ def test_a_patient_coordinator_waits_for_room_on_the_disk(tmp_path: Path, monkey
     left.clear()
     run.complete(loop)
     assert run.states() == [("done", 1, None)] * 6
-    assert [bool(each.words) for each in run.told if isinstance(each, TroubleReported)] == [True, False]
+    assert [bool(each.text) for each in run.told if isinstance(each, TroubleReported)] == [True, False]
 
 
 def test_a_job_is_not_sent_to_a_device_that_was_lost_while_the_disk_was_full(
@@ -238,7 +238,7 @@ def test_a_job_is_not_sent_to_a_device_that_was_lost_while_the_disk_was_full(
     """Decided before, and written down only after: by then the device has another agent."""
     run = SubmittedRun(tmp_path)
     left = full_for(run, 0, monkeypatch)
-    loop = run.coordinator(run.fleet(), patient=True)
+    loop = run.coordinator(run.fleet(), long_lived=True)
     loop.run(until=lambda: bool(loop.trouble) or run.left() == 0)
     run.devices[0].agent_is_killed()
     for _ in range(20):
@@ -263,7 +263,7 @@ def test_reports_of_another_ledger_are_left_where_they_are(tmp_path: Path) -> No
     run.devices[0].spool["foreign", 1] = foreign
     run.complete(run.coordinator(run.fleet()))
     assert run.devices[0].spool == {("foreign", 1): foreign}
-    assert run.devices[0].left == {("foreign", 1)}
+    assert run.devices[0].aside == {("foreign", 1)}
 
 
 def test_reports_that_came_twice_are_forgotten(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_an_operator_is_asked_and_the_run_goes_on_when_the_split_is_right(tmp_pa
     loop = run.coordinator(run.fleet())
 
     def asked() -> list[str]:
-        return [each.words for each in run.told if isinstance(each, OperatorAsked)]
+        return [each.text for each in run.told if isinstance(each, OperatorAsked)]
 
     loop.run(until=lambda: bool(asked()))
     assert asked() == ["set dedicated VRAM of alpha to 32GiB and reboot"]
@@ -295,7 +295,7 @@ def test_an_operator_is_asked_and_the_run_goes_on_when_the_split_is_right(tmp_pa
     run.devices[0].reboot(32 * GIB)
     run.complete(loop)
     assert run.states() == [("done", 1, None)] * 2
-    assert kinds(run).count("AskAnswered") == 1
+    assert kinds(run).count("AskWithdrawn") == 1
     assert run.devices[0].reboots == 2
 
 
@@ -306,7 +306,7 @@ def test_an_agent_that_may_set_its_split_needs_no_operator(tmp_path: Path) -> No
     run.complete(run.coordinator(fleet))
     assert run.devices[0].reboots == 1
     assert ("id-a", "set_split", (32 * GIB,)) in fleet.asks
-    assert "Asked" not in kinds(run)
+    assert "OperatorAsked" not in kinds(run)
 
 
 def test_an_agent_that_cannot_set_its_split_after_all_says_why_to_the_operator(tmp_path: Path) -> None:
@@ -320,8 +320,8 @@ def test_an_agent_that_cannot_set_its_split_after_all_says_why_to_the_operator(t
             return future
 
     loop = run.coordinator(Fails(run.world, run.devices))
-    loop.run(until=lambda: "Asked" in kinds(run))
-    (asked,) = [each.words for each in run.told if isinstance(each, OperatorAsked)]
+    loop.run(until=lambda: "OperatorAsked" in kinds(run))
+    (asked,) = [each.text for each in run.told if isinstance(each, OperatorAsked)]
     assert "cannot be written: Permission denied" in asked
 
 
@@ -336,15 +336,15 @@ def test_a_device_that_was_to_reboot_by_itself_and_does_not_has_its_operator_ask
             return future
 
     loop = run.coordinator(Idles(run.world, run.devices))
-    loop.run(until=lambda: "Asked" in kinds(run) or run.world.now_s > 5_000)
-    (asked,) = [each.words for each in run.told if isinstance(each, OperatorAsked)]
+    loop.run(until=lambda: "OperatorAsked" in kinds(run) or run.world.now_s > 5_000)
+    (asked,) = [each.text for each in run.told if isinstance(each, OperatorAsked)]
     assert "did not reboot within 15 min" in asked
 
 
 def test_work_from_other_threads_runs_on_the_loop(tmp_path: Path) -> None:
     run = SubmittedRun(tmp_path)
     loop = run.coordinator(run.fleet())
-    good, bad = loop.ask(lambda: "done"), loop.ask(lambda: 1 // 0)
+    good, bad = loop.call_soon(lambda: "done"), loop.call_soon(lambda: 1 // 0)
     loop.round()
     assert good.result(timeout=0) == "done"
     with pytest.raises(ZeroDivisionError):
@@ -365,7 +365,7 @@ def rounds(run: SubmittedRun, loop: CoordinatorLoop, seconds: float) -> None:
 def test_without_work_for_a_while_the_fleet_sleeps_once(tmp_path: Path) -> None:
     run = SubmittedRun(tmp_path)
     fleet = run.fleet()
-    loop = run.coordinator(fleet, patient=True)
+    loop = run.coordinator(fleet, long_lived=True)
     run.complete(loop)
     ended_s = run.world.now_s
     rounds(run, loop, SLEEP_S - 2)
@@ -383,7 +383,7 @@ def test_no_fleet_sleeps_while_a_run_has_work_even_if_nothing_runs(tmp_path: Pat
     run = SubmittedRun(tmp_path)
     fleet = run.fleet()
     run.devices[0].linked = False
-    loop = run.coordinator(fleet, patient=True)
+    loop = run.coordinator(fleet, long_lived=True)
     rounds(run, loop, 10 * SLEEP_S)
     assert fleet.slept_s == []
     loop.handle([RunChanged(RUN, RunStatus.PAUSED)])

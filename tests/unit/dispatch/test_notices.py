@@ -7,7 +7,7 @@ import pytest
 
 from agents.contract.measure import EngineTimings, Flag
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
-from orchestrator.dispatch.notices import DeviceName, Figures, JobEnded, JobName, ended
+from orchestrator.dispatch.notices import DeviceName, Figures, JobEnded, JobName, job_ended
 from tests.unit.results.made_attempts import LOADED, MEASURED, job, report, trial
 
 JOB = JobName("a1", "cell-1", "ctx 1K", 0)
@@ -24,7 +24,7 @@ FIGURES = Figures(0.5, about(10.0), about(64.0), ())
 
 
 def end_of(outcome: Outcome, *, final: bool = True) -> JobEnded:
-    return ended(report(job(), outcome, attempt=2), JOB, DEVICE, final=final)
+    return job_ended(report(job(), outcome, attempt=2), JOB, DEVICE, final=final)
 
 
 def test_a_measured_job() -> None:

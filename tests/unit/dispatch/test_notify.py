@@ -84,7 +84,7 @@ def told(settings: NotifyFile) -> Notifier:
 
 
 def tell(notifier: Notifier) -> None:
-    thread = notifier.tell(ASK, DEVICE, "set it")
+    thread = notifier.notify(ASK, DEVICE, "set it")
     thread.join(ENDS_WITHIN_S)
     assert not thread.is_alive()
 

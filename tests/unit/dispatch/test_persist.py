@@ -80,7 +80,7 @@ def files_of(folder: Path) -> list[str]:
 def begun(folder: Path) -> SubmittedRun:
     run = SubmittedRun(folder)
     for job_id in run.ids:
-        run.ledger.sent(job_id, 1, "id-a", TERM)
+        run.ledger.mark_sent(job_id, 1, "id-a", TERM)
     return run
 
 
@@ -122,13 +122,13 @@ def _full_store(run: SubmittedRun, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _full_ledger(run: SubmittedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = run.ledger.sent
+    sent = run.ledger.mark_sent
 
     def full(*arguments: object) -> None:  # in the middle of the batch
         sent(*arguments)  # type: ignore[arg-type]
         raise OrchestrateError("the disk is full")
 
-    monkeypatch.setattr(run.ledger, "sent", full)
+    monkeypatch.setattr(run.ledger, "mark_sent", full)
 
 
 @pytest.mark.parametrize("breaks", [_full_store, _full_ledger])
@@ -151,7 +151,7 @@ def test_after_it_broke_off_the_same_again_writes_the_same(
 def test_results_are_on_the_disk_before_the_ledger_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begun(tmp_path)
     order: list[str] = []
-    append, done = run.store.append_many, run.ledger.done
+    append, done = run.store.append_many, run.ledger.mark_done
 
     def appended(attempts: Sequence[object]) -> None:
         order.append(f"store {len(attempts)}")
@@ -162,7 +162,7 @@ def test_results_are_on_the_disk_before_the_ledger_says_so(tmp_path: Path, monke
         done(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(run.store, "append_many", appended)
-    monkeypatch.setattr(run.ledger, "done", told)
+    monkeypatch.setattr(run.ledger, "mark_done", told)
     records_of(run).write(everything(run))
     assert order == ["store 2", "ledger", "ledger"]
 

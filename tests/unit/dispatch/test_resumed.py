@@ -23,8 +23,8 @@ def held(run: SubmittedRun, which: int, attempt: int) -> Report:
 
 def test_what_its_devices_hold_is_not_measured_again(tmp_path: Path) -> None:
     run = SubmittedRun(tmp_path)
-    run.ledger.sent(run.ids[0], 1, "id-a")
-    run.ledger.sent(run.ids[1], 2, "id-a")
+    run.ledger.mark_sent(run.ids[0], 1, "id-a")
+    run.ledger.mark_sent(run.ids[1], 2, "id-a")
     held(run, 0, 1)
     held(run, 1, 1)  # stale: it does not count
     fleet = run.fleet()
@@ -33,7 +33,7 @@ def test_what_its_devices_hold_is_not_measured_again(tmp_path: Path) -> None:
         loop.round()
     assert fleet.settled
     assert run.stored() == [], "it is no run that anybody works on yet"
-    loop.load(RUN)
+    loop.resume_run(RUN)
     run.complete(loop)
     assert run.stored() == [(run.ids[0], 1, "ok"), (run.ids[1], 3, "ok"), (run.ids[2], 1, "ok")]
     assert sorted(run.devices[0].ran) == sorted([(run.ids[1], 3), (run.ids[2], 1)])

@@ -117,19 +117,19 @@ def test_what_an_earlier_coordinator_left(tmp_path: Path, case: str) -> None:
     left, run = LEFT[case], SubmittedRun(tmp_path)
     state, attempt = left.ledger
     if attempt:
-        run.ledger.sent(run.ids[0], attempt)
+        run.ledger.mark_sent(run.ids[0], attempt)
     if state == "waiting" and attempt:
         run.ledger.put_back(run.ids[0])
     elif state == "done":
-        run.ledger.done(run.ids[0], attempt, None, 2.0)
+        run.ledger.mark_done(run.ids[0], attempt, None, 2.0)
     elif state == "again":
-        run.ledger.done(run.ids[0], attempt, Cause.ENGINE_CRASHED, 2.0)
-        run.ledger.wait_again(RUN, [Cause.ENGINE_CRASHED])
+        run.ledger.mark_done(run.ids[0], attempt, Cause.ENGINE_CRASHED, 2.0)
+        run.ledger.requeue(RUN, [Cause.ENGINE_CRASHED])
     if left.stored:
         stored(run, *left.stored)
     added = again(run)
     assert run.states() == [left.then, ("waiting", 0, None), ("waiting", 0, None)]
-    waits = {each.job_id: (each.attempt, each.counted) for each in added.jobs}
+    waits = {each.job_id: (each.attempt, each.failure_counted) for each in added.jobs}
     assert waits.get(run.ids[0]) == left.waits
     assert [waits[each] for each in run.ids[1:]] == [(0, True), (0, True)]
     assert again(run) == added, "a second look finds the same"
@@ -140,21 +140,21 @@ def test_what_is_left_is_as_the_run_was(tmp_path: Path) -> None:
         tmp_path, (A, B), "axes: {model: tiny:llama, workload: [pp8, tg8], power_limit: 80W}\nmeasure: {repeats: 1}\n"
     )
     run.ledger.set_run(RUN, RunStatus.PAUSED, 4)
-    run.ledger.sent(run.ids[0], 1)
+    run.ledger.mark_sent(run.ids[0], 1)
     run.ledger.put_back(run.ids[0], Cause.DEVICE_LOST, failures=1)
-    run.ledger.done(run.ids[1], 1, None, 1.0)
+    run.ledger.mark_done(run.ids[1], 1, None, 1.0)
     added = again(run)
     assert (added.run_id, added.priority, added.status) == (RUN, 4, RunStatus.PAUSED)
     assert added.created_unix_s == run.ledger.run(RUN).created_unix_s
     first, third, fourth = added.jobs
-    assert first == PendingJob(run.ids[0], "id-a", run.run.jobs[run.ids[0]].cell.state, 1, 1, counted=True)
+    assert first == PendingJob(run.ids[0], "id-a", run.run.jobs[run.ids[0]].cell.state, 1, 1, failure_counted=True)
     assert [each.job_id for each in (third, fourth)] == run.ids[2:]
     assert {each.state.power_limit_w for each in added.jobs} == {80}
 
 
 def test_seconds_are_those_of_the_attempt(tmp_path: Path) -> None:
     run = SubmittedRun(tmp_path)
-    run.ledger.sent(run.ids[0], 1)
+    run.ledger.mark_sent(run.ids[0], 1)
     stored(run, MEASURED)
     again(run)
     assert [row.seconds for row in run.ledger.jobs(RUN)] == [2.0, None, None]
@@ -163,7 +163,7 @@ def test_seconds_are_those_of_the_attempt(tmp_path: Path) -> None:
 def test_a_row_that_is_not_whole_does_not_count(tmp_path: Path) -> None:
     """Power went while it was written, or the disk rots: the job is measured again."""
     run = SubmittedRun(tmp_path)
-    run.ledger.sent(run.ids[0], 1)
+    run.ledger.mark_sent(run.ids[0], 1)
     stored(run, MEASURED)
     (path,) = (tmp_path / "runs" / RUN / "trials").glob("*.parquet")
     path.write_bytes(path.read_bytes()[:-20])
@@ -175,13 +175,13 @@ def test_it_can_be_done_again_after_it_broke_off(tmp_path: Path) -> None:
     """The disk is full in the middle: a second try finds all that the first left."""
     run = SubmittedRun(tmp_path)
     for which in range(3):
-        run.ledger.sent(run.ids[which], 1)
+        run.ledger.mark_sent(run.ids[which], 1)
         stored(run, MEASURED, which=which)
-    done = run.ledger.done
-    run.ledger.done = _breaking_at(run.ids[1], done)  # type: ignore[method-assign]
+    done = run.ledger.mark_done
+    run.ledger.mark_done = _breaking_at(run.ids[1], done)  # type: ignore[method-assign]
     with pytest.raises(OrchestrateError, match="disk"):
         again(run)
-    run.ledger.done = done  # type: ignore[method-assign]
+    run.ledger.mark_done = done  # type: ignore[method-assign]
     assert [state for state, _, _ in run.states()] == ["done", "sent", "sent"]
     assert again(run).jobs == []
     assert run.states() == [("done", 1, None)] * 3

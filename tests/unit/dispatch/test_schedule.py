@@ -500,7 +500,7 @@ RESTARTED: dict[str, Story] = {
         (ended("1", 3, outcome=ENGINE_LOST), ["keep 1.3", "completed c", "rest a"]),
     ],
     "a failure that was counted before is not counted again": [
-        (added("c", [PendingJob("1", "a", state(), attempt=1, failures=1, counted=True)]), []),
+        (added("c", [PendingJob("1", "a", state(), attempt=1, failures=1, failure_counted=True)]), []),
         (ended("1", outcome=ENGINE_LOST), ["discard 1.1"]),
         (joined(A), ["send 1.2 to a"]),
     ],
@@ -817,7 +817,7 @@ class TestWhatItSaysOfItself:
         schedule.handle(joined(A))
         schedule.handle(joined(B))
         schedule.handle(added("c", jobs("a", "1"), jobs("b", "2", gib=32)))
-        assert schedule.running() == {"a": ("1", 1)}
+        assert schedule.running_attempts() == {"a": ("1", 1)}
         assert (schedule.current_attempt("a"), schedule.current_attempt("b"), schedule.current_attempt("z")) == (
             ("1", 1),
             None,
@@ -825,40 +825,40 @@ class TestWhatItSaysOfItself:
         )
         assert list(schedule.asks()) == ["b"]
         schedule.handle(ended("1"))
-        assert schedule.running() == {}
+        assert schedule.running_attempts() == {}
 
     def test_busy(self) -> None:
         schedule = Schedule()
-        assert not schedule.busy
+        assert not schedule.is_busy
         schedule.handle(joined(machine(sets=True)))
         schedule.handle(added("c", jobs("a", "1"), jobs("a", "2", gib=32)))
-        assert schedule.busy, "a job runs"
+        assert schedule.is_busy, "a job runs"
         schedule.handle(ended("1"))
-        assert schedule.busy, "it reboots"
+        assert schedule.is_busy, "it reboots"
         schedule.handle(agent_cannot())
-        assert not schedule.busy, "it waits for its operator"
+        assert not schedule.is_busy, "it waits for its operator"
         schedule.handle(joined(A, ("z", 1)))
-        assert schedule.busy, "it runs what nobody counts on"
+        assert schedule.is_busy, "it runs what nobody counts on"
         schedule.handle(ended("z"))
-        assert not schedule.busy
+        assert not schedule.is_busy
         schedule.handle(joined(A, ("z", 2)))
         schedule.handle(lost())
-        assert not schedule.busy, "what a lost device runs is not waited for"
+        assert not schedule.is_busy, "what a lost device runs is not waited for"
 
     def test_absent_devices_are_those_with_work(self) -> None:
         schedule = Schedule()
         schedule.handle(added("c", jobs("a", "1"), jobs("b", "2")))
-        assert sorted(schedule.absent) == ["a", "b"]
+        assert sorted(schedule.absent_devices) == ["a", "b"]
         schedule.handle(joined(A))
-        assert schedule.absent == ("b",)
+        assert schedule.absent_devices == ("b",)
         schedule.handle(lost())
-        assert sorted(schedule.absent) == ["a", "b"]
+        assert sorted(schedule.absent_devices) == ["a", "b"]
 
     def test_an_absent_device_whose_jobs_are_given_up_has_no_work(self) -> None:
         schedule = Schedule()
         schedule.handle(added("c", jobs("a", "1", gib=32), jobs("b", "2")))
         schedule.handle(skipped(gib=32))
-        assert schedule.absent == ("b",)
+        assert schedule.absent_devices == ("b",)
 
 
 def test_a_device_that_another_name_is_given_is_the_same() -> None:

@@ -73,7 +73,9 @@ class Line:
 
     def waiting(self) -> PendingJob:
         failures = len(self.failed)
-        return PendingJob(self.job_id, self.device_id, self.state, self.attempt, failures, counted=not self.sent)
+        return PendingJob(
+            self.job_id, self.device_id, self.state, self.attempt, failures, failure_counted=not self.sent
+        )
 
 
 @dataclass
@@ -140,20 +142,20 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
                 line.failed.add(attempt)
                 line.sent = False
                 assert failures == len(line.failed) < MAX_FAILURES, "an attempt counts once"
-                self.collected(told)
+                self.acknowledge(told)
             case PutBack(told):
                 line = self.lines[told.job_id]
                 assert line.done is None and line.attempt == told.attempt
                 line.sent = False
-                self.collected(told)
+                self.acknowledge(told)
             case Discard(told):
                 line = self.lines[told.job_id]
                 current = line.done is None and line.attempt == told.attempt and line.device_id == told.device_id
                 assert not current or told.attempt in line.failed, "a report that counts is discarded"
-                self.collected(told)
+                self.acknowledge(told)
             case SetAside(told):
                 assert self.lines[told.job_id].done is not None, "a job that is open is not known"
-                self.collected(told)
+                self.acknowledge(told)
             case Cancel(device_id):
                 assert self.truths[device_id].running is not None
             case Unload(device_id):
@@ -203,7 +205,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         assert cause is not Cause.CANCELLED
         if cause in RETRIED:
             assert len(line.failed | {told.attempt}) == MAX_FAILURES, "it could have been tried again"
-        self.collected(told)
+        self.acknowledge(told)
 
     def check_device(self, device_id: str, truth: Truth) -> None:
         assert (truth.asked is not None) == (device_id in self.schedule.asks())
@@ -256,7 +258,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
             and self.runs[line.run_id].status is RunStatus.RUNNING
         ]
 
-    def collected(self, told: Report | None) -> None:
+    def acknowledge(self, told: Report | None) -> None:
         if told is not None:
             self.truths[told.device_id].spool.pop((told.job_id, told.attempt), None)
 
@@ -409,7 +411,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
                 self.the_agent_reboots_as_told(right=True)
         assert all(line.done is not None for line in self.lines.values()), "something is lost"
         assert all(run.completed for run in self.runs.values())
-        assert not self.schedule.absent
+        assert not self.schedule.absent_devices
 
 
 TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase

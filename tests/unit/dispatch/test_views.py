@@ -59,12 +59,12 @@ def test_each_ask_stands_beside_the_command_that_says_no_to_it(
 
 def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[SubmittedRun, CoordinatorLoop, Views, str]) -> None:
     _, _, views, newer = world
-    opening = views.opening(RUN)
+    opening = views.snapshot(RUN)
     assert opening.asks == ("set dedicated VRAM of alpha to 32GiB and reboot",)
     assert (opening.total, opening.done, opening.waiting, opening.status) == (1, 0, {"id-a": 1}, RunStatus.RUNNING)
     assert opening.devices == (("id-a", "alpha"),)
     assert opening.present == {"id-a", "id-b"}
-    assert views.opening(newer).devices == (("id-b", "beta"),)
+    assert views.snapshot(newer).devices == (("id-b", "beta"),)
 
 
 def test_devices_say_what_they_do(world: tuple[SubmittedRun, CoordinatorLoop, Views, str]) -> None:
