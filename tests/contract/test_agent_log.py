@@ -63,7 +63,7 @@ def test_no_prompt_and_no_login_of_a_model_is_written(agent: Agent, folder: Path
     report_of(agent)
     source = ModelSource(url="http://user:pa55word@127.0.0.1:9/a.gguf?sig=s1gnature")
     load = replace(job.load, model="http://user:pa55word@127.0.0.1:9/a.gguf?sig=s1gnature", source=source)
-    agent.collected(("j", 1))
+    agent.acknowledge(("j", 1))
     agent.start(replace(job, job_id="k", load=load))
     report_of(agent)
     text = log_of(folder)
