@@ -13,7 +13,7 @@ from orchestrator.cli.live import MOST_SHOWN, LiveView
 from orchestrator.cli.submit import view_for
 from orchestrator.cli.view import JsonView, LinesView, Pace, Summary, View, absent, news_line, opening_lines, pace_of
 from orchestrator.dispatch.api import RunSnapshot
-from orchestrator.dispatch.notices import JobEnded, JobProgress, JobSent, Notice
+from orchestrator.dispatch.notices import JobEnded, JobProgress, JobSent, Notice, RunEnded
 from orchestrator.report.text_table import TableCell, TextTable
 from tests.unit.cli.notices import JOBS, OPENING, STORY, A, B, ended
 from tests.unit.results.made_attempts import FAILED, MEASURED
