@@ -1,6 +1,7 @@
-"""What every engine adapter is: find, capabilities, load; and a session: request, stream, close.
+"""The Protocols of an engine: an adapter finds it and loads a model; a session sends requests to the loaded model.
 
-An adapter raises only ``agents.errors``. It holds no state between loads: that is the session's.
+An adapter raises only ``agents.errors``. It holds no state between loads: that is the session's. What all adapters
+check in the same way (axes that cannot be set, values that differ, names of models) stands below the Protocols.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ DYING_S = 3.0  # between the end of an engine's connections and that of its proc
 
 
 class Support(StrEnum):
-    """What an adapter does with an axis."""
+    """What an adapter does with an axis, or an ability, of a cell."""
 
     SETS = "sets"
-    RECORDS = "records"  # can only say what it is
+    RECORDS = "records"  # it reports the value, and refuses a cell that asks for another one
     CANNOT = "cannot"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlace:
-    """What a load may use on this device: where files lie, where the log goes, how to say what is going on.
+    """What a load may use on this device: the store of model files, the place of the engine's log, the time allowed.
 
-    ``notify`` raises LoadFailed (CANCELLED) once ``cancelled`` is set.
+    ``notify`` shows a stage of the load to people, and raises LoadFailed (CANCELLED) once ``cancelled`` is set.
+    ``on_emptied`` is called by a load that has unloaded the models of others: the memory baseline is taken then.
     """
 
     models: Path
@@ -47,7 +49,7 @@ class LoadPlace:
     cancelled: threading.Event
     notify: Callable[[str], None]
     peers: Peers | None = None
-    on_emptied: Callable[[], None] = lambda: None  # called where a load itself takes others' models out of the memory
+    on_emptied: Callable[[], None] = lambda: None
 
     def refuse_late(self, started_ns: int) -> None:
         """Raises LoadFailed if the load that began at ``started_ns`` of ``clock`` was cancelled, or takes too long."""
@@ -61,9 +63,10 @@ class LoadPlace:
 class Request:
     """One request, ready to be sent: nothing is computed between the clock's start and the send.
 
-    ``prime`` is sent first, unmeasured, and leaves ``expected_cached_tokens`` in the KV cache.
-    ``decode`` turns the stream's events into chunks. ``expected_tokens`` is None where the model may stop by itself.
-    ``after`` is asked when the stream is over, for figures that the stream did not tell; it raises nothing.
+    ``decode`` turns the stream's events into chunks. ``prime`` is the body of a request that is sent first, unmeasured,
+    and leaves ``expected_cached_tokens`` in the KV cache. ``expected_tokens`` is None where the model may stop by
+    itself. ``after`` is called when the stream is over, and returns figures that the stream did not have; it raises
+    nothing.
     """
 
     url: str
@@ -72,10 +75,12 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     prime: bytes | None = None
     expected_cached_tokens: int = 0
-    cached_tokens_allowed: int = 0  # beside those: the template's own start, where no cache can be switched off
+    cached_tokens_allowed: int = 0  # beyond those: the template's start, where the cache cannot be switched off
     expected_tokens: int | None = None
     after: Callable[[], EngineTimings | None] | None = None
-    text_tokens: int | None = None  # of a prompt with an image: tokens without it, where the engine tells
+    text_tokens: int | None = (
+        None  # of a prompt with an image: its tokens without the image, where the engine counts them
+    )
 
 
 class Session(Protocol):
@@ -85,16 +90,18 @@ class Session(Protocol):
     def loaded(self) -> Loaded: ...
 
     def request_for(self, workload: Workload, nonce: int) -> Request:
-        """The request for ``workload``; ``nonce`` differs between the trials of a job: so do random prompts."""
+        """The request for ``workload``. ``nonce`` seeds random prompts, and differs between the trials of a job."""
         ...
 
     def stream(
         self, request: Request, body: bytes, limits: Limits, live: LiveCount, cancelled: threading.Event
-    ) -> Exchange: ...
+    ) -> Exchange:
+        """Sends ``body``, the request's or its ``prime``, and receives the whole answer. Raises nothing."""
+        ...
 
     def check_alive(self, within_s: float = DYING_S) -> None:
-        """Raises RequestFailed or EngineLost, with the engine's last words, if the engine has ended, or ends within
-        ``within_s``: one whose connection broke may be dying."""
+        """Raises RequestFailed or EngineLost, with the end of the engine's log, if the engine has ended, or ends within
+        ``within_s`` seconds: a process whose connection broke may be about to end."""
         ...
 
     def close(self) -> None:
@@ -109,17 +116,17 @@ class ImageSession(Session, Protocol):
     def generate(
         self, workflow: Workflow, nonce: int, limits: Limits, live: LiveCount, cancelled: threading.Event
     ) -> Trial:
-        """One run, with a seed of its own for each ``nonce``. Raises AgentError.
+        """Runs the graph once, with a seed of its own for each ``nonce``. Raises AgentError.
 
-        Index and warm-up of the trial are the caller's to say; ``sent_s`` counts from the clock's zero. The limit for
-        the first token is here one for the run's beginning.
+        The caller sets ``index`` and ``warmup`` of the trial; ``sent_s`` counts from the clock's zero. The run must
+        begin within ``limits.first_token_s`` seconds.
         """
         ...
 
 
 ABILITIES = ("chat", "image", "synthetic", "exact_stop", "workflow")
-"""What a workload may ask of an engine, beside the axes: text, an image with it, token ids of our choice, a given
-number of tokens whatever the model says, a graph that makes images."""
+"""What a workload may need of an engine, beside the axes: text prompts, images in them, prompts of given token ids, an
+exact number of generated tokens, graphs that make images."""
 
 
 class Engine(Protocol):
@@ -128,31 +135,31 @@ class Engine(Protocol):
     name: str
 
     def find(self) -> EngineFound:
-        """What of this engine is on the device. Raises Unsupported with why it cannot be used, and what to do."""
+        """Version, runtimes and place of the engine on this device. Raises Unsupported with why it cannot be used, and
+        what to do."""
         ...
 
     def capabilities(self) -> Mapping[str, Support]:
-        """For each field of LoadSettings that is an axis, and each of ABILITIES: what the adapter does with it. What is
-        not named it cannot."""
+        """Axes (fields of LoadSettings) and ABILITIES -> what the adapter does with each. A missing one it cannot."""
         ...
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> Session:
-        """Raises Unsupported before anything is loaded, LoadFailed after."""
+        """Loads the model. Raises Unsupported before anything is loaded, LoadFailed after, and unloads it then."""
         ...
 
 
 @runtime_checkable
 class Restores(Protocol):
-    """An engine whose adapter changes something of the owner's, such as a server's environment."""
+    """An engine whose adapter changes a setting of the owner's, such as a server's environment, while it is loaded."""
 
-    def restore_left(self) -> None:
-        """What an earlier process did not live to take back. Raises AgentError."""
+    def restore_after_crash(self) -> None:
+        """Restores what an earlier process changed and did not restore before it ended. Raises AgentError."""
         ...
 
 
 def refuse_settings(engine: str, support: Mapping[str, Support], settings: LoadSettings) -> None:
-    """Raises Unsupported if a cell asks for what the engine cannot set. An axis that it can only record passes: the
-    adapter compares what it finds, by ``refuse_mismatch``."""
+    """Raises Unsupported if a cell asks for an axis that the engine cannot set. One that it can only record passes: the
+    adapter compares the value that it finds, by ``refuse_mismatch``."""
     cannot = [name for name in requested_axes(settings) if support.get(name, Support.CANNOT) is Support.CANNOT]
     if cannot:
         able = sorted(name for name in AXES_OF_LOADS if support.get(name) is Support.SETS)
@@ -193,8 +200,8 @@ def abilities_of(workload: Workload) -> tuple[str, ...]:
 
 
 def refuse_mismatch(engine: str, settings: LoadSettings, found: Mapping[str, object]) -> None:
-    """Raises Unsupported where a cell asks for another value of an axis that can only be recorded than was ``found``,
-    by the names of LoadSettings; one that is not told at all cannot be asked for."""
+    """Raises Unsupported where a cell asks for another value than the engine has. ``found``: by the names of
+    LoadSettings, axes that can only be recorded; None where the engine does not report the value."""
     for name in requested_axes(settings):
         if name not in found:
             continue

@@ -97,7 +97,7 @@ class Host:
                 with suppressed(
                     log, "EngineNotRestored", AgentError, engine=engine.name
                 ):  # said again, and not let pass, by a load
-                    engine.restore_left()
+                    engine.restore_after_crash()
         return inventory(folder, found_of(look_for(engines)), power=power.found)
 
     def run(self, job: Job, cancelled: threading.Event, notify: Notify) -> Report:

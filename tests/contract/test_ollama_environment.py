@@ -127,13 +127,13 @@ def test_a_file_that_was_not_there_is_not_there_afterwards(tmp_path: Path, entry
 def test_what_a_crash_left_is_taken_back_at_the_next_start(tmp_path: Path, entry: EngineEntry) -> None:
     environment_of(entry).apply(WANTED)
     journal = tmp_path / "ollama.env.before-orchestrate"
-    Ollama(entry).restore_left()  # its process still runs: another agent's start changes nothing
+    Ollama(entry).restore_after_crash()  # its process still runs: another agent's start changes nothing
     assert (tmp_path / "ollama.env").read_text() != OWN
     note = json.loads(journal.read_text())
     journal.write_text(json.dumps({**note, "started": note["started"] - 1000.0}))  # as of a process that is gone
     assert Ollama(entry).find().version == "0.33.0"
     assert (tmp_path / "ollama.env").read_text() != OWN, "to look for it changes nothing"
-    Ollama(entry).restore_left()
+    Ollama(entry).restore_after_crash()
     assert (tmp_path / "ollama.env").read_text() == OWN and not journal.exists()
 
 

@@ -37,8 +37,7 @@ from agents.engines.lemonade.api import (
 )
 from agents.engines.llama.answers import arguments_in
 from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
-from agents.engines.server.chat import openai_chat_request
-from agents.engines.server.fresh_prompt import TEMPLATE_TOKENS, fresh
+from agents.engines.server.chat import TEMPLATE_TOKENS, fresh, openai_chat_request
 from agents.engines.server.session import HttpSession
 from agents.errors import AgentError, EngineLost, LoadFailed, Unsupported
 

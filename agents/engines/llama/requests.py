@@ -1,17 +1,19 @@
-"""Requests in llama-server's dialect, for every adapter that talks to a llama.cpp server. PURE
+"""Requests in llama-server's dialect, for every adapter that talks to a llama.cpp server.
 
-Routes and fields: tools/server/README.md of llama.cpp, b11549.
+PURE, but for ``with_text_tokens``. Routes and fields: tools/server/README.md of llama.cpp, b11549.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 from agents.contract.job import Chat, Stop, Synthetic, Workflow, Workload
 from agents.engines.base import Request
-from agents.engines.server.chat import openai_chat_request, sampling_fields
+from agents.engines.server.api import Api, ApiError
+from agents.engines.server.chat import chat_messages, openai_chat_request, sampling_fields
 from agents.engines.stream.chunks import llama_completion_chunks
 from agents.errors import Unsupported
 
@@ -85,3 +87,20 @@ def _synthetic(base_url: str, work: Synthetic, n_vocab: int, nonce: int, routed:
         expected_cached_tokens=len(depth) if primed else 0,
         expected_tokens=generate,
     )
+
+
+def with_text_tokens(request: Request, api: Api, workload: Workload, routed: str | None = None) -> Request:
+    """``request`` with its ``text_tokens``, which llama-server is asked for before anything is timed: of a prompt with
+    an image it counts the whole alone. Unchanged where there is no image, or the server does not answer.
+
+    The prompt without its image goes through the chat template and the tokeniser (``/apply-template``, ``/tokenize``).
+    """
+    if not isinstance(workload, Chat) or workload.image is None:
+        return request
+    try:
+        messages = chat_messages(replace(workload, image=None))
+        prompt = api.post("/apply-template", {"messages": messages, **_to(routed)})["prompt"]
+        fields = {"content": prompt, "add_special": True, "parse_special": True, **_to(routed)}
+        return replace(request, text_tokens=len(api.post("/tokenize", fields)["tokens"]))
+    except (ApiError, KeyError, TypeError):
+        return request

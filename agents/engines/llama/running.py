@@ -19,9 +19,8 @@ from agents.contract.report import Cause, Loaded
 from agents.device_file import EngineEntry
 from agents.engines.base import LoadPlace, Request, Support, model_name_for, refuse_mismatch
 from agents.engines.llama.answers import ServedModel, ServerProps, read_props, read_served, reported_settings
-from agents.engines.llama.requests import llama_request
+from agents.engines.llama.requests import llama_request, with_text_tokens
 from agents.engines.llama.router import RoutedLoad
-from agents.engines.llama.text_tokens import with_text_tokens
 from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
 from agents.engines.server.session import HttpSession
 from agents.errors import Unsupported

@@ -11,8 +11,7 @@ from agents.contract.report import Cause, Loaded
 from agents.engines.base import DYING_S, Request
 from agents.engines.llama.child import LOG_TAIL, Child, environment_facts
 from agents.engines.llama.log import read_log
-from agents.engines.llama.requests import llama_request
-from agents.engines.llama.text_tokens import with_text_tokens
+from agents.engines.llama.requests import llama_request, with_text_tokens
 from agents.engines.server.api import Api, ApiError
 from agents.engines.stream.exchange import Exchange, Limits, LiveCount, exchange
 from agents.errors import LoadFailed

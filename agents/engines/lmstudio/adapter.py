@@ -25,7 +25,7 @@ from agents.engines.lmstudio.runtime import InstalledRuntime, LmsFailed, Selecti
 from agents.engines.lmstudio.sdk import INSTALL, Sdk, installed
 from agents.engines.lmstudio.settings import ONLY_SDK, refuse_config_mismatch, refuse_values, rest_fields, sdk_config
 from agents.engines.server.api import FIND_S, Api
-from agents.engines.server.fresh_prompt import fresh
+from agents.engines.server.chat import fresh
 from agents.engines.server.session import HttpSession
 from agents.errors import AgentError, EngineLost, LoadFailed, Unsupported
 

@@ -31,8 +31,7 @@ from agents.engines.ollama.api import (
 from agents.engines.ollama.environment import ServerEnvironment, environment_for
 from agents.engines.ollama.stream import ollama_chunks
 from agents.engines.server.api import FIND_S, Api, ApiError
-from agents.engines.server.chat import sampling_fields
-from agents.engines.server.fresh_prompt import TEMPLATE_TOKENS, fresh
+from agents.engines.server.chat import TEMPLATE_TOKENS, fresh, sampling_fields
 from agents.engines.server.session import HttpSession
 from agents.errors import AgentError, EngineLost, LoadFailed, Unsupported
 
@@ -56,9 +55,9 @@ class Ollama:
         """Raises EngineAway where no Ollama answers."""
         return EngineFound(self.name, require_version(self._api, FIND_S), (), self._api.base_url)
 
-    def restore_left(self) -> None:
+    def restore_after_crash(self) -> None:
         """The server's environment, where a crash left another."""
-        self._environment.restore_left()
+        self._environment.restore_after_crash()
 
     def capabilities(self) -> Mapping[str, Support]:
         return dict.fromkeys(_SETS.split(), Support.SETS)
@@ -67,7 +66,7 @@ class Ollama:
         wanted = environment_for(settings)
         options, name = load_options(settings), model_name(settings)
         self._environment.refuse(wanted)
-        self._environment.restore_left()
+        self._environment.restore_after_crash()
         require_version(self._api)
         try:
             self._environment.apply(wanted)

@@ -103,7 +103,7 @@ class ServerEnvironment:
         if self._file is not None and self._journal.exists() and self._owner() == os.getpid():
             self._take_back()
 
-    def restore_left(self) -> None:
+    def restore_after_crash(self) -> None:
         """What another process set and did not live to take back. Raises LoadFailed."""
         if self._file is not None and self._journal.exists() and self._owner() is None:
             self._take_back()

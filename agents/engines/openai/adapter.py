@@ -23,8 +23,7 @@ from agents.engines.base import LoadPlace, Request, Support, model_name_for, ref
 from agents.engines.openai.dialects import Cache, Dialect, dialect_of
 from agents.engines.openai.probe import probe
 from agents.engines.server.api import CALL_S, FIND_S, Api, ApiError
-from agents.engines.server.chat import chat_messages, openai_chat_request
-from agents.engines.server.fresh_prompt import TEMPLATE_TOKENS, fresh
+from agents.engines.server.chat import TEMPLATE_TOKENS, chat_messages, fresh, openai_chat_request
 from agents.engines.server.session import HttpSession
 from agents.errors import Unsupported
 

@@ -1,17 +1,27 @@
-"""A chat workload as OpenAI-style servers take it. PURE
+"""A chat workload as OpenAI-style servers take it, and prompts that no prompt cache has seen. PURE
 
 Fields: OpenAI API reference, "Create chat completion"; images as data URLs in ``image_url`` parts.
+
+Caches that cannot be switched off reuse the longest common start of two prompts (llama.cpp's in Ollama, from its slots
+and from RAM; mlx_lm.server's; prefix caches). So ``fresh`` puts a line of its own in front of all that a cell brings:
+what remains to be reused is the start of the model's template.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agents.contract.job import Chat, Sampling, Stop
 from agents.engines.base import Request
 from agents.engines.stream.chunks import openai_chat_chunks
+
+TEMPLATE_TOKENS = 128
+"""Most that the template puts in front of the first message: gpt-oss, the longest known, writes some 70 tokens."""
+
+_DIGITS = 6
 
 
 def sampling_fields(sampling: Sampling) -> dict[str, Any]:
@@ -56,3 +66,19 @@ def openai_chat_request(
         headers=headers or {},
         expected_tokens=chat.max_tokens if chat.stop is Stop.EXACT else None,
     )
+
+
+def fresh(chat: Chat, number: int, system: str | None = None) -> Chat:
+    """``chat`` with a line in front that differs for each ``number``. ``system``: the model's own system message, which
+    holds where the chat names none.
+
+    With an image the line stands in a system message, if need be of its own: templates put the image before the text.
+    """
+    # Of one length in digits, so in tokens. Reversed, so that the first digit differs from one number to the next.
+    line = f"[{str(number % 10**_DIGITS).zfill(_DIGITS)[::-1]}]"
+    own = chat.system if chat.system is not None else system or None
+    if own is not None:
+        return replace(chat, system=f"{line}\n{own}")
+    if chat.image is not None:
+        return replace(chat, system=line)
+    return replace(chat, prompt=f"{line}\n{chat.prompt}")

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from agents.contract.job import Chat, Image
-from agents.engines.server.fresh_prompt import fresh
+from agents.engines.server.chat import fresh
 
 CHAT = Chat("hello", "Say hello.", 16)
 IMAGE = Image("red.png", "image/png", 64, 64, "AAAA")
