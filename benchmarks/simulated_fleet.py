@@ -36,8 +36,7 @@ from orchestrator.dispatch.messages import (
 from orchestrator.dispatch.runs import pending_jobs, planned_run
 from orchestrator.dispatch.schedule import Schedule
 from orchestrator.matrix import expand, parse_matrix
-from orchestrator.plan.jobs import plan_jobs
-from orchestrator.plan.planned import PlannedJob
+from orchestrator.plan.jobs import PlannedJob, plan_jobs
 
 GIB = 2**30
 SPLITS = (GIB // 2, 32 * GIB, 48 * GIB)

@@ -11,10 +11,9 @@ from agents.contract.device import Device
 from orchestrator.cli.words import counted, hms
 from orchestrator.dispatch.operator_text import describe_state
 from orchestrator.matrix import CellCounts, Matrix
-from orchestrator.plan.jobs import Plan
+from orchestrator.plan.changes import why_refused
+from orchestrator.plan.jobs import Plan, PlannedJob
 from orchestrator.plan.phases import Phase, phases_of
-from orchestrator.plan.planned import PlannedJob
-from orchestrator.plan.refusals import why_refused
 
 SHOWN_REASONS = 8
 LEAST_SHOWN = 3  # cells of each phase

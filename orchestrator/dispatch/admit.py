@@ -14,8 +14,7 @@ from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.runs import Run, planned_run
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.matrix import Matrix, check_size, expand, matrix_from_json
-from orchestrator.plan.jobs import Plan, job_id_of, job_of, plan_jobs
-from orchestrator.plan.planned import PlannedJob
+from orchestrator.plan.jobs import Plan, PlannedJob, job_id_of, job_of, plan_jobs
 from orchestrator.results.rows import Kept
 from orchestrator.results.store import Store
 

@@ -14,9 +14,7 @@ from orchestrator.dispatch.messages import PendingJob, RunAdded
 from orchestrator.dispatch.notices import DeviceName, JobName
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import Cell, Matrix, canary_cell, expand, matrix_from_json
-from orchestrator.plan.canary import in_their_states
-from orchestrator.plan.jobs import Plan, job_id_of, job_of
-from orchestrator.plan.planned import FIRST_CANARY, PlannedJob
+from orchestrator.plan.jobs import FIRST_CANARY, Plan, PlannedJob, in_their_states, job_id_of, job_of
 from orchestrator.results.store import Store
 
 CELLS_KEPT = 4096

@@ -1,11 +1,11 @@
-"""What has to happen to a device before a job that wants another machine state, and who does it. PURE"""
+"""What a device needs before a job: a change of its state, by whom; or why it would refuse the job anyway. PURE"""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-from agents.contract.device import Device, same_power, same_split, why_no_split
-from agents.contract.job import MachineState
+from agents.contract.device import Device, same_power, same_split, why_no_profile, why_no_split
+from agents.contract.job import LoadSettings, MachineState
 
 
 class Change(StrEnum):
@@ -29,3 +29,19 @@ def change_for(wanted: MachineState, device: Device) -> Change:
     if power is None or device.power_methods or same_power(power, device.power_limit_w):
         return Change.NONE
     return Change.OPERATOR
+
+
+def why_refused(load: LoadSettings, state: MachineState, device: Device) -> str | None:
+    """Why ``device``, by its inventory, would refuse such a job before it loads anything; None: it would not.
+
+    The words are the agent's, and the agent decides.
+    """
+    found = {engine.name: engine for engine in device.engines}
+    if found and load.engine not in found:
+        return f"engine {load.engine} is not on {device.name} (found: {', '.join(sorted(found))})"
+    runtimes = found[load.engine].runtimes if load.engine in found else ()
+    if load.runtime is not None and runtimes and load.runtime not in runtimes:
+        return f"{load.engine} on {device.name} has no runtime {load.runtime} (it has {', '.join(runtimes)})"
+    split, profile = state.dedicated_vram_bytes, state.power_profile
+    no_split = None if split is None else why_no_split(split, device)
+    return no_split or (None if profile is None else why_no_profile(profile, device))

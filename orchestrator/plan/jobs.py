@@ -4,7 +4,7 @@ On one device: memory split, power profile, power limit, engine and runtime, mod
 cheap; each is changed once for each value, and the value that holds already comes first: so reboots are the fewest
 possible, and within them power changes (where all splits have the same limits), engine starts and loads. Splits,
 profiles and power limits come in the order of the file; below them groups and repeats are shuffled (seeded), so that
-a drift of the device does not line up with an axis.
+a drift of the device does not line up with an axis. Canaries stand before, between and after the other jobs.
 """
 
 from __future__ import annotations
@@ -12,18 +12,42 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from agents.contract.device import Device, same_power, same_split
 from agents.contract.job import Job, LoadSettings, MachineState
 from orchestrator.matrix import Cell, Matrix, canary_cell
 from orchestrator.matrix.matrix import Measure, Rounds
-from orchestrator.plan.canary import with_canaries
-from orchestrator.plan.planned import PlannedJob
 
 Key = TypeVar("Key", bound=Hashable)
 Level = TypeVar("Level", int, float, str)
+
+
+FIRST_CANARY = 10_000
+"""Repeats of cells end below: a canary's count from here, so that none shares a job's id with a cell that is as it."""
+
+EVERY_JOBS = 20
+"""After so many jobs the next change of the loaded model has a canary before it: it costs a load of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """One cell on one device, once; ``repeat`` counts from 0. ``state``: a canary's, which its cell does not name."""
+
+    cell: Cell
+    device_id: str
+    repeat: int
+    state: MachineState | None = None
+
+    @property
+    def wanted(self) -> MachineState:
+        """The state that the machine must be in."""
+        return self.cell.state if self.state is None else self.state
+
+    @property
+    def is_canary(self) -> bool:
+        return self.repeat >= FIRST_CANARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +181,41 @@ def _grouped(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> dict[Key, lis
     for cell in cells:
         groups.setdefault(key(cell), []).append(cell)
     return groups
+
+
+def with_canaries(queue: Sequence[PlannedJob], canary: Cell, device_id: str) -> tuple[PlannedJob, ...]:
+    """``queue`` with canaries before and after it, after each change of the machine's state, and between."""
+    return in_their_states([*_spread(queue, PlannedJob(canary, device_id, FIRST_CANARY))]) if queue else ()
+
+
+def _spread(queue: Sequence[PlannedJob], first: PlannedJob) -> Iterator[PlannedJob]:
+    number, since = 0, 0
+    before: PlannedJob | None = None
+    for planned in queue:
+        changes = before is None or planned.wanted != before.wanted
+        due = before is not None and since >= EVERY_JOBS and planned.cell.load != before.cell.load
+        if changes or due:
+            yield replace(first, repeat=FIRST_CANARY + number)
+            number, since = number + 1, 0
+        yield planned
+        before, since = planned, since + 1
+    yield replace(first, repeat=FIRST_CANARY + number)
+
+
+def in_their_states(queue: Sequence[PlannedJob]) -> tuple[PlannedJob, ...]:
+    """Each canary of one device's queue in the state of the job that follows it; the last, in that of the one before.
+
+    They ask for no state of their own, and without one they would all run first, in the state that stands.
+    """
+    found: list[PlannedJob] = []
+    following = None
+    for planned in reversed(queue):
+        if not planned.is_canary:
+            following = planned.wanted
+        found.append(replace(planned, state=following) if planned.is_canary else planned)
+    found.reverse()
+    last = next((each.wanted for each in reversed(found) if not each.is_canary), None)
+    return tuple(replace(each, state=last) if each.is_canary and each.state is None else each for each in found)
 
 
 def job_id_of(run_id: str, cell_id: str, device_id: str, repeat: int) -> str:

@@ -8,8 +8,7 @@ from itertools import groupby
 
 from agents.contract.device import Device, same_power, same_split, why_no_split
 from agents.contract.job import MachineState
-from orchestrator.plan.jobs import state_of
-from orchestrator.plan.planned import PlannedJob
+from orchestrator.plan.jobs import PlannedJob, state_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,8 @@ import pytest
 from agents.contract.job import MachineState
 from orchestrator.matrix import Matrix
 from orchestrator.matrix.cells import CANARY_VALUES, canary_cell
-from orchestrator.plan.canary import EVERY_JOBS, in_their_states
-from orchestrator.plan.jobs import job_of, plan_jobs
+from orchestrator.plan.jobs import EVERY_JOBS, FIRST_CANARY, PlannedJob, in_their_states, job_of, plan_jobs
 from orchestrator.plan.phases import phases_of
-from orchestrator.plan.planned import FIRST_CANARY, PlannedJob
 from tests.fakes.matrices import matrix_and_cells
 from tests.unit.dispatch.submitted_run import A
 from tests.unit.dispatch.test_loop import APU

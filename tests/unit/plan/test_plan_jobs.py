@@ -6,8 +6,7 @@ from itertools import groupby
 import pytest
 
 from agents.contract.device import Device
-from orchestrator.plan.jobs import job_id_of, job_of, jobs_for_unknown, plan_jobs
-from orchestrator.plan.planned import PlannedJob
+from orchestrator.plan.jobs import PlannedJob, job_id_of, job_of, jobs_for_unknown, plan_jobs
 from tests.fakes.matrices import matrix_and_cells
 from tests.unit.results.made_attempts import DEVICE
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from agents.contract.device import Device, MemoryKind
-from orchestrator.plan.jobs import jobs_for_unknown, plan_jobs
+from orchestrator.plan.jobs import PlannedJob, jobs_for_unknown, plan_jobs
 from orchestrator.plan.phases import phases_of
-from orchestrator.plan.planned import PlannedJob
 from tests.fakes.matrices import matrix_and_cells
 from tests.unit.results.made_attempts import DEVICE
 

@@ -6,7 +6,7 @@ import pytest
 
 from agents.contract.device import Device, EngineFound, MemoryKind
 from agents.contract.job import LoadSettings, MachineState, Runtime
-from orchestrator.plan.refusals import why_refused
+from orchestrator.plan.changes import why_refused
 from tests.unit.results.made_attempts import DEVICE
 
 GIB = 2**30
