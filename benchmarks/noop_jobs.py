@@ -78,7 +78,7 @@ class NoopAgent:
         job, *_ = pickle.loads(packed)
         return Status(None, "idle", 0, None, (report_of(job, self._device),))
 
-    def acknowledge(self, *_stored: Attempt) -> None: ...
+    def acknowledge(self, *_to_acknowledge: Attempt) -> None: ...
 
     def rest(self) -> None: ...
 
@@ -98,8 +98,8 @@ class NoopFleet(RayFleet):
         super().__init__(detached=False)
         self._count = devices
 
-    def _hosts(self) -> list[dict[str, Any]]:
-        (node,) = super()._hosts()
+    def _list_nodes(self) -> list[dict[str, Any]]:
+        (node,) = super()._list_nodes()
         return [node | {"NodeID": str(number)} for number in range(self._count)]
 
     def _make_agent(self, node: Node) -> Any:

@@ -38,8 +38,8 @@ class Connection:
         self._temp = tempfile.TemporaryDirectory(prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True)
         self.started = False
         try:
-            told = address or os.environ.get("RAY_ADDRESS") or cluster_address()
-            running = None if told == "local" else _answering(told) if told else _latest_on_this_machine()
+            named = address or os.environ.get("RAY_ADDRESS") or cluster_address()
+            running = None if named == "local" else _answering(named) if named else _latest_on_this_machine()
             self.address = running
             if running is not None:
                 _join(running)

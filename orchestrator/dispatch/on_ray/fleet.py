@@ -28,7 +28,7 @@ from orchestrator.dispatch.fleet import (
     StatusReceived,
 )
 from orchestrator.dispatch.on_ray.connect import first_line
-from orchestrator.dispatch.on_ray.nodes import ASLEEP, Node, NodePhase
+from orchestrator.dispatch.on_ray.nodes import SLEEPING, Node, NodePhase
 from orchestrator.errors import OrchestrateError
 
 POLL_S = 1.0
@@ -70,7 +70,7 @@ class RayFleet:
         self._by_device: dict[str, Node] = {}
         self._answers: queue.SimpleQueue[tuple[Node, str, Future[Any]] | None] = queue.SimpleQueue()
         self._refresh_s = 0.0
-        self._stored: dict[str, list[Attempt]] = {}  # what agents may forget, and have not been told yet
+        self._to_acknowledge: dict[str, list[Attempt]] = {}  # by device; goes with its next call
         self._version = importlib.metadata.version("orchestrate-bench")
 
     def begin(self, term: int) -> None:
@@ -80,23 +80,23 @@ class RayFleet:
         self._answers.put(None)
 
     def listen(self, wait_s: float) -> Sequence[FleetEvent]:
-        for device_id, stored in self._stored.items():
-            self._tell(device_id, "acknowledge", *stored)
-        self._stored.clear()
+        for device_id, stored in self._to_acknowledge.items():
+            self._call_unanswered(device_id, "acknowledge", *stored)
+        self._to_acknowledge.clear()
         deadline = self._monotonic() + wait_s
         while True:
-            news = list(self._look())
-            woken = False
-            left_s = 0.0 if news else max(min(deadline, self._refresh_s) - self._monotonic(), 0.0)
-            for answer in self._drain(left_s):
+            news = list(self._refresh_nodes())
+            interrupted = False
+            wait_left_s = 0.0 if news else max(min(deadline, self._refresh_s) - self._monotonic(), 0.0)
+            for answer in self._drain_answers(wait_left_s):
                 if answer is None:
-                    woken = True
+                    interrupted = True
                 else:
-                    news += self._answered(*answer)
-            if news or woken or self._monotonic() >= deadline:
+                    news += self._on_answer(*answer)
+            if news or interrupted or self._monotonic() >= deadline:
                 return news
 
-    def _drain(self, wait_s: float) -> Iterator[tuple[Node, str, Future[Any]] | None]:
+    def _drain_answers(self, wait_s: float) -> Iterator[tuple[Node, str, Future[Any]] | None]:
         """All answers that are there; waits for the first, and of a large fleet a moment for those right behind it."""
         try:
             yield self._answers.get(timeout=wait_s) if wait_s > 0 else self._answers.get_nowait()
@@ -110,33 +110,33 @@ class RayFleet:
 
     def _awaits_more(self) -> bool:
         """Whether an answer is still to come that brings reports."""
-        return any(node.polled for node in self._by_device.values())
+        return any(node.poll_pending for node in self._by_device.values())
 
-    def _look(self) -> Iterator[FleetEvent]:
+    def _refresh_nodes(self) -> Iterator[FleetEvent]:
         """Nodes that came and went, and phases that are over."""
         now = self._monotonic()
         if now < self._refresh_s:
             return
         try:
-            nodes = self._hosts()
+            nodes = self._list_nodes()
         except Exception:  # the head's own process is away for now: nothing can be said of any node
             self._refresh_s = now + REFRESH_S
             return
         self._refresh_s = now + max(REFRESH_S, len(nodes) / 100)
         alive = {node["NodeID"]: node for node in nodes if node["Alive"]}
         for node in [each for each in self._nodes.values() if each.node_id not in alive]:
-            yield from self._left(node)
+            yield from self._on_node_gone(node)
         for node_id, facts in alive.items():
             if node_id not in self._nodes and (facts.get("Labels") or {}).get(ROLE_LABEL) != "head":
                 self._nodes[node_id] = Node(node_id, facts["NodeManagerAddress"], facts["NodeManagerHostname"])
                 self._greet(self._nodes[node_id])
         for node in list(self._nodes.values()):
             if now >= node.until_s:
-                yield from self._over(node)
-        unsettled = (NodePhase.GREETED, NodePhase.CLAIMS, NodePhase.ROUSED)
+                yield from self._on_phase_timeout(node)
+        unsettled = (NodePhase.GREETING, NodePhase.CLAIMING, NodePhase.WAKING)
         self.settled = all(node.phase not in unsettled for node in self._nodes.values())
 
-    def _hosts(self) -> list[dict[str, Any]]:
+    def _list_nodes(self) -> list[dict[str, Any]]:
         """All nodes of the cluster that ever were, as Ray lists them."""
         return list(ray.nodes())
 
@@ -153,83 +153,83 @@ class RayFleet:
         agent: Any = ray.remote(DeviceAgent)
         return agent.options(**options).remote()
 
-    def _over(self, node: Node) -> Iterator[FleetEvent]:
+    def _on_phase_timeout(self, node: Node) -> Iterator[FleetEvent]:
         match node.phase:
-            case NodePhase.GREETED:
-                yield from self._out(node, f"its agent did not answer within {START_S:g} s")
-            case NodePhase.CLAIMS:  # the other one says nothing: it is this machine as it was before
-                yield from self._superseded(node)
-            case NodePhase.OUT | NodePhase.ROUSED:
+            case NodePhase.GREETING:
+                yield from self._set_unusable(node, f"its agent did not answer within {START_S:g} s")
+            case NodePhase.CLAIMING:  # the other one says nothing: it is this machine as it was before
+                yield from self._supersede(node)
+            case NodePhase.UNUSABLE | NodePhase.WAKING:
                 self._greet(node)
-            case NodePhase.UP | NodePhase.CLOSING | NodePhase.ASLEEP | NodePhase.DOUBLE:
+            case NodePhase.UP | NodePhase.CLOSING | NodePhase.ASLEEP | NodePhase.DUPLICATE:
                 pass
 
-    def _left(self, node: Node) -> Iterator[FleetEvent]:
+    def _on_node_gone(self, node: Node) -> Iterator[FleetEvent]:
         del self._nodes[node.node_id]
         yield NodeTroubleChanged(node.key, "")
-        yield from self._lost(node, f"its host {node.shown} left the cluster")
-        if node.phase is NodePhase.DOUBLE:
-            yield from self._alone_again(node)
+        yield from self._withdraw(node, f"its host {node.label} left the cluster")
+        if node.phase is NodePhase.DUPLICATE:
+            yield from self._greet_other_duplicates(node)
 
-    def _alone_again(self, left: Node) -> Iterator[FleetEvent]:
+    def _greet_other_duplicates(self, left: Node) -> Iterator[FleetEvent]:
         """One of two nodes that claimed one identity has left: the other one may be it."""
         for other in self._nodes.values():
             same = other.device and left.device and other.device.device_id == left.device.device_id
-            if other.phase is NodePhase.DOUBLE and same:
+            if other.phase is NodePhase.DUPLICATE and same:
                 yield NodeTroubleChanged(other.key, "")
                 self._greet(other)
 
-    def _lost(self, node: Node, why: str) -> Iterator[FleetEvent]:
-        if self._owns(node) and node.device is not None:
+    def _withdraw(self, node: Node, why: str) -> Iterator[FleetEvent]:
+        if self._is_device(node) and node.device is not None:
             del self._by_device[node.device.device_id]
-            if node.told:
+            if node.is_announced:
                 yield DeviceUnreachable(node.device.device_id, why)
-        node.told = False
+        node.is_announced = False
 
-    def _owns(self, node: Node) -> bool:
+    def _is_device(self, node: Node) -> bool:
         return node.device is not None and self._by_device.get(node.device.device_id) is node
 
     def _greet(self, node: Node) -> None:
         """Finds the node's agent, or makes it, and asks who it is."""
-        node.phase, node.until_s, node.polled = NodePhase.GREETED, self._monotonic() + START_S, False
+        node.phase, node.until_s, node.poll_pending = NodePhase.GREETING, self._monotonic() + START_S, False
         try:
             node.handle = self._make_agent(node)
-            self._ask(node, "hello", node.handle.hello.remote(self._term))
+            self._await_answer(node, "hello", node.handle.hello.remote(self._term))
         except (RayError, ValueError, RuntimeError):  # the node, or a name that is not free yet: again soon
-            node.phase, node.until_s = NodePhase.OUT, self._monotonic() + REFRESH_S
+            node.phase, node.until_s = NodePhase.UNUSABLE, self._monotonic() + REFRESH_S
 
-    def _ask(self, node: Node, kind: str, ref: Any) -> None:
+    def _await_answer(self, node: Node, kind: str, ref: Any) -> None:
         ref.future().add_done_callback(lambda future: self._answers.put((node, kind, future)))
 
-    def _answered(self, node: Node, kind: str, future: Future[Any]) -> Iterator[FleetEvent]:
+    def _on_answer(self, node: Node, kind: str, future: Future[Any]) -> Iterator[FleetEvent]:
         if self._nodes.get(node.node_id) is not node:
             return  # its host has left since
         if kind in ("start", "poll"):
-            node.polled = False
+            node.poll_pending = False
         if kind == "close":
-            self._closed(node)
+            self._on_closed(node)
             return
         try:
             value = future.result()
         except ActorUnavailableError:  # the call may have run or not: it says how it stands when it is greeted
             if node.phase is NodePhase.UP:
-                self._ask(node, "hello", node.handle.hello.remote(self._term))
+                self._await_answer(node, "hello", node.handle.hello.remote(self._term))
             return
         except RayActorError as error:
-            yield from self._died(node, error)
+            yield from self._on_actor_died(node, error)
             return
         except RayError as error:
-            yield from self._failed(node, kind, error)
+            yield from self._on_call_failed(node, kind, error)
             return
         match kind:
             case "hello":
-                yield from self._greeted(node, value)
+                yield from self._on_hello(node, value)
             case "claim":
-                yield from self._double(node)
+                yield from self._refuse_duplicates(node)
             case _:
-                yield from self._heard(node, value)
+                yield from self._on_status(node, value)
 
-    def _heard(self, node: Node, status: Status) -> Iterator[FleetEvent]:
+    def _on_status(self, node: Node, status: Status) -> Iterator[FleetEvent]:
         if node.phase is not NodePhase.UP or node.device is None:
             return
         if status.job is not None:
@@ -237,87 +237,87 @@ class RayFleet:
         yield StatusReceived(node.device.device_id, status)
 
     def _poll(self, node: Node) -> None:
-        if not node.polled:
-            node.polled = True
+        if not node.poll_pending:
+            node.poll_pending = True
             wait_s = max(POLL_S, len(self._by_device) / POLLS_A_SECOND)
-            self._ask(node, "poll", node.handle.poll.remote(wait_s, self._term))
+            self._await_answer(node, "poll", node.handle.poll.remote(wait_s, self._term))
 
-    def _died(self, node: Node, error: RayActorError) -> Iterator[FleetEvent]:
+    def _on_actor_died(self, node: Node, error: RayActorError) -> Iterator[FleetEvent]:
         """The agent is gone; another one is made in a moment, if the node is still there."""
-        if node.phase in (NodePhase.OUT, *ASLEEP):
+        if node.phase in (NodePhase.UNUSABLE, *SLEEPING):
             return
-        if node.phase is NodePhase.CLAIMS:  # it was the other node that was asked
-            yield from self._superseded(node)
+        if node.phase is NodePhase.CLAIMING:  # it was the other node that was asked
+            yield from self._supersede(node)
             return
-        yield from self._lost(node, f"its agent ended: {first_line(error)}")
-        node.phase, node.until_s = NodePhase.OUT, self._monotonic() + REFRESH_S
+        yield from self._withdraw(node, f"its agent ended: {first_line(error)}")
+        node.phase, node.until_s = NodePhase.UNUSABLE, self._monotonic() + REFRESH_S
 
-    def _failed(self, node: Node, kind: str, error: RayError) -> Iterator[FleetEvent]:
+    def _on_call_failed(self, node: Node, kind: str, error: RayError) -> Iterator[FleetEvent]:
         """The agent lives, and cannot do its work."""
         if kind == "claim":
-            yield from self._superseded(node)
+            yield from self._supersede(node)
             return
-        yield from self._out(node, first_line(getattr(error, "cause", None) or error))
+        yield from self._set_unusable(node, first_line(getattr(error, "cause", None) or error))
 
-    def _out(self, node: Node, why: str) -> Iterator[FleetEvent]:
-        yield from self._lost(node, why)
-        node.phase, node.until_s = NodePhase.OUT, self._monotonic() + AGAIN_S
-        yield NodeTroubleChanged(node.key, f"node {node.shown}: {why}")
+    def _set_unusable(self, node: Node, why: str) -> Iterator[FleetEvent]:
+        yield from self._withdraw(node, why)
+        node.phase, node.until_s = NodePhase.UNUSABLE, self._monotonic() + AGAIN_S
+        yield NodeTroubleChanged(node.key, f"node {node.label}: {why}")
 
-    def _greeted(self, node: Node, hello: Hello) -> Iterator[FleetEvent]:
+    def _on_hello(self, node: Node, hello: Hello) -> Iterator[FleetEvent]:
         device = hello.device
         node.device, node.status = device, hello.status
         if device.agent_version != self._version:
-            yield from self._out(
+            yield from self._set_unusable(
                 node, f"it has version {device.agent_version} of orchestrate, the head {self._version}"
             )
             return
         other = self._by_device.get(device.device_id)
         if other is None or other is node:
-            yield from self._accepted(node)
+            yield from self._accept(node)
             return
-        if other.phase in ASLEEP:  # it is greeted, and claims to be it in turn
-            yield from self._lost(other, f"{node.shown} says that it is it")
-            self._wake_up(other)
-            yield from self._accepted(node)
+        if other.phase in SLEEPING:  # it is greeted, and claims to be it in turn
+            yield from self._withdraw(other, f"{node.label} says that it is it")
+            self._wake(other)
+            yield from self._accept(node)
             return
-        node.phase, node.until_s = NodePhase.CLAIMS, self._monotonic() + CLAIM_S
-        self._ask(node, "claim", other.handle.ping.remote())
+        node.phase, node.until_s = NodePhase.CLAIMING, self._monotonic() + CLAIM_S
+        self._await_answer(node, "claim", other.handle.ping.remote())
 
-    def _accepted(self, node: Node) -> Iterator[FleetEvent]:
+    def _accept(self, node: Node) -> Iterator[FleetEvent]:
         assert node.device is not None and node.status is not None
-        node.phase, node.told = NodePhase.UP, True
+        node.phase, node.is_announced = NodePhase.UP, True
         self._by_device[node.device.device_id] = node
         yield NodeTroubleChanged(node.key, "")
         yield DeviceGreeted(node.device, node.status, node.address)
         if node.status.job is not None:
             self._poll(node)
 
-    def _superseded(self, node: Node) -> Iterator[FleetEvent]:
+    def _supersede(self, node: Node) -> Iterator[FleetEvent]:
         """``node`` is the device now; the one that was it before does not answer."""
         assert node.device is not None
         other = self._by_device.get(node.device.device_id)
         if other is not None and other is not node:
             yield DeviceUnreachable(
-                node.device.device_id, f"it is at {node.shown} now, and {other.shown} answers no more"
+                node.device.device_id, f"it is at {node.label} now, and {other.label} answers no more"
             )
-            other.told = False
-            other.phase, other.until_s = NodePhase.OUT, self._monotonic() + START_S
-        yield from self._accepted(node)
+            other.is_announced = False
+            other.phase, other.until_s = NodePhase.UNUSABLE, self._monotonic() + START_S
+        yield from self._accept(node)
 
-    def _double(self, node: Node) -> Iterator[FleetEvent]:
+    def _refuse_duplicates(self, node: Node) -> Iterator[FleetEvent]:
         """Two live nodes claim one identity: which of them would a result be of? Neither is used."""
-        if node.phase is not NodePhase.CLAIMS or node.device is None:
+        if node.phase is not NodePhase.CLAIMING or node.device is None:
             return
         device_id = node.device.device_id
         other = self._by_device.pop(device_id, None)
-        names = f"{node.shown} and {other.shown}" if other else node.shown
+        names = f"{node.label} and {other.label}" if other else node.label
         words = (
             f"two nodes claim to be device {device_id} ({node.device.name}): {names}. Two Ray nodes on one machine, or"
             " a copied disk: stop one of them, or delete the file device-id on the copy"
         )
         for each in filter(None, (node, other)):
-            each.phase, each.told = NodePhase.DOUBLE, False
+            each.phase, each.is_announced = NodePhase.DUPLICATE, False
             with suppress(RayError):
                 each.handle.cancel.remote()
             yield NodeTroubleChanged(each.key, words)
@@ -325,11 +325,11 @@ class RayFleet:
 
     def sleep_devices(self) -> None:
         for node in self._nodes.values():
-            if node.phase is NodePhase.UP and not node.polled:
+            if node.phase is NodePhase.UP and not node.poll_pending:
                 node.phase, node.until_s = NodePhase.CLOSING, self._monotonic() + CLOSE_S
-                self._ask(node, "close", node.handle.close.remote())
+                self._await_answer(node, "close", node.handle.close.remote())
 
-    def _closed(self, node: Node) -> None:
+    def _on_closed(self, node: Node) -> None:
         with suppress(RayError):
             ray.kill(node.handle)
         node.handle = None
@@ -342,53 +342,53 @@ class RayFleet:
     def wake_devices(self) -> None:
         for node in self._nodes.values():
             if node.phase in (NodePhase.CLOSING, NodePhase.ASLEEP):
-                self._wake_up(node)
+                self._wake(node)
 
-    def _wake_up(self, node: Node) -> None:
-        node.phase = NodePhase.ROUSED
+    def _wake(self, node: Node) -> None:
+        node.phase = NodePhase.WAKING
         self.settled = False
         self._refresh_s = min(self._refresh_s, max(node.until_s, self._monotonic()))
 
     def send(self, device_id: str, job: Job, grant: Grant) -> None:
         node = self._by_device.get(device_id)
         if node is not None and node.handle is not None:  # else its silence is on its way to the coordinator
-            node.polled = True
-            packed = pickle.dumps((job, grant, *self._stored.pop(device_id, ())))
-            self._ask(node, "start", node.handle.start_packed.remote(packed))
+            node.poll_pending = True
+            packed = pickle.dumps((job, grant, *self._to_acknowledge.pop(device_id, ())))
+            self._await_answer(node, "start", node.handle.start_packed.remote(packed))
 
     def acknowledge(self, device_id: str, attempt: Attempt) -> None:
         """Told with the device's next job, or in the next round: a call of its own costs as much as a job's."""
-        self._stored.setdefault(device_id, []).append(attempt)
+        self._to_acknowledge.setdefault(device_id, []).append(attempt)
 
     def set_aside(self, device_id: str, attempt: Attempt) -> None:
-        self._tell(device_id, "set_aside", attempt)
+        self._call_unanswered(device_id, "set_aside", attempt)
 
     def cancel(self, device_id: str) -> None:
-        self._tell(device_id, "cancel")
+        self._call_unanswered(device_id, "cancel")
 
-    def _tell(self, device_id: str, method: str, *arguments: Any) -> None:
+    def _call_unanswered(self, device_id: str, method: str, *arguments: Any) -> None:
         node = self._by_device.get(device_id)
         if node is not None and node.handle is not None:
             getattr(node.handle, method).remote(*arguments)
 
     def call(self, device_id: str, method: str, *arguments: Any) -> Future[Any]:
-        told: Future[Any] = Future()
+        answer: Future[Any] = Future()
         node = self._by_device.get(device_id)
         if node is None or node.handle is None:
-            told.set_exception(DeviceGone("it is not there"))
-            return told
+            answer.set_exception(DeviceGone("it is not there"))
+            return answer
 
         def answered(future: Future[Any]) -> None:
             error = future.exception()
             if error is None:
-                told.set_result(future.result())
+                answer.set_result(future.result())
             elif isinstance(error, RayTaskError):
-                told.set_exception(OrchestrateError(first_line(error.cause or error)))
+                answer.set_exception(OrchestrateError(first_line(error.cause or error)))
             else:
-                told.set_exception(DeviceGone(first_line(error)))
+                answer.set_exception(DeviceGone(first_line(error)))
 
         getattr(node.handle, method).remote(*arguments).future().add_done_callback(answered)
-        return told
+        return answer
 
     def close(self) -> None:
         """Agents of this fleet alone end, and their engines are waited for; detached ones stay."""

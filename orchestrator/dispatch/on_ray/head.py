@@ -43,7 +43,7 @@ class CoordinatorActor:
     def _begin(self) -> None:
         """Until it works: after a restart by Ray nobody need ask for it, and a disk may be full."""
         while self._service is None:
-            with suppress(OrchestrateError):  # whoever calls is told
+            with suppress(OrchestrateError):  # whoever calls gets it raised
                 self._started()
                 return
             time.sleep(BEGIN_AGAIN_S)

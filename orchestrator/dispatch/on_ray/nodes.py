@@ -11,17 +11,17 @@ from agents.contract.device import Device
 
 
 class NodePhase(Enum):
-    GREETED = auto()  # asked who it is
-    CLAIMS = auto()  # says it is a device that another node is: that one is asked whether it lives
+    GREETING = auto()  # asked who it is
+    CLAIMING = auto()  # says it is a device that another node is: that one is asked whether it lives
     UP = auto()
     CLOSING = auto()  # its agent ends, for want of work
     ASLEEP = auto()  # a device without an agent
-    ROUSED = auto()  # greeted in a moment
-    OUT = auto()  # cannot be used; greeted again after a while
-    DOUBLE = auto()  # two live nodes claim to be one device: neither is used
+    WAKING = auto()  # greeted in a moment
+    UNUSABLE = auto()  # cannot be used; greeted again after a while
+    DUPLICATE = auto()  # two live nodes claim to be one device: neither is used
 
 
-ASLEEP = (NodePhase.CLOSING, NodePhase.ASLEEP, NodePhase.ROUSED)
+SLEEPING = (NodePhase.CLOSING, NodePhase.ASLEEP, NodePhase.WAKING)
 
 
 @dataclass(eq=False)
@@ -30,18 +30,18 @@ class Node:
     address: str
     host: str
     handle: Any = None
-    phase: NodePhase = NodePhase.GREETED
+    phase: NodePhase = NodePhase.GREETING
     device: Device | None = None
     status: Status | None = None
     until_s: float = 0.0  # when the phase is over
-    polled: bool = False
-    told: bool = False  # the coordinator counts on it
+    poll_pending: bool = False  # an answer to poll or start is still to come
+    is_announced: bool = False  # the coordinator has been sent DeviceGreeted, and nothing since
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         return f"{self.host} ({self.address})" if self.host != self.address else self.address
 
     @property
     def key(self) -> str:
         """Two nodes can share an address."""
-        return f"{self.shown} node {self.node_id[:8]}"
+        return f"{self.label} node {self.node_id[:8]}"
