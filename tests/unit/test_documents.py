@@ -19,7 +19,6 @@ WIDE = {  # to be emptied
         *(
             f"docs/{name}.md"
             for name in (
-                "engines",
                 "fleet",
                 "glossary",
                 "import",
