@@ -107,7 +107,7 @@ class Coordinator:
         def answered(future: Future[Any]) -> None:
             if future.exception() is None and self._peers is not None:
                 port, peers = int(future.result()), self._peers
-                self._loop.call_soon(lambda: peers.serves(device_id, port))
+                self._loop.call_soon(lambda: peers.server_started(device_id, port))
 
         answer.add_done_callback(answered)
 

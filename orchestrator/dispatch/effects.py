@@ -79,7 +79,7 @@ class Effects:
                 self._post_ended(report, final=True)
                 self._acknowledge(report)
                 if self._dependencies.peers is not None:
-                    self._dependencies.peers.holds(report)
+                    self._dependencies.peers.job_ended(report)
             case GiveUp():
                 if (made := report_to_keep(command, self._registry.devices)) is not None:
                     self._post_ended(made, final=True)

@@ -264,7 +264,7 @@ class CoordinatorLoop:
         with suppress(OrchestrateError):  # a full disk: it is written when it is next seen
             self._ledger.record_devices([device], address)
         if self._peers is not None:
-            self._peers.joined(device.device_id, device.name, address)
+            self._peers.device_joined(device.device_id, device.name, address)
         rebooted = before is not None and before.boot_id != device.boot_id
         words = "joined" if before is None else "back after a reboot" if rebooted else "back"
         self._post_to_runs_on(device.device_id, DeviceAppeared(self.registry.name_of(device.device_id), words))

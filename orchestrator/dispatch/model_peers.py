@@ -1,4 +1,8 @@
-"""Which devices a job's model files can be fetched from over the LAN, and the token that opens their servers."""
+"""Which devices a job may ask for its model files, and the token that opens their model servers.
+
+It names no device that fetches: the devices elect that one (``agents.models.lan.election``). Those that loaded a model,
+or were sent a job with it, come first in the list, so that each device asks all that began before it.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,18 @@ from agents.contract.job import Job, ModelSource
 from agents.contract.model_peers import Peer, Peers
 from agents.contract.report import Failed, Measured, Report
 
-MOST_PEERS = 16
+MAX_PEERS = 16
+"""Each question for a file goes to so many devices at most; those most likely to have it come first."""
 HEAD = "head"
 
 Model = tuple[ModelSource, str | None]
 
 
 class ModelPeers:
-    """Used on the loop's thread. ``ask_port`` has a device serve its files; the answer comes through ``serves``."""
+    """What the coordinator knows of model servers and of who has which model. Used on the loop's thread alone.
+
+    ``ask_port(device_id, token)`` starts a device's model server; its port is handed to ``server_started``.
+    """
 
     def __init__(self, token: str, ask_port: Callable[[str, str], None], head_url: str | None = None) -> None:
         self._token = token
@@ -28,36 +36,36 @@ class ModelPeers:
         self._addresses: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._urls: dict[str, str] = {}
-        self._models: dict[str, Model] = {}  # job -> its model, while it runs
-        self._holders: dict[Model, dict[str, None]] = {}  # devices that loaded it, or are about to
+        self._models: dict[str, Model] = {}  # by job id, while the job runs
+        self._holders: dict[Model, dict[str, None]] = {}  # ids of devices that loaded it or are about to, in order
 
-    def joined(self, device_id: str, name: str, address: str) -> None:
+    def device_joined(self, device_id: str, name: str, address: str) -> None:
         self._addresses[device_id] = address
         self._names[device_id] = name
         self._ask_port(device_id, self._token)
 
-    def serves(self, device_id: str, port: int) -> None:
+    def server_started(self, device_id: str, port: int) -> None:
         if device_id in self._addresses:
             self._urls[device_id] = f"http://{self._addresses[device_id]}:{port}"
 
     def for_job(self, device_id: str, job: Job) -> Peers | None:
-        """None where nothing has to be fetched: tiny models are made, names are the engine's."""
+        """Whom ``device_id`` may ask; None where nothing is fetched: tiny models are made, names are the engine's."""
         source = job.load.source
         if not (source.hf_repo or source.url or source.path):
             return None
         model = (source, job.load.quantisation)
         self._models[job.job_id] = model
         holders = self._holders.setdefault(model, {})
-        urls = [] if self._head_url is None else [Peer(HEAD, self._head_url, HEAD)]
+        peers = [] if self._head_url is None else [Peer(HEAD, self._head_url, HEAD)]
         for other in (*holders, *self._urls):
             peer = Peer(other, self._urls.get(other, ""), self._names.get(other, ""))
-            if peer.url and other != device_id and peer not in urls and len(urls) < MOST_PEERS:
-                urls.append(peer)
+            if peer.url and other != device_id and peer not in peers and len(peers) < MAX_PEERS:
+                peers.append(peer)
         holders[device_id] = None
-        return Peers(self._token, device_id, tuple(urls))
+        return Peers(self._token, device_id, tuple(peers))
 
-    def holds(self, report: Report) -> None:
-        """The job is over: its device has the model, unless it says otherwise."""
+    def job_ended(self, report: Report) -> None:
+        """The device counts as one that has the model, unless the job ended before it was loaded."""
         model = self._models.pop(report.job_id, None)
         loaded = isinstance(report.outcome, Measured) or (
             isinstance(report.outcome, Failed) and report.outcome.loaded is not None
