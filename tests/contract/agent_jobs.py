@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -97,4 +98,4 @@ def shadow_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, 
     place = tmp_path / "shadow"
     place.mkdir()
     (place / f"{module}.py").write_text(text)
-    monkeypatch.setenv("PYTHONPATH", str(place))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(place), os.environ.get("PYTHONPATH")))))

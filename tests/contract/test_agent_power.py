@@ -18,8 +18,8 @@ from tests.waiting import ended, until
 
 METHOD = """
 from pathlib import Path
-import agents.power
-from agents.power.methods.base import MethodKind, LimitNotHeld
+import agents.power.methods
+from agents.power.methods.base import LimitNotHeld, MethodKind
 
 class InAFile:
     name = "in-a-file"
@@ -38,8 +38,8 @@ class InAFile:
             raise LimitNotHeld("in-a-file: stuck")
         Path({path!r}).write_text(str(levels["limit"]))
 
-agents.power.METHODS = (MethodKind("in-a-file", lambda root, most_w: InAFile()),)
-agents.power.PROFILES = ()
+agents.power.methods.METHODS = (MethodKind("in-a-file", lambda root, most_w: InAFile()),)
+agents.power.methods.PROFILES = ()
 """
 
 AT_45 = MachineState(power_limit_w=45.0)
