@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from agents.places import data_root
-from orchestrator.cli.home import runs_of_ledger
+from orchestrator.cli.ledger_access import runs_of_ledger
 from orchestrator.cli.results import damage_told, measured_run
 from orchestrator.compare.axes import axis_named
 from orchestrator.compare.defaults import default_pivot

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from agents.places import data_root
 from orchestrator.cli.results import damage_told, measured_run
-from orchestrator.cli.words import counted
+from orchestrator.cli.texts import counted
 from orchestrator.errors import UsageError
 from orchestrator.report.llama_bench import LlamaBenchFile, llama_bench_file
 from orchestrator.results import load, schema

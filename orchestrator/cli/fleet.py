@@ -14,10 +14,10 @@ from agents.contract.job import MachineState
 from agents.contract.report import Cause
 from agents.device_file import TAKEN_BACK, Stated, parse_size, parse_watts
 from agents.places import data_root
+from orchestrator.cli.coordinator_link import joined
 from orchestrator.cli.fleet_tables import devices_table, status_table
-from orchestrator.cli.home import ledger_path, nobody_works, run_among
-from orchestrator.cli.joined import joined
-from orchestrator.cli.words import counted
+from orchestrator.cli.ledger_access import ledger_path, nobody_works, run_among
+from orchestrator.cli.texts import counted
 from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, StatusView
 from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.messages import RunStatus

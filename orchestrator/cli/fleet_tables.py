@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.contract.device import Device, StateSource
-from orchestrator.cli.words import hms
+from orchestrator.cli.texts import hms
 from orchestrator.dispatch.api import DeviceView, StatusView
 from orchestrator.report.text_table import TableCell, TextTable
 

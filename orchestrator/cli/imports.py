@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from agents.places import data_root
-from orchestrator.cli.home import runs_of_ledger
-from orchestrator.cli.words import counted
+from orchestrator.cli.ledger_access import runs_of_ledger
+from orchestrator.cli.texts import counted
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import BadValue
 from orchestrator.matrix.read import read_file

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from orchestrator.cli.texts import cell_words, counted, hms, outcome_words
 from orchestrator.cli.view import Pace, Summary, close, news_line, opening_lines, pace_of
-from orchestrator.cli.words import cell_words, counted, hms, outcome_words
 from orchestrator.dispatch.api import RunSnapshot
 from orchestrator.dispatch.notices import (
     DeviceDisappeared,

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from agents.contract.device import Device
-from orchestrator.cli.home import ledger_path
+from orchestrator.cli.ledger_access import ledger_path
 from orchestrator.cli.plan_text import DevicePlan, PlanPage, Seconds, as_data, as_text, plan_lines
 from orchestrator.matrix import check_size, count_cells, expand, read_matrix
 from orchestrator.plan.jobs import jobs_for_unknown, plan_jobs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.contract.device import Device
-from orchestrator.cli.words import counted, hms
+from orchestrator.cli.texts import counted, hms
 from orchestrator.dispatch.operator_text import describe_state
 from orchestrator.matrix import CellCounts, Matrix
 from orchestrator.plan.changes import why_refused

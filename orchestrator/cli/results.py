@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from agents.contract.report import Cause, cause_words
 from agents.places import data_root
-from orchestrator.cli.home import ledger_path, nobody_works, run_among, runs_of_ledger
+from orchestrator.cli.ledger_access import ledger_path, nobody_works, run_among, runs_of_ledger
+from orchestrator.cli.texts import counted, first_line
 from orchestrator.cli.view import Summary
-from orchestrator.cli.words import counted, first_line
 from orchestrator.compare.axes import axis_named, label
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.drift import drifts_of

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import FrameType
 
 from agents.places import data_root
-from orchestrator.cli.home import run_among, run_named
-from orchestrator.cli.joined import Joined, joined
+from orchestrator.cli.coordinator_link import Joined, joined
+from orchestrator.cli.ledger_access import run_among, run_named
 from orchestrator.cli.results import summary_of, summary_of_table
+from orchestrator.cli.texts import counted
 from orchestrator.cli.view import JsonView, LinesView, Summary, View
-from orchestrator.cli.words import counted
 from orchestrator.dispatch.api import RunSnapshot, Submission
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import check_size, matrix_to_json, read_matrix
@@ -84,7 +84,7 @@ def watch_run(name: str, *, address: str | None, as_json: bool) -> None:
 
 def _known_run(name: str, address: str | None) -> str | None:
     """The run by this host's own ledger; None where it has none, or where a cluster is named: that has its own."""
-    from orchestrator.cli.home import ledger_path
+    from orchestrator.cli.ledger_access import ledger_path
     from orchestrator.cluster.environment import recorded_address
 
     told = address or os.environ.get("RAY_ADDRESS") or recorded_address()
@@ -96,7 +96,7 @@ def _known_run(name: str, address: str | None) -> str | None:
 def _is_done(run: str) -> bool:
     from contextlib import closing
 
-    from orchestrator.cli.home import ledger_path
+    from orchestrator.cli.ledger_access import ledger_path
     from orchestrator.dispatch.ledger import Ledger
 
     with closing(Ledger(ledger_path())) as ledger:

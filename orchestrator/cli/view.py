@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from orchestrator.cli.words import cell_words, counted, first_line, outcome_words
+from orchestrator.cli.texts import cell_words, counted, first_line, outcome_words
 from orchestrator.dispatch.api import RunSnapshot
 from orchestrator.dispatch.notices import (
     AskWithdrawn,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.home import ledger_path, run_named
+from orchestrator.cli.ledger_access import ledger_path, run_named
 from orchestrator.cluster.environment import Noted, note
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.ledger_schema import MIGRATIONS

@@ -16,10 +16,10 @@ from agents.contract.device import EngineFound, Gpu, MemoryKind, StateSource
 from agents.contract.job import MachineState
 from agents.contract.report import Cause
 from agents.device_file import TAKEN_BACK, Stated
+from orchestrator.cli.coordinator_link import Joined
 from orchestrator.cli.fleet import PASSED
 from orchestrator.cli.fleet_tables import devices_table, status_table
-from orchestrator.cli.home import ledger_path
-from orchestrator.cli.joined import Joined
+from orchestrator.cli.ledger_access import ledger_path
 from orchestrator.dispatch.api import DeviceView, RunView, StatusView
 from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.messages import RunStatus

@@ -12,7 +12,7 @@ import pytest
 import orchestrator
 from agents.agent.spool import Spool
 from agents.contract.report import Cause, Failed
-from orchestrator.cli.home import ledger_path
+from orchestrator.cli.ledger_access import ledger_path
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.runs import remaining_of, run_of_ledger

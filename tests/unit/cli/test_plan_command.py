@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agents.contract.device import Device, MemoryKind
-from orchestrator.cli.home import ledger_path
+from orchestrator.cli.ledger_access import ledger_path
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.matrix import expand, read_matrix
 from tests.unit.cli.conftest import Orchestrate

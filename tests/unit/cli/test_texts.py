@@ -6,7 +6,7 @@ import pytest
 
 from agents.contract.measure import EngineTimings, Flag, Trial
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
-from orchestrator.cli.words import cell_words, counted, figures_words, first_line, hms, outcome_words
+from orchestrator.cli.texts import cell_words, counted, figures_words, first_line, hms, outcome_words
 from tests.unit.cli.notices import JOBS, ended
 from tests.unit.results.made_attempts import LOADED, image_trial, trial
 
