@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from agents.places import data_root
 from orchestrator.cli.ledger_access import runs_of_ledger
-from orchestrator.cli.results import damage_told, measured_run
+from orchestrator.cli.results import damage_reported, measured_run
 from orchestrator.compare.axes import axis_named
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.pivot import Pivot, pivot
@@ -32,7 +32,7 @@ def compare_runs(
 ) -> None:
     print_pivots = compare_format(output)
     names = [measured_run(run) if _is_run(run) else run for run in runs]
-    with damage_told():
+    with damage_reported():
         table = load_runs(names, data_root())
     print_pivots(_pivots(table, rows, cols, values, also=also, where=where, baseline=baseline), sys.stdout)
 

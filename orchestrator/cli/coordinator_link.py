@@ -15,15 +15,15 @@ from orchestrator.dispatch.api import CoordinatorApi
 
 
 @dataclass(frozen=True)
-class Joined:
-    """``own`` is the coordinator in this process, None where it is the cluster's."""
+class CoordinatorLink:
+    """``own_cluster`` is the coordinator in this process, None where it is the cluster's."""
 
     coordinator: CoordinatorApi
-    own: OwnCluster | None
+    own_cluster: OwnCluster | None
 
     def reads_files(self) -> bool:
         """Whether the results lie where this process can read them: on this host, in this user's folder."""
-        return self.own is not None or self.coordinator.where() == (boot_id(Path("/")), str(data_root()))
+        return self.own_cluster is not None or self.coordinator.where() == (boot_id(Path("/")), str(data_root()))
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,16 @@ class OwnCluster:
 
 
 @contextlib.contextmanager
-def joined(address: str | None, *, join_only: bool = False) -> Iterator[Joined]:
-    """The coordinator, let go of whatever happens. Raises OrchestrateError, UsageError.
+def link_coordinator(address: str | None, *, join_only: bool = False) -> Iterator[CoordinatorLink]:
+    """The coordinator; the connection ends with the context. Raises OrchestrateError, UsageError.
 
     ``join_only``: no cluster is started where none runs.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before there is work to stop, it ends as Ctrl-C does
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):  # Ray prints words of its raylets
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):  # Ray prints what its raylets print
         from orchestrator.dispatch.on_ray.connect import Connection
 
         connection = Connection(address, join_only=join_only)
@@ -49,12 +52,12 @@ def joined(address: str | None, *, join_only: bool = False) -> Iterator[Joined]:
 
                 service = Coordinator(data_root(), lambda: RayFleet(detached=False), own_cluster=True)
                 try:
-                    yield Joined(service, OwnCluster(service.stop))
+                    yield CoordinatorLink(service, OwnCluster(service.stop))
                 finally:
                     service.close()
             else:
                 from orchestrator.dispatch.on_ray.head import coordination
 
-                yield Joined(coordination(connection), None)
+                yield CoordinatorLink(coordination(connection), None)
         finally:
             connection.close()

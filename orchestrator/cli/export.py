@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from agents.places import data_root
-from orchestrator.cli.results import damage_told, measured_run
-from orchestrator.cli.texts import counted
+from orchestrator.cli.results import damage_reported, measured_run
+from orchestrator.cli.texts import format_count
 from orchestrator.errors import UsageError
 from orchestrator.report.llama_bench import LlamaBenchFile, llama_bench_file
 from orchestrator.results import load, schema
@@ -53,11 +53,11 @@ def export_run(
         format_named(file_format or "csv").write(found, sys.stdout.buffer)
         return
     written = export(found, to, file_format)
-    print(f"{written}: {counted(found.num_rows, 'row')} of {table}")
+    print(f"{written}: {format_count(found.num_rows, 'row')} of {table}")
 
 
 def _loaded(name: str, table: str) -> pa.Table:
-    with damage_told():
+    with damage_reported():
         if name.startswith(PREFIX):
             return load(name, table)
         return Store(data_root()).load(measured_run(name), table)
@@ -73,12 +73,12 @@ def _export_llama_bench(name: str, to: Path | None, table: str, where: Sequence[
     else:
         with durable_file(to) as file:
             file.write(text.encode())
-        print(f"{to}: {counted(len(found.records), 'test')} as {LLAMA_BENCH} writes them")
+        print(f"{to}: {format_count(len(found.records), 'test')} as {LLAMA_BENCH} writes them")
     for line in _remarks(found):
         print(line, file=sys.stderr)
 
 
 def _remarks(found: LlamaBenchFile) -> list[str]:
     lines = [f"build_commit {commit}: {engine}" for commit, engine in found.builds.items()]
-    lines += [f"left out: {counted(count, 'trial')} {why}" for why, count in found.left_out.items()]
+    lines += [f"left out: {format_count(count, 'trial')} {why}" for why, count in found.left_out.items()]
     return lines

@@ -14,10 +14,10 @@ from agents.contract.job import MachineState
 from agents.contract.report import Cause
 from agents.device_file import TAKEN_BACK, Stated, parse_size, parse_watts
 from agents.places import data_root
-from orchestrator.cli.coordinator_link import joined
+from orchestrator.cli.coordinator_link import link_coordinator
 from orchestrator.cli.fleet_tables import devices_table, status_table
-from orchestrator.cli.ledger_access import ledger_path, nobody_works, run_among
-from orchestrator.cli.texts import counted
+from orchestrator.cli.ledger_access import ledger_path, no_coordinator_runs, pick_run
+from orchestrator.cli.texts import format_count
 from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, StatusView
 from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.messages import RunStatus
@@ -41,8 +41,8 @@ PASSED = (
 
 @contextlib.contextmanager
 def coordinator(address: str | None) -> Iterator[CoordinatorApi]:
-    with joined(address, join_only=True) as to:
-        yield to.coordinator
+    with link_coordinator(address, join_only=True) as link:
+        yield link.coordinator
 
 
 def show_status(address: str | None, *, as_json: bool) -> None:
@@ -68,7 +68,7 @@ def show_status(address: str | None, *, as_json: bool) -> None:
 def _status_without_cluster() -> StatusView:
     with _own_ledger() as ledger:
         views = tuple(RunView(row, (), ()) for row in (ledger.runs() if ledger else ()))
-    with nobody_works() as free:
+    with no_coordinator_runs() as free:
         words = "no cluster runs on this machine: nothing goes on by itself"
         at_work = "a submit with a cluster of its own is at work on this machine: it shows there what it does"
         return StatusView(views, (words if free else at_work,), (), 0)
@@ -123,7 +123,7 @@ def set_run(name: str, command: str, *, address: str | None) -> None:
     what = RunStatus(command)
     try:
         with coordinator(address) as cluster:
-            run = run_among(name, cluster.runs())
+            run = pick_run(name, cluster.runs())
             cluster.set_run(run, what)
     except NoCluster:
         with _own_ledger() as ledger:
@@ -131,7 +131,7 @@ def set_run(name: str, command: str, *, address: str | None) -> None:
             run = row.id
             if not row.remaining:
                 raise OrchestrateError(f"run {run}: all its jobs are done") from None
-            with nobody_works() as free:
+            with no_coordinator_runs() as free:
                 if not free:
                     words = "a submit with a cluster of its own is at work; Ctrl-C there stops its run"
                     raise OrchestrateError(words) from None
@@ -142,13 +142,13 @@ def set_run(name: str, command: str, *, address: str | None) -> None:
 
 def _row_named(name: str, ledger: Ledger | None) -> RunRow:
     rows = ledger.runs() if ledger else []
-    run = run_among(name, [row.id for row in rows])
+    run = pick_run(name, [row.id for row in rows])
     return next(row for row in rows if row.id == run)
 
 
 def set_priority(name: str, number: int, *, address: str | None) -> None:
     with coordinator(address) as cluster:
-        run = run_among(name, cluster.runs())
+        run = pick_run(name, cluster.runs())
         row = next(view.row for view in cluster.status().runs if view.row.id == run)
         cluster.set_run(run, row.status, number)
     print(f"run {run}: priority {number}")
@@ -160,10 +160,10 @@ def retry_run(name: str, causes: list[str] | None, *, address: str | None) -> No
         if each not in allowed:
             raise UsageError(f"--cause {each!r}: allowed: {', '.join(allowed)}")
     with coordinator(address) as cluster:
-        run = run_among(name, cluster.runs())
+        run = pick_run(name, cluster.runs())
         count = cluster.retry(run, causes or [each.value for each in PASSED])
     words = f"; see it with: orchestrate watch {run}" if count else ""
-    print(f"run {run}: {counted(count, 'job')} again{words}")
+    print(f"run {run}: {format_count(count, 'job')} again{words}")
 
 
 def state_device(name: str, dedicated_vram: str | None, power_limit: str | None, *, address: str | None) -> None:
@@ -179,7 +179,7 @@ def skip_state(name: str, dedicated_vram: str | None, power_limit: str | None, *
     stated = _stated(dedicated_vram, power_limit)
     with coordinator(address) as cluster:
         count = cluster.skip(name, MachineState(stated.dedicated_vram_bytes, stated.power_limit_w))
-    print(f"{name}: {counted(count, 'job')} skipped")
+    print(f"{name}: {format_count(count, 'job')} skipped")
 
 
 def _stated(dedicated_vram: str | None, power_limit: str | None) -> Stated:

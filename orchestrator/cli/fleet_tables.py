@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.contract.device import Device, StateSource
-from orchestrator.cli.texts import hms
+from orchestrator.cli.texts import format_duration
 from orchestrator.dispatch.api import DeviceView, StatusView
 from orchestrator.report.text_table import TableCell, TextTable
 
@@ -55,7 +55,7 @@ def _device_texts(view: DeviceView, device: Device, now_unix_s: float) -> tuple[
         ", ".join(f"{each.name} {each.version}" for each in device.engines) or "-",
         device.os,
         view.address or "-",
-        "now" if away_s < 5 else f"{hms(away_s)} ago",
+        "now" if away_s < 5 else f"{format_duration(away_s)} ago",
     )
 
 

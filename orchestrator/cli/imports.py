@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agents.places import data_root
 from orchestrator.cli.ledger_access import runs_of_ledger
-from orchestrator.cli.texts import counted
+from orchestrator.cli.texts import format_count
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import BadValue
 from orchestrator.matrix.read import read_file
@@ -33,7 +33,7 @@ def import_results(
         if as_json:
             print(json.dumps(asdict(each)))
         elif each.added:
-            what = f"{counted(each.records, 'record')}, {counted(each.trials, 'trial')}"
+            what = f"{format_count(each.records, 'record')}, {format_count(each.trials, 'trial')}"
             print(f"run {each.run}: {what} imported from {each.file} ({each.kind})")
         else:
             print(f"run {each.run}: holds {each.file} already; nothing changed")

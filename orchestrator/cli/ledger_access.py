@@ -16,7 +16,7 @@ def ledger_path(root: Path | None = None) -> Path:
 
 
 @contextmanager
-def nobody_works() -> Iterator[bool]:
+def no_coordinator_runs() -> Iterator[bool]:
     """Whether no coordinator works on this ledger; while this is entered, none begins."""
     from filelock import FileLock, Timeout
 
@@ -48,13 +48,13 @@ def runs_of_ledger() -> list[str]:
         ledger.close()
 
 
-def run_named(name: str) -> str:
+def find_run(name: str) -> str:
     """A run's full name: as given, `latest`, or a beginning that only one run has. Raises UsageError."""
-    return run_among(name, runs_of_ledger())
+    return pick_run(name, runs_of_ledger())
 
 
-def run_among(name: str, runs: list[str]) -> str:
-    """As ``run_named``, of ``runs``, the newest first."""
+def pick_run(name: str, runs: list[str]) -> str:
+    """As ``find_run``, of ``runs``, the newest first."""
     if name == "latest" and runs:
         return runs[0]
     if name in runs:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from orchestrator.cli.texts import cell_words, counted, hms, outcome_words
-from orchestrator.cli.view import Pace, Summary, close, news_line, opening_lines, pace_of
+from orchestrator.cli.texts import format_cell, format_count, format_duration, format_outcome
+from orchestrator.cli.view import RunDigest, RunProgress, notice_line, opening_lines, print_end, progress_of
 from orchestrator.dispatch.api import RunSnapshot
 from orchestrator.dispatch.notices import (
     DeviceDisappeared,
@@ -35,18 +35,18 @@ class LiveView:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=sys.stdout, highlight=False)
         self._out = self._console.file
-        self._pace = Pace()
+        self._progress = RunProgress()
         self._running: dict[str, tuple[DeviceName, JobName | None, JobProgress | None]] = {}
         self._live: Any = None
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def begin(self, opening: RunSnapshot) -> None:
-        self._pace = pace_of(opening)
+        self._progress = progress_of(opening)
         self._running = {key: (DeviceName(key, name), None, None) for key, name in opening.devices}
         for line in opening_lines(opening):
-            self.say(line)
+            self.show_message(line)
         for sent in opening.running:
             self._running[sent.device.device_id] = (sent.device, sent.job, None)
 
@@ -59,7 +59,7 @@ class LiveView:
             finally:
                 self._live = None
 
-    def tell(self, notice: Notice) -> None:
+    def on_notice(self, notice: Notice) -> None:
         match notice:
             case JobSent(job, device, _):
                 self._running[device.device_id] = (device, job, None)
@@ -67,16 +67,16 @@ class LiveView:
                 _, known, _ = self._running.get(device.device_id, (device, None, None))
                 self._running[device.device_id] = (device, known, notice)
             case JobEnded(job, device, final=final):
-                self._pace.ended(notice)
+                self._progress.ended(notice)
                 if notice.cause is not None:
                     again = "" if final else " (again)"
-                    self.say(f"{device.name}  {cell_words(job)}  {outcome_words(notice)}{again}")
+                    self.show_message(f"{device.name}  {format_cell(job)}  {format_outcome(notice)}{again}")
                 self._running[device.device_id] = (device, None, None)
             case _:
                 if isinstance(notice, DeviceDisappeared):
                     self._running.pop(notice.device.device_id, None)
-                if line := news_line(notice):
-                    self.say(line)
+                if line := notice_line(notice):
+                    self.show_message(line)
         if self._live is not None:
             self._live.update(self._draw(), refresh=True)
 
@@ -90,15 +90,15 @@ class LiveView:
         for device, job, status in shown[:MOST_SHOWN]:
             rate = f"{status.reads_per_s:.1f}" if job and status and status.reads_per_s else ""
             phase = status.stage if status else ("sent" if job else "idle")
-            left = hms(self._pace.eta_s(device.device_id))
-            table.add_row(device.name, cell_words(job) if job else "", phase, rate, left)
+            left = format_duration(self._progress.eta_s(device.device_id))
+            table.add_row(device.name, format_cell(job) if job else "", phase, rate, left)
         if len(shown) > MOST_SHOWN:
-            table.add_row("...", f"and {counted(len(shown) - MOST_SHOWN, 'more device')}", "", "", "")
-        pace = self._pace
-        spent = hms(time.monotonic() - pace.started)
-        words = f"{pace.done} of {pace.total} jobs, {pace.failed} failed"
-        table.add_row("all", words, f"{spent} so far", "", hms(pace.eta_all_s()), style="bold")
+            table.add_row("...", f"and {format_count(len(shown) - MOST_SHOWN, 'more device')}", "", "", "")
+        progress = self._progress
+        spent = format_duration(time.monotonic() - progress.started)
+        words = f"{progress.done} of {progress.total} jobs, {progress.failed} failed"
+        table.add_row("all", words, f"{spent} so far", "", format_duration(progress.eta_all_s()), style="bold")
         return table
 
-    def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
-        close(run, folder, summary, self._out, complete=complete)
+    def end(self, run: str, folder: Path, summary: RunDigest, *, complete: bool) -> None:
+        print_end(run, folder, summary, self._out, complete=complete)

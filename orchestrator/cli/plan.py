@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agents.contract.device import Device
 from orchestrator.cli.ledger_access import ledger_path
-from orchestrator.cli.plan_text import DevicePlan, PlanPage, Seconds, as_data, as_text, plan_lines
+from orchestrator.cli.plan_text import DevicePlan, PlanPage, Seconds, as_data, as_text, planned_phases
 from orchestrator.matrix import check_size, count_cells, expand, read_matrix
 from orchestrator.plan.jobs import jobs_for_unknown, plan_jobs
 
@@ -20,9 +20,11 @@ def show_plan(file: Path, *, all_cells: bool, as_json: bool, yes: bool) -> None:
     selected = [device for device in devices if matrix.devices.matches(device)]
     check_size(matrix, max(len(selected), 1), confirmed=yes)
     plan = plan_jobs(matrix, expand(matrix), devices)
-    known = [DevicePlan(each.name, each, plan_lines(plan.queues[each.device_id], each, earlier)) for each in selected]
+    known = [
+        DevicePlan(each.name, each, planned_phases(plan.queues[each.device_id], each, earlier)) for each in selected
+    ]
     others = jobs_for_unknown(matrix, (cell for cell, _ in plan.unplaced))
-    unknown = [DevicePlan(name, None, plan_lines(queue, None, {})) for name, queue in others.items()]
+    unknown = [DevicePlan(name, None, planned_phases(queue, None, {})) for name, queue in others.items()]
     page = PlanPage(matrix, count_cells(matrix), plan, tuple(devices), tuple(known), tuple(unknown))
     if as_json:
         print(json.dumps(as_data(page)))

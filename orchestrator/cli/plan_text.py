@@ -1,4 +1,4 @@
-"""What ``orchestrate plan`` says: the cells of each device in their order, phase by phase, as text or as data. PURE"""
+"""What ``orchestrate plan`` prints: the cells of each device in their order, by phase, as text or as data. PURE"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.contract.device import Device
-from orchestrator.cli.texts import counted, hms
+from orchestrator.cli.texts import format_count, format_duration
 from orchestrator.dispatch.operator_text import describe_state
 from orchestrator.matrix import CellCounts, Matrix
 from orchestrator.plan.changes import why_refused
@@ -23,7 +23,7 @@ Seconds = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True, slots=True)
-class CellLine:
+class PlannedCell:
     """One cell in the order of one device. ``seconds`` is for all its repeats; None: it never ran there."""
 
     label: str
@@ -34,11 +34,11 @@ class CellLine:
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseLines:
+class PlannedPhase:
     """The cells that run in one machine state."""
 
     phase: Phase
-    cells: tuple[CellLine, ...]
+    cells: tuple[PlannedCell, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class DevicePlan:
 
     name: str | None
     device: Device | None
-    phases: tuple[PhaseLines, ...]
+    phases: tuple[PlannedPhase, ...]
 
     @property
-    def cells(self) -> tuple[CellLine, ...]:
+    def cells(self) -> tuple[PlannedCell, ...]:
         return tuple(line for phase in self.phases for line in phase.cells)
 
     @property
@@ -74,33 +74,33 @@ class PlanPage:
     unknown: tuple[DevicePlan, ...]
 
 
-def plan_lines(queue: Sequence[PlannedJob], device: Device | None, earlier: Seconds) -> tuple[PhaseLines, ...]:
+def planned_phases(queue: Sequence[PlannedJob], device: Device | None, earlier: Seconds) -> tuple[PlannedPhase, ...]:
     """The cells of each phase, in the order in which each first runs."""
-    return tuple(PhaseLines(phase, _cell_lines(phase.jobs, device, earlier)) for phase in phases_of(queue, device))
+    return tuple(PlannedPhase(phase, _planned_cells(phase.jobs, device, earlier)) for phase in phases_of(queue, device))
 
 
-def _cell_lines(jobs: Sequence[PlannedJob], device: Device | None, earlier: Seconds) -> tuple[CellLine, ...]:
+def _planned_cells(jobs: Sequence[PlannedJob], device: Device | None, earlier: Seconds) -> tuple[PlannedCell, ...]:
     repeats: dict[tuple[str, bool], int] = {}
     first: dict[tuple[str, bool], PlannedJob] = {}
     for job in jobs:
         key = (job.cell.cell_id, job.is_canary)
         repeats[key] = repeats.get(key, 0) + 1
         first.setdefault(key, job)
-    return tuple(_cell_line(job, repeats[key], device, earlier) for key, job in first.items())
+    return tuple(_planned_cell(job, repeats[key], device, earlier) for key, job in first.items())
 
 
-def _cell_line(job: PlannedJob, repeats: int, device: Device | None, earlier: Seconds) -> CellLine:
+def _planned_cell(job: PlannedJob, repeats: int, device: Device | None, earlier: Seconds) -> PlannedCell:
     cell = job.cell
     refused = why_refused(cell.load, job.wanted, device) if device else None
     seconds = earlier.get((cell.cell_id, job.device_id))
     whole = 0.0 if refused else None if seconds is None else seconds * repeats
     label = "canary" if job.is_canary else cell.label()
-    return CellLine(label, cell.cell_id, repeats, whole, refused)
+    return PlannedCell(label, cell.cell_id, repeats, whole, refused)
 
 
 def as_text(page: PlanPage, shown: int | None) -> Iterator[str]:
     """``shown``: cells listed for a device, None for all."""
-    yield _size_words(page)
+    yield _headline(page)
     if page.matrix.question:
         yield f"question: {page.matrix.question.strip()}"
     for known in page.known:
@@ -118,38 +118,42 @@ def as_text(page: PlanPage, shown: int | None) -> Iterator[str]:
         yield from _phases(unknown, shown)
 
 
-def _size_words(page: PlanPage) -> str:
+def _headline(page: PlanPage) -> str:
     """``120 cells x 3 repeats = 360 jobs``, with the devices where there are several, or none."""
     counts, repeats = page.counts, page.matrix.measure.repeats
     any_left_out = counts.excluded or counts.duplicates
     left_out = f" ({counts.excluded} excluded, {counts.duplicates} twice)" if any_left_out else ""
-    times = f"{counted(counts.cells, 'cell')}{left_out} x {counted(repeats, 'repeat')}"
+    times = f"{format_count(counts.cells, 'cell')}{left_out} x {format_count(repeats, 'repeat')}"
     if not page.plan.jobs:
         return f"{page.matrix.name}: {times}; no device that is known here can run any of them"
-    on = f" on {counted(len(page.known), 'device')}" if len(page.known) > 1 else ""
-    return f"{page.matrix.name}: {times}{on} = {counted(page.plan.jobs, 'job')}"
+    on = f" on {format_count(len(page.known), 'device')}" if len(page.known) > 1 else ""
+    return f"{page.matrix.name}: {times}{on} = {format_count(page.plan.jobs, 'job')}"
 
 
 def _heading(listed: DevicePlan, where: str) -> str:
     words = [where]
     if len(listed.phases) > 1 or listed.reboots:
-        words.append(f"{counted(len(listed.cells), 'cell')} in {counted(len(listed.phases), 'machine state')}")
-        words.append(counted(listed.reboots, "reboot"))
-        words.append(f"{counted(listed.power_changes, 'change')} of the power limit")
+        words.append(
+            f"{format_count(len(listed.cells), 'cell')} in {format_count(len(listed.phases), 'machine state')}"
+        )
+        words.append(format_count(listed.reboots, "reboot"))
+        words.append(f"{format_count(listed.power_changes, 'change')} of the power limit")
     if listed.device is not None:
-        words.append(time_words(listed.cells))
+        words.append(format_expected_time(listed.cells))
     return ", ".join(words) + ":"
 
 
-def time_words(listed: Sequence[CellLine]) -> str:
-    """How long, as far as earlier runs tell."""
+def format_expected_time(listed: Sequence[PlannedCell]) -> str:
+    """How long, by the seconds of earlier runs."""
     known = [line.seconds for line in listed if line.seconds is not None and not line.refused]
     unknown = sum(line.seconds is None for line in listed)
     if not known:
         return "nothing to run" if not unknown else "time unknown: none of these cells ran here before"
     if unknown:
-        return f"{hms(sum(known))} for {counted(len(known), 'cell')} that ran before, {unknown} never did"
-    return f"about {hms(sum(known))}"
+        return (
+            f"{format_duration(sum(known))} for {format_count(len(known), 'cell')} that ran before, {unknown} never did"
+        )
+    return f"about {format_duration(sum(known))}"
 
 
 def _phases(listed: DevicePlan, shown: int | None) -> Iterator[str]:
@@ -170,10 +174,10 @@ def _phases(listed: DevicePlan, shown: int | None) -> Iterator[str]:
             number += more
 
 
-def _time(line: CellLine, device: Device | None) -> str:
+def _time(line: PlannedCell, device: Device | None) -> str:
     if device is None:
         return ""
-    return "refused" if line.refused else "?" if line.seconds is None else hms(line.seconds)
+    return "refused" if line.refused else "?" if line.seconds is None else format_duration(line.seconds)
 
 
 def _before(phase: Phase) -> str:
@@ -185,24 +189,27 @@ def _before(phase: Phase) -> str:
     return ""
 
 
-def _refused(listed: Sequence[CellLine]) -> Iterator[str]:
+def _refused(listed: Sequence[PlannedCell]) -> Iterator[str]:
     reasons = Counter(line.refused for line in listed if line.refused)
     if reasons:
-        yield f"  would be refused, as it was last seen ({sum(reasons.values())} of {counted(len(listed), 'cell')}):"
-        yield from (f"    {counted(count, 'cell')}: {reason}" for reason, count in reasons.most_common(SHOWN_REASONS))
+        refused = f"{sum(reasons.values())} of {format_count(len(listed), 'cell')}"
+        yield f"  would be refused, as it was last seen ({refused}):"
+        yield from (
+            f"    {format_count(count, 'cell')}: {reason}" for reason, count in reasons.most_common(SHOWN_REASONS)
+        )
         if len(reasons) > SHOWN_REASONS:
-            yield f"    ... and {counted(len(reasons) - SHOWN_REASONS, 'more reason')}"
+            yield f"    ... and {format_count(len(reasons) - SHOWN_REASONS, 'more reason')}"
 
 
 def _why_unplaced(page: PlanPage) -> Iterator[str]:
     count = len(page.plan.unplaced)
-    yield f"{counted(count, 'cell')} {'fits' if count == 1 else 'fit'} no device that is known here:"
+    yield f"{format_count(count, 'cell')} {'fits' if count == 1 else 'fit'} no device that is known here:"
     for device in page.devices:
         why = page.matrix.devices.why_not(device)
         if why:
             yield f"  {device.name}: {why}"
     for why, cells in Counter(why for _, why in page.plan.unplaced).most_common(SHOWN_REASONS):
-        yield f"  {counted(cells, 'cell')}: {why}"
+        yield f"  {format_count(cells, 'cell')}: {why}"
 
 
 def as_data(page: PlanPage) -> dict[str, Any]:

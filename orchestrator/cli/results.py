@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from agents.contract.report import Cause, cause_words
 from agents.places import data_root
-from orchestrator.cli.ledger_access import ledger_path, nobody_works, run_among, runs_of_ledger
-from orchestrator.cli.texts import counted, first_line
-from orchestrator.cli.view import Summary
+from orchestrator.cli.ledger_access import ledger_path, no_coordinator_runs, pick_run, runs_of_ledger
+from orchestrator.cli.texts import first_line, format_count
+from orchestrator.cli.view import RunDigest
 from orchestrator.compare.axes import axis_named, label
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.drift import drifts_of
@@ -36,28 +36,28 @@ if TYPE_CHECKING:
 SHOWN_FAILURES = 20
 
 
-def summary_of(run: str, root: Path) -> Summary:
+def run_digest(run: str, root: Path) -> RunDigest:
     """What is shown at a run's end: the default comparison, and what failed and why."""
     store = Store(root)
     if run not in store.runs():
-        return Summary((), ())
-    with damage_told():
+        return RunDigest((), ())
+    with damage_reported():
         table = store.load(run)
-    return summary_of_table(table, axes_to_come(run))
+    return digest_of_trials(table, pending_axes(run))
 
 
-def summary_of_table(table: pa.Table, also: Sequence[str] = ()) -> Summary:
-    """``also``: axes that are to come."""
+def digest_of_trials(table: pa.Table, also: Sequence[str] = ()) -> RunDigest:
+    """``also``: axes that vary in cells which are still pending."""
     pivots = default_pivot(table)
     side_by_side = any(each.col_axes for each in pivots) and not also
     tables = tuple(pivot_table(each) for each in pivots) if side_by_side else (run_table(table, also),)
-    return Summary(tables, failures_of(table.to_pylist()))
+    return RunDigest(tables, failures_of(table.to_pylist()))
 
 
-def axes_to_come(run: str) -> tuple[str, ...]:
+def pending_axes(run: str) -> tuple[str, ...]:
     """The axes that vary in the matrix of a run that is not complete: what is done yet may not show them."""
     with open_ledger() as ledger:
-        if ledger is None or not jobs_left(ledger, run)[0]:
+        if ledger is None or not jobs_remaining(ledger, run)[0]:
             return ()
         matrix = matrix_from_json(ledger.matrix(run))
     seen: dict[str, set[Value]] = {}
@@ -68,7 +68,7 @@ def axes_to_come(run: str) -> tuple[str, ...]:
     return tuple(axis_named(name) for name, values in seen.items() if len(values) > 1)
 
 
-def jobs_left(ledger: Ledger | None, run: str) -> tuple[int, int]:
+def jobs_remaining(ledger: Ledger | None, run: str) -> tuple[int, int]:
     """Jobs of ``run`` that are not done, and all of them; (0, 0) where the ledger does not know it."""
     rows = ledger.runs() if ledger else []
     return next(((row.jobs - row.done, row.jobs) for row in rows if row.id == run), (0, 0))
@@ -81,20 +81,20 @@ def failures_of(rows: list[dict[str, Any]]) -> tuple[str, ...]:
         last[row["job_id"]] = max(row["attempt"], last.get(row["job_id"], 0))
     ends = [row for row in rows if row["status"] != "ok" and row["attempt"] == last[row["job_id"]]]
     counts = Counter(
-        f"{_cell_words(row)}: {cause_words[Cause(row['cause'])]}: {first_line(row['detail'] or '')}" for row in ends
+        f"{_describe_cell(row)}: {cause_words[Cause(row['cause'])]}: {first_line(row['detail'] or '')}" for row in ends
     )
     lines = [f"{line}  (x{count})" if count > 1 else line for line, count in counts.items()]
     more = len(lines) - SHOWN_FAILURES
     return (*lines[:SHOWN_FAILURES], *([f"... and {more} more: orchestrate show"] if more > 0 else []))
 
 
-def _cell_words(row: dict[str, Any]) -> str:
+def _describe_cell(row: dict[str, Any]) -> str:
     parts = [row["engine"], row["model"], row["quantisation"], row["runtime"], row["workload"]]
-    told = (
+    shown = (
         *(("context_tokens", "ctx"), ("kv_type_k", "kv"), ("dedicated_vram_bytes", "vram")),
         *(("power_limit_w", ""), ("power_profile", "profile")),
     )
-    parts[4:4] = [f"{word} {label(name, row[name])}".strip() for name, word in told if row[name] is not None]
+    parts[4:4] = [f"{word} {label(name, row[name])}".strip() for name, word in shown if row[name] is not None]
     return " ".join(str(part) for part in parts if part)
 
 
@@ -103,28 +103,28 @@ def list_runs(*, as_json: bool) -> None:
     with open_ledger() as ledger:
         runs = {row.id: row for row in (ledger.runs() if ledger else ())}
     summaries = []
-    with damage_told():
+    with damage_reported():
         for run in dict.fromkeys((*runs, *reversed(store.runs()))):  # the newest first, as the ledger has them
             table = store.read(run, columns=SUMMARY_COLUMNS).table if run in store.runs() else None
             found = summarise_run(run, table) if table else RunSummary(run, None, None, (), (), ())
             row = runs.get(run)
-            summaries.append(replace(found, left=row.jobs - row.done) if row else found)
+            summaries.append(replace(found, remaining=row.jobs - row.done) if row else found)
     if not as_json:
         print_table(runs_table(summaries), sys.stdout)
         return
     for each in summaries:
         started = each.started_at.isoformat() if each.started_at else None
         facts = {"run": each.run, "origins": each.origins, "started_at": started, "statuses": dict(each.statuses)}
-        work = {"left": each.left, "complete": not each.left, "devices": each.devices, "models": each.models}
+        work = {"left": each.remaining, "complete": not each.remaining, "devices": each.devices, "models": each.models}
         print(json.dumps(facts | work))
 
 
 def measured_run(name: str) -> str:
-    """``run_named``, of a run that holds at least one result; imported ones too. Raises UsageError."""
+    """``find_run``, of a run that holds at least one result; imported ones too. Raises UsageError."""
     there = Store(data_root()).runs()
     ledger = runs_of_ledger()
     imported = [] if name == "latest" else [run for run in there if run not in ledger]
-    run = run_among(name, [*ledger, *imported])
+    run = pick_run(name, [*ledger, *imported])
     if run not in there:
         raise UsageError(f"run {run}: nothing is measured yet; go on with: orchestrate resume {run}")
     return run
@@ -133,20 +133,20 @@ def measured_run(name: str) -> str:
 def show_run(name: str, *, as_json: bool) -> None:
     root = data_root()
     run = measured_run(name)
-    with damage_told():
+    with damage_reported():
         table = Store(root).load(run)
     if as_json:
         for line in json_lines(table):
             sys.stdout.write(line)
         return
     with open_ledger() as ledger:
-        left, jobs = jobs_left(ledger, run)
+        remaining, jobs = jobs_remaining(ledger, run)
     print(f"run {run}: {root / 'runs' / run}")
-    if left:
-        with nobody_works() as free:
+    if remaining:
+        with no_coordinator_runs() as free:
             then = f"go on with: orchestrate resume {run}" if free else "a submit on this machine is at work"
-        print(f"not complete: {left} of {counted(jobs, 'job')} left; {then}")
-    print_table(run_table(table, axes_to_come(run)), sys.stdout)
+        print(f"not complete: {remaining} of {format_count(jobs, 'job')} left; {then}")
+    print_table(run_table(table, pending_axes(run)), sys.stdout)
     rows = table.to_pylist()
     if drifts := drifts_of(rows):
         print()
@@ -169,8 +169,8 @@ def open_ledger() -> Iterator[Ledger | None]:
 
 
 @contextmanager
-def damage_told() -> Iterator[None]:
-    """A file of a run that cannot be read is told in a line on stderr, not as Python shows warnings."""
+def damage_reported() -> Iterator[None]:
+    """A file of a run that cannot be read becomes a line on stderr, not what Python prints for a warning."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DamagedFileWarning)
         yield

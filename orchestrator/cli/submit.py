@@ -13,11 +13,11 @@ from pathlib import Path
 from types import FrameType
 
 from agents.places import data_root
-from orchestrator.cli.coordinator_link import Joined, joined
-from orchestrator.cli.ledger_access import run_among, run_named
-from orchestrator.cli.results import summary_of, summary_of_table
-from orchestrator.cli.texts import counted
-from orchestrator.cli.view import JsonView, LinesView, Summary, View
+from orchestrator.cli.coordinator_link import CoordinatorLink, link_coordinator
+from orchestrator.cli.ledger_access import find_run, pick_run
+from orchestrator.cli.results import digest_of_trials, run_digest
+from orchestrator.cli.texts import format_count
+from orchestrator.cli.view import JsonView, PlainView, RunDigest, View
 from orchestrator.dispatch.api import RunSnapshot, Submission
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import check_size, matrix_to_json, read_matrix
@@ -26,14 +26,14 @@ from orchestrator.plan.model_needs import needs_lines
 INTERRUPTED = 130
 WAIT_S = 1.0
 STOP_GRACE_S = 15.0
-"""How long a stop waits for agents to say that they have cancelled; a resume finds what they say later."""
+"""How long a stop waits until agents report that they have cancelled; a resume finds what they report later."""
 
 
 def view_for(as_json: bool) -> View:
     if as_json:
         return JsonView()
     if not sys.stdout.isatty():
-        return LinesView()
+        return PlainView()
     from orchestrator.cli.live import LiveView
 
     return LiveView()
@@ -45,41 +45,41 @@ def submit_matrix(
     matrix = read_matrix(file)
     check_size(matrix, 1, confirmed=yes)
     view = view_for(as_json)
-    view.say("joining the Ray cluster, or starting one on this machine ...")
-    with joined(address, join_only=detach) as to:
+    view.show_message("joining the Ray cluster, or starting one on this machine ...")
+    with link_coordinator(address, join_only=detach) as link:
         submission = Submission(matrix_to_json(matrix), yes, priority, absent)
-        submitted = to.coordinator.submit(submission)
-        opening = replace(to.coordinator.snapshot(submitted.run), unplaced=submitted.unplaced, after=0)
+        submitted = link.coordinator.submit(submission)
+        opening = replace(link.coordinator.snapshot(submitted.run), unplaced=submitted.unplaced, after=0)
         if detach:
             view.begin(opening)
-            _say_needs(to, submitted.run, view)
-            view.say(f"it goes on without this command; see it with: orchestrate watch {submitted.run}")
+            _show_needs(link, submitted.run, view)
+            view.show_message(f"it goes on without this command; see it with: orchestrate watch {submitted.run}")
             return
-        _watch(to, opening, view)
+        _watch(link, opening, view)
 
 
 def resume_run(name: str, *, address: str | None, as_json: bool) -> None:
     view = view_for(as_json)
     run = _known_run(name, address)
     if run is not None and _is_done(run):
-        view.say(f"run {run}: all jobs are done")
-        view.end(run, data_root() / "runs" / run, summary_of(run, data_root()), complete=True)
+        view.show_message(f"run {run}: all jobs are done")
+        view.end(run, data_root() / "runs" / run, run_digest(run, data_root()), complete=True)
         return
-    view.say("joining the Ray cluster, or starting one on this machine ...")
-    with joined(address) as to:
-        run = run_among(name, to.coordinator.runs()) if run is None or to.own is None else run
-        opening = to.coordinator.snapshot(run)  # before: what happens from now on is watched
-        to.coordinator.resume(run)
-        now = to.coordinator.snapshot(run)
-        _watch(to, replace(now, after=opening.after), view)
+    view.show_message("joining the Ray cluster, or starting one on this machine ...")
+    with link_coordinator(address) as link:
+        run = pick_run(name, link.coordinator.runs()) if run is None or link.own_cluster is None else run
+        opening = link.coordinator.snapshot(run)  # before: what happens from now on is watched
+        link.coordinator.resume(run)
+        now = link.coordinator.snapshot(run)
+        _watch(link, replace(now, after=opening.after), view)
 
 
 def watch_run(name: str, *, address: str | None, as_json: bool) -> None:
     view = view_for(as_json)
-    with joined(address, join_only=True) as to:
-        run = run_among(name, to.coordinator.runs())
-        opening = to.coordinator.snapshot(run)
-        _watch(to, opening, view)
+    with link_coordinator(address, join_only=True) as link:
+        run = pick_run(name, link.coordinator.runs())
+        opening = link.coordinator.snapshot(run)
+        _watch(link, opening, view)
 
 
 def _known_run(name: str, address: str | None) -> str | None:
@@ -87,10 +87,10 @@ def _known_run(name: str, address: str | None) -> str | None:
     from orchestrator.cli.ledger_access import ledger_path
     from orchestrator.cluster.environment import recorded_address
 
-    told = address or os.environ.get("RAY_ADDRESS") or recorded_address()
-    if (told and told != "local") or not ledger_path().exists():
+    chosen = address or os.environ.get("RAY_ADDRESS") or recorded_address()
+    if (chosen and chosen != "local") or not ledger_path().exists():
         return None
-    return run_named(name)
+    return find_run(name)
 
 
 def _is_done(run: str) -> bool:
@@ -103,62 +103,62 @@ def _is_done(run: str) -> bool:
         return ledger.run(run).remaining == 0
 
 
-def _watch(to: Joined, opening: RunSnapshot, view: View) -> None:
+def _watch(link: CoordinatorLink, opening: RunSnapshot, view: View) -> None:
     """Shows the run until it is over, or a person has seen enough; then the table."""
-    run, coordinator = opening.run, to.coordinator
+    run, coordinator = opening.run, link.coordinator
     view.begin(opening)
-    _say_needs(to, run, view)
-    with _ctrl_c(to, run) as asked, view.live():
+    _show_needs(link, run, view)
+    with _ctrl_c(link, run) as asked, view.live():
         after, over = opening.after, opening.done == opening.total
         while not over:
-            told = coordinator.watch(run, after, WAIT_S)
-            after = told.news.next
-            for notice in told.news.notices:
-                view.tell(notice)
-            over = told.over or told.stuck or _is_let_go(to, asked)
+            answer = coordinator.watch(run, after, WAIT_S)
+            after = answer.news.next
+            for notice in answer.news.notices:
+                view.on_notice(notice)
+            over = answer.over or answer.stuck or _may_stop_watching(link, asked)
     last = coordinator.snapshot(run)
-    left = last.total - last.done
-    folder = data_root() / "runs" / run if to.reads_files() else Path(f"HEAD:{coordinator.where()[1]}") / "runs" / run
-    view.end(run, folder, _summary(to, run), complete=left == 0)
-    if left == 0:
+    remaining = last.total - last.done
+    folder = data_root() / "runs" / run if link.reads_files() else Path(f"HEAD:{coordinator.where()[1]}") / "runs" / run
+    view.end(run, folder, _digest(link, run), complete=remaining == 0)
+    if remaining == 0:
         return
     for ask in last.asks:
-        view.say(f"to do: {ask}")
-    view.say(_left_words(to, last, asked, left))
+        view.show_message(f"to do: {ask}")
+    view.show_message(_remaining_text(link, last, asked, remaining))
     sys.exit(INTERRUPTED if asked else 1)
 
 
-def _left_words(to: Joined, opening: RunSnapshot, asked: list[float], left: int) -> str:
-    jobs = f"{left} of {counted(opening.total, 'job')} left"
-    if to.own is None and asked:
+def _remaining_text(link: CoordinatorLink, opening: RunSnapshot, asked: list[float], remaining: int) -> str:
+    jobs = f"{remaining} of {format_count(opening.total, 'job')} left"
+    if link.own_cluster is None and asked:
         return f"{jobs}; the run goes on: orchestrate watch {opening.run}; to end it: orchestrate cancel {opening.run}"
     return f"{jobs}; go on with: orchestrate resume {opening.run}"
 
 
-def _say_needs(to: Joined, run: str, view: View) -> None:
-    with contextlib.suppress(OrchestrateError):  # what cannot be told in time is no reason to wait
-        for line in needs_lines(to.coordinator.needs(run)):
-            view.say(line)
+def _show_needs(link: CoordinatorLink, run: str, view: View) -> None:
+    with contextlib.suppress(OrchestrateError):  # what is not known in time is no reason to wait
+        for line in needs_lines(link.coordinator.needs(run)):
+            view.show_message(line)
 
 
-def _summary(to: Joined, run: str) -> Summary:
-    if to.reads_files():
-        return summary_of(run, data_root())
+def _digest(link: CoordinatorLink, run: str) -> RunDigest:
+    if link.reads_files():
+        return run_digest(run, data_root())
     try:
-        return summary_of_table(to.coordinator.table(run))
+        return digest_of_trials(link.coordinator.table(run))
     except OrchestrateError:  # nothing is measured yet
-        return Summary((), ())
+        return RunDigest((), ())
 
 
-def _is_let_go(to: Joined, asked: list[float]) -> bool:
+def _may_stop_watching(link: CoordinatorLink, asked: list[float]) -> bool:
     """After a Ctrl-C: at once where the cluster goes on without us; else when all is cancelled, or after a while."""
     if not asked:
         return False
-    return to.own is None or to.coordinator.idle() or time.monotonic() - asked[0] > STOP_GRACE_S
+    return link.own_cluster is None or link.coordinator.idle() or time.monotonic() - asked[0] > STOP_GRACE_S
 
 
 @contextlib.contextmanager
-def _ctrl_c(to: Joined, run: str) -> Iterator[list[float]]:
+def _ctrl_c(link: CoordinatorLink, run: str) -> Iterator[list[float]]:
     """When a clean end was asked for (Ctrl-C or SIGTERM); a second one ends at once.
 
     In a cluster of our own the run is stopped; another's goes on, and only the watching ends.
@@ -169,10 +169,10 @@ def _ctrl_c(to: Joined, run: str) -> Iterator[list[float]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(time.monotonic())
-        if to.own is not None:
+        if link.own_cluster is not None:
             import threading
 
-            threading.Thread(target=to.own.stop, args=(run,), daemon=True).start()  # a handler must not wait
+            threading.Thread(target=link.own_cluster.stop, args=(run,), daemon=True).start()  # a handler must not wait
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

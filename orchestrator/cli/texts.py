@@ -6,7 +6,7 @@ from agents.contract.report import cause_words
 from orchestrator.dispatch.notices import Figures, JobEnded, JobName
 
 
-def figures_words(figures: Figures | None) -> str:
+def format_figures(figures: Figures | None) -> str:
     """The figures of one trial in a line: ``42.9 tok/s, first token 0.34 s, prompt 512 tok/s``; ``4.40 s/image``."""
     if figures is None:
         return "no figures"
@@ -19,9 +19,9 @@ def figures_words(figures: Figures | None) -> str:
     return ", ".join(parts) or "no figures"
 
 
-def outcome_words(end: JobEnded) -> str:
+def format_outcome(end: JobEnded) -> str:
     if end.cause is None:
-        return figures_words(end.figures)
+        return format_figures(end.figures)
     prefix = "refused: " if end.status == "refused" else "FAILED: "
     return f"{prefix}{cause_words[end.cause]}: {first_line(end.detail)}"
 
@@ -31,7 +31,7 @@ def first_line(text: str) -> str:
     return line if len(line) <= 200 else line[:199] + "…"
 
 
-def hms(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """``?``, ``45 s``, ``3 min 20 s`` or ``2 h 05 min``."""
     if seconds is None:
         return "?"
@@ -43,10 +43,10 @@ def hms(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def counted(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """``1 job``, ``2 jobs``, ``1,200 jobs``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def cell_words(job: JobName) -> str:
+def format_cell(job: JobName) -> str:
     return f"{job.cell} #{job.repeat + 1}"

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from orchestrator.cli.texts import cell_words, counted, first_line, outcome_words
+from orchestrator.cli.texts import first_line, format_cell, format_count, format_outcome
 from orchestrator.dispatch.api import RunSnapshot
 from orchestrator.dispatch.notices import (
     AskWithdrawn,
@@ -41,30 +41,31 @@ def absent(opening: RunSnapshot) -> int:
 def opening_lines(opening: RunSnapshot) -> Iterator[str]:
     names = ", ".join(name for _, name in opening.devices)
     begun = f", {opening.done} of them done before" if opening.done else ""
-    on = f" on {counted(len(opening.devices), 'device')} ({names})" if opening.devices else ""
-    yield f"run {opening.run}: {counted(opening.total, 'job')}{begun}{on}"
+    on = f" on {format_count(len(opening.devices), 'device')} ({names})" if opening.devices else ""
+    yield f"run {opening.run}: {format_count(opening.total, 'job')}{begun}{on}"
     if opening.question:
         yield f"question: {first_line(opening.question)}"
     if opening.unplaced:
         fit = "fits" if len(opening.unplaced) == 1 else "fit"
-        yield f"{counted(len(opening.unplaced), 'cell')} {fit} no device, for example: {opening.unplaced[0]}"
+        yield f"{format_count(len(opening.unplaced), 'cell')} {fit} no device, for example: {opening.unplaced[0]}"
     if count := absent(opening):
-        yield f"{counted(count, 'job')} {'waits' if count == 1 else 'wait'} for devices that are not in the cluster"
+        waits = "waits" if count == 1 else "wait"
+        yield f"{format_count(count, 'job')} {waits} for devices that are not in the cluster"
     if opening.trouble:
         yield f"trouble: {opening.trouble}"
     yield from (f"to do: {ask}" for ask in opening.asks)
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """What is said at the end: the comparison, and a line for each cell without a figure."""
+class RunDigest:
+    """What is shown at a run's end: the comparison, and a line for each cell without a figure."""
 
     tables: tuple[TextTable, ...]
     failures: tuple[str, ...]
 
 
 class View(Protocol):
-    def say(self, text: str) -> None: ...
+    def show_message(self, text: str) -> None: ...
 
     def begin(self, opening: RunSnapshot) -> None: ...
 
@@ -72,17 +73,17 @@ class View(Protocol):
         """While this is entered, notices are shown."""
         ...
 
-    def tell(self, notice: Notice) -> None: ...
+    def on_notice(self, notice: Notice) -> None: ...
 
-    def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None: ...
+    def end(self, run: str, folder: Path, summary: RunDigest, *, complete: bool) -> None: ...
 
 
-def pace_of(opening: RunSnapshot) -> Pace:
-    return Pace(total=opening.total, done=opening.done, failed=opening.failed, waiting=dict(opening.waiting))
+def progress_of(opening: RunSnapshot) -> RunProgress:
+    return RunProgress(total=opening.total, done=opening.done, failed=opening.failed, waiting=dict(opening.waiting))
 
 
 @dataclass
-class Pace:
+class RunProgress:
     """How far a run is, and how long it will still take: mean seconds of a job so far, the busiest device decides."""
 
     total: int = 0
@@ -112,8 +113,8 @@ class Pace:
         return max(known) if known and len(known) == len(etas) else None
 
 
-def news_line(notice: Notice) -> str:
-    """A line for what is neither a job's beginning nor its end; empty where there is nothing to say."""
+def notice_line(notice: Notice) -> str:
+    """A line for what is neither a job's beginning nor its end; empty where nothing is shown."""
     line = ""
     match notice:
         case DeviceAppeared(device, words):
@@ -133,39 +134,39 @@ def news_line(notice: Notice) -> str:
     return line
 
 
-class LinesView:
+class PlainView:
     """A line for each thing that ends; no line for what merely goes on."""
 
     def __init__(self) -> None:
-        self._pace = Pace()
+        self._progress = RunProgress()
         self._out = sys.stdout
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         print(text, file=self._out, flush=True)
 
     def begin(self, opening: RunSnapshot) -> None:
-        self._pace = pace_of(opening)
+        self._progress = progress_of(opening)
         for line in opening_lines(opening):
-            self.say(line)
+            self.show_message(line)
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
         yield
 
-    def tell(self, notice: Notice) -> None:
+    def on_notice(self, notice: Notice) -> None:
         match notice:
             case JobEnded(job, device, final=final):
-                self._pace.ended(notice)
-                place = f"[{self._pace.done}/{self._pace.total}]" if final else "[again]"
-                self.say(f"{place} {device.name}  {cell_words(job)}  {outcome_words(notice)}")
+                self._progress.ended(notice)
+                place = f"[{self._progress.done}/{self._progress.total}]" if final else "[again]"
+                self.show_message(f"{place} {device.name}  {format_cell(job)}  {format_outcome(notice)}")
             case JobSent() | JobProgress():
                 pass
             case _:
-                if line := news_line(notice):
-                    self.say(line)
+                if line := notice_line(notice):
+                    self.show_message(line)
 
-    def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
-        close(run, folder, summary, self._out, complete=complete)
+    def end(self, run: str, folder: Path, summary: RunDigest, *, complete: bool) -> None:
+        print_end(run, folder, summary, self._out, complete=complete)
 
 
 class JsonView:
@@ -174,7 +175,7 @@ class JsonView:
     def __init__(self) -> None:
         self._out = sys.stdout
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         self._put("message", text=text)
 
     def begin(self, opening: RunSnapshot) -> None:
@@ -188,7 +189,7 @@ class JsonView:
     def live(self) -> Iterator[None]:
         yield
 
-    def tell(self, notice: Notice) -> None:
+    def on_notice(self, notice: Notice) -> None:
         match notice:
             case JobSent(job, device, attempt):
                 self._put("job_sent", device=device.name, **_named(job), attempt=attempt)
@@ -211,7 +212,7 @@ class JsonView:
             case RunEnded():
                 pass
 
-    def end(self, run: str, folder: Path, summary: Summary, *, complete: bool) -> None:
+    def end(self, run: str, folder: Path, summary: RunDigest, *, complete: bool) -> None:
         self._put("end", run=run, complete=complete, folder=str(folder), failures=list(summary.failures))
 
     def _put(self, event: str, **fields: Any) -> None:
@@ -224,13 +225,13 @@ def _named(job: JobName) -> dict[str, Any]:
 
 
 def _ended(end: JobEnded) -> dict[str, Any]:
-    told: dict[str, Any] = {"attempt": end.attempt, "final": end.final, "status": end.status, "seconds": end.seconds}
+    fields: dict[str, Any] = {"attempt": end.attempt, "final": end.final, "status": end.status, "seconds": end.seconds}
     if end.cause is not None:
-        return told | {"cause": end.cause, "detail": end.detail}
-    return told | (asdict(end.figures) if end.figures else {})
+        return fields | {"cause": end.cause, "detail": end.detail}
+    return fields | (asdict(end.figures) if end.figures else {})
 
 
-def close(run: str, folder: Path, summary: Summary, out: IO[str], *, complete: bool) -> None:
+def print_end(run: str, folder: Path, summary: RunDigest, out: IO[str], *, complete: bool) -> None:
     """The end, for people: the tables, what failed and why, where the results lie."""
     for table in summary.tables:
         print(file=out)

@@ -34,7 +34,7 @@ class RunSummary:
     devices: tuple[str, ...]
     models: tuple[str, ...]
     statuses: tuple[tuple[str, int], ...]
-    left: int = 0  # jobs that are not done
+    remaining: int = 0  # jobs that are not done
     origins: tuple[str, ...] = ()
 
 
@@ -67,13 +67,21 @@ def runs_table(summaries: Sequence[RunSummary]) -> TextTable:
     rows = []
     for each in summaries:
         counts = Counter(dict(each.statuses))
-        numbers = (sum(counts.values()) + each.left, counts["ok"], counts["failed"], counts["refused"], each.left)
+        numbers = (
+            sum(counts.values()) + each.remaining,
+            counts["ok"],
+            counts["failed"],
+            counts["refused"],
+            each.remaining,
+        )
         texts = (each.run, f"{each.started_at:%Y-%m-%d %H:%M}" if each.started_at else "-", *map(str, numbers))
         origin = [_listed(each.origins)] if foreign else []
         rows.append(tuple(TableCell(text) for text in (*texts, _listed(each.devices), _listed(each.models), *origin)))
-    left = ["left: not done yet; `orchestrate resume RUN` goes on."] if any(each.left for each in summaries) else []
+    note = (
+        ["left: not done yet; `orchestrate resume RUN` goes on."] if any(each.remaining for each in summaries) else []
+    )
     return TextTable(
-        "Runs", (*headers, "origin") if foreign else headers, tuple(rows), 2, tuple(left) if rows else ("No runs.",)
+        "Runs", (*headers, "origin") if foreign else headers, tuple(rows), 2, tuple(note) if rows else ("No runs.",)
     )
 
 

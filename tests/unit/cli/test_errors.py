@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.ledger_access import ledger_path, run_named
+from orchestrator.cli.ledger_access import find_run, ledger_path
 from orchestrator.cluster.environment import Noted, note
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.ledger_schema import MIGRATIONS
@@ -119,7 +119,7 @@ def test_a_run_of_a_cluster_is_looked_up_there(
     def asked(*_: object, **__: object) -> None:
         raise OrchestrateError("the cluster is asked")
 
-    monkeypatch.setattr("orchestrator.cli.submit.joined", asked)
+    monkeypatch.setattr("orchestrator.cli.submit.link_coordinator", asked)
     for name in ("theirs-1", "quick-1", "latest"):
         ended = orchestrate("resume", name, *options)
         assert (ended.code, ended.err) == (1, "error: the cluster is asked\n")
@@ -135,7 +135,7 @@ def test_a_run_that_is_done_needs_no_cluster(orchestrate: Orchestrate, tmp_path:
 def test_a_run_by_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path / "home"))
     runs(tmp_path, "quick-1", "slow-1")
-    assert [run_named(name) for name in ("latest", "slow-1", "qu")] == ["slow-1", "slow-1", "quick-1"]
+    assert [find_run(name) for name in ("latest", "slow-1", "qu")] == ["slow-1", "slow-1", "quick-1"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from agents.contract.device import EngineFound, Gpu, MemoryKind, StateSource
 from agents.contract.job import MachineState
 from agents.contract.report import Cause
 from agents.device_file import TAKEN_BACK, Stated
-from orchestrator.cli.coordinator_link import Joined
+from orchestrator.cli.coordinator_link import CoordinatorLink
 from orchestrator.cli.fleet import PASSED
 from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.ledger_access import ledger_path
@@ -83,21 +83,21 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster()
 
     @contextmanager
-    def joined(address: str | None, *, join_only: bool = False) -> Iterator[Joined]:
+    def link_coordinator(address: str | None, *, join_only: bool = False) -> Iterator[CoordinatorLink]:
         assert join_only, "none of these commands starts a cluster"
         made.asked.append(("joined", address)) if address else None
-        yield Joined(made, None)  # type: ignore[arg-type]
+        yield CoordinatorLink(made, None)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("orchestrator.cli.fleet.joined", joined)
+    monkeypatch.setattr("orchestrator.cli.fleet.link_coordinator", link_coordinator)
     return made
 
 
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    def joined(address: str | None, *, join_only: bool = False) -> None:
+    def link_coordinator(address: str | None, *, join_only: bool = False) -> None:
         raise NoCluster("no Ray cluster runs on this machine")
 
-    monkeypatch.setattr("orchestrator.cli.fleet.joined", joined)
+    monkeypatch.setattr("orchestrator.cli.fleet.link_coordinator", link_coordinator)
 
 
 @pytest.fixture

@@ -6,7 +6,14 @@ import pytest
 
 from agents.contract.measure import EngineTimings, Flag, Trial
 from agents.contract.report import Cause, Failed, Measured, Outcome, Refused
-from orchestrator.cli.texts import cell_words, counted, figures_words, first_line, hms, outcome_words
+from orchestrator.cli.texts import (
+    first_line,
+    format_cell,
+    format_count,
+    format_duration,
+    format_figures,
+    format_outcome,
+)
 from tests.unit.cli.notices import JOBS, ended
 from tests.unit.results.made_attempts import LOADED, image_trial, trial
 
@@ -26,12 +33,12 @@ from tests.unit.results.made_attempts import LOADED, image_trial, trial
     ],
 )
 def test_durations(seconds: float | None, words: str) -> None:
-    assert hms(seconds) == words
+    assert format_duration(seconds) == words
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs"), (1_200, "1,200 jobs")])
 def test_counts(count: int, words: str) -> None:
-    assert counted(count, "job") == words
+    assert format_count(count, "job") == words
 
 
 @pytest.mark.parametrize(
@@ -64,11 +71,11 @@ def test_the_first_line(text: str, line: str) -> None:
     ],
 )
 def test_the_figures_of_a_trial(measured: Trial, words: str) -> None:
-    assert figures_words(ended(Measured(LOADED, (measured,))).figures) == words
+    assert format_figures(ended(Measured(LOADED, (measured,))).figures) == words
 
 
 def test_no_figures() -> None:
-    assert figures_words(None) == "no figures"
+    assert format_figures(None) == "no figures"
 
 
 @pytest.mark.parametrize(
@@ -81,8 +88,8 @@ def test_no_figures() -> None:
     ],
 )
 def test_an_outcome_in_words(outcome: Outcome, words: str) -> None:
-    assert outcome_words(ended(outcome)) == words
+    assert format_outcome(ended(outcome)) == words
 
 
 def test_a_cell_in_words_counts_its_repeats_from_one() -> None:
-    assert cell_words(replace(JOBS[1], repeat=2)) == "ctx 2K #3"
+    assert format_cell(replace(JOBS[1], repeat=2)) == "ctx 2K #3"

@@ -11,29 +11,39 @@ from rich.console import Console
 
 from orchestrator.cli.live import MOST_SHOWN, LiveView
 from orchestrator.cli.submit import view_for
-from orchestrator.cli.view import JsonView, LinesView, Pace, Summary, View, absent, news_line, opening_lines, pace_of
+from orchestrator.cli.view import (
+    JsonView,
+    PlainView,
+    RunDigest,
+    RunProgress,
+    View,
+    absent,
+    notice_line,
+    opening_lines,
+    progress_of,
+)
 from orchestrator.dispatch.api import RunSnapshot
 from orchestrator.dispatch.notices import JobEnded, JobProgress, JobSent, Notice, RunEnded
 from orchestrator.report.text_table import TableCell, TextTable
 from tests.unit.cli.notices import JOBS, OPENING, STORY, A, B, ended
 from tests.unit.results.made_attempts import FAILED, MEASURED
 
-SUMMARY = Summary((), ("ctx 4K: not supported: set it in the firmware",))
+SUMMARY = RunDigest((), ("ctx 4K: not supported: set it in the firmware",))
 MEASURED_AT = next(place for place, each in enumerate(STORY) if isinstance(each, JobEnded))
 
 
 def shown(view: View, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    view.say("joining ...")
+    view.show_message("joining ...")
     view.begin(OPENING)
     with view.live():
         for notice in STORY:
-            view.tell(notice)
+            view.on_notice(notice)
     view.end("three-1", Path("results") / "three-1", SUMMARY, complete=False)
     return capsys.readouterr().out.splitlines()
 
 
 def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(LinesView(), capsys) == [
+    assert shown(PlainView(), capsys) == [
         "joining ...",
         "run three-1: 9 jobs, 2 of them done before on 3 devices (alpha, beta [3], gone)",
         "question: Which one?",
@@ -118,7 +128,7 @@ def test_what_a_run_waits_for_when_it_is_first_seen(capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)["operator"] == ["set it", "reboot it"]
 
 
-@pytest.mark.parametrize("view", [LinesView, JsonView])
+@pytest.mark.parametrize("view", [PlainView, JsonView])
 def test_the_output_stays_its_own(view: Callable[[], View], capsys: pytest.CaptureFixture[str]) -> None:
     """Ray prints what its raylet says on ``sys.stdout``: that is led elsewhere, and a view keeps the real one."""
     import contextlib
@@ -126,7 +136,7 @@ def test_the_output_stays_its_own(view: Callable[[], View], capsys: pytest.Captu
     made = view()
     with contextlib.redirect_stdout(io.StringIO()) as other:
         print("(raylet) a worker died")  # noqa: T201
-        made.say("ours")
+        made.show_message("ours")
         made.end("three-1", Path("results"), SUMMARY, complete=True)
     assert "ours" in capsys.readouterr().out
     assert other.getvalue() == "(raylet) a worker died\n"
@@ -135,11 +145,11 @@ def test_the_output_stays_its_own(view: Callable[[], View], capsys: pytest.Captu
 @pytest.mark.parametrize("notice", STORY, ids=lambda each: type(each).__name__)
 def test_every_notice_has_a_line_or_is_a_job(notice: Notice) -> None:
     job = isinstance(notice, JobSent | JobEnded | JobProgress)
-    assert bool(news_line(notice)) is not job
+    assert bool(notice_line(notice)) is not job
 
 
 def test_the_end_of_a_whole_run_needs_no_line() -> None:
-    assert news_line(RunEnded(complete=True)) == ""
+    assert notice_line(RunEnded(complete=True)) == ""
 
 
 @pytest.mark.parametrize("width", [200, 100, 40, 20, 8, 1])
@@ -149,7 +159,7 @@ def test_the_live_display_holds_at_any_width(width: int) -> None:
     view.begin(OPENING)
     with view.live():
         for notice in STORY:
-            view.tell(notice)
+            view.on_notice(notice)
     text = console.export_text()
     assert "FAILED: engine crashed: signal 9 (again)" in text, "what a script would read is not broken into lines"
     assert "beta [3]: the link" in text, "a name is no markup"
@@ -174,13 +184,13 @@ def test_what_the_live_display_draws() -> None:
     view.begin(OPENING)
     assert drawing(view, console)[1:4] == ["alpha idle ?", "beta [3] idle ?", "gone idle ?"]
     for notice in STORY[:MEASURED_AT]:
-        view.tell(notice)
+        view.on_notice(notice)
     assert drawing(view, console)[1] == "alpha ctx 1K #1 measuring 42.2 ?"
-    view.tell(STORY[MEASURED_AT])
+    view.on_notice(STORY[MEASURED_AT])
     assert drawing(view, console)[1] == "alpha idle 4 s", "two jobs of two seconds are left"
     assert drawing(view, console)[-1].startswith("all 3 of 9 jobs, 0 failed")
     for notice in STORY[MEASURED_AT + 1 :]:
-        view.tell(notice)
+        view.on_notice(notice)
     assert drawing(view, console)[-1].startswith("all 5 of 9 jobs, 2 failed")
 
 
@@ -207,12 +217,12 @@ def test_a_fault_inside_leaves_the_terminal_as_it_was() -> None:
         raise ZeroDivisionError
     assert output.getvalue().rstrip().endswith("\x1b[2K"), "the display is wiped away"
     assert "\x1b[?25h" in output.getvalue(), "the cursor is shown again"
-    view.tell(STORY[1])  # told after the display ended: shown nowhere, and no fault
+    view.on_notice(STORY[1])  # told after the display ended: shown nowhere, and no fault
 
 
 def test_grids_are_printed_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     table = TextTable("title", ("context", "f16"), ((TableCell("1K"), TableCell("42.0")),), 1)
-    LinesView().end("three-1", Path("results"), Summary((table,), ()), complete=True)
+    PlainView().end("three-1", Path("results"), RunDigest((table,), ()), complete=True)
     out = capsys.readouterr().out
     assert "42.0" in out
     assert "without a figure" not in out
@@ -221,35 +231,37 @@ def test_grids_are_printed_at_the_end(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_which_view(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(view_for(as_json=True), JsonView)
-    assert isinstance(view_for(as_json=False), LinesView)
+    assert isinstance(view_for(as_json=False), PlainView)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert isinstance(view_for(as_json=False), LiveView)
 
 
 class TestPace:
     def test_on_one_device(self) -> None:
-        pace = Pace(total=3, waiting={"id-a": 3})
-        assert (pace.eta_s("id-a"), pace.eta_all_s()) == (None, None)
-        pace.ended(ended(MEASURED))
-        assert (pace.done, pace.failed, pace.eta_s("id-a"), pace.eta_all_s()) == (1, 0, 4.0, 4.0)
-        pace.ended(ended(FAILED, final=False))
-        assert (pace.done, pace.failed, pace.eta_s("id-a")) == (1, 0, 4.0), "an attempt that is repeated counts not"
-        pace.ended(ended(FAILED))
-        assert (pace.done, pace.failed, pace.eta_s("id-a")) == (2, 1, 2.0)
+        progress = RunProgress(total=3, waiting={"id-a": 3})
+        assert (progress.eta_s("id-a"), progress.eta_all_s()) == (None, None)
+        progress.ended(ended(MEASURED))
+        assert (progress.done, progress.failed, progress.eta_s("id-a"), progress.eta_all_s()) == (1, 0, 4.0, 4.0)
+        progress.ended(ended(FAILED, final=False))
+        assert (progress.done, progress.failed, progress.eta_s("id-a")) == (1, 0, 4.0), (
+            "an attempt that is repeated counts not"
+        )
+        progress.ended(ended(FAILED))
+        assert (progress.done, progress.failed, progress.eta_s("id-a")) == (2, 1, 2.0)
 
     def test_the_whole_waits_for_every_device(self) -> None:
-        pace = Pace(total=4, waiting={"id-a": 2, "id-b": 2})
-        pace.ended(ended(MEASURED))
-        assert pace.eta_s("id-b") is None
-        assert pace.eta_all_s() is None, "nothing is known of the second device yet"
+        progress = RunProgress(total=4, waiting={"id-a": 2, "id-b": 2})
+        progress.ended(ended(MEASURED))
+        assert progress.eta_s("id-b") is None
+        assert progress.eta_all_s() is None, "nothing is known of the second device yet"
 
     def test_it_begins_where_the_run_stands(self) -> None:
         waiting = {"id-a": 2}
         opening = RunSnapshot("r", "r", "", (("id-a", "alpha"),), frozenset({"id-a"}), 10, 8, 3, waiting)
-        pace = pace_of(opening)
-        assert (pace.total, pace.done, pace.failed) == (10, 8, 3)
-        pace.ended(ended(MEASURED))
-        assert pace.eta_s("id-a") == 2.0
+        progress = progress_of(opening)
+        assert (progress.total, progress.done, progress.failed) == (10, 8, 3)
+        progress.ended(ended(MEASURED))
+        assert progress.eta_s("id-a") == 2.0
         assert waiting == {"id-a": 2}, "what was told is not changed"
 
 
@@ -271,5 +283,5 @@ def test_jobs_of_devices_that_are_not_here(present: set[str], waiting: dict[str,
 def test_a_device_that_nobody_told_of_before_gets_its_line() -> None:
     view, console = live_view()
     view.begin(replace(OPENING, devices=()))
-    view.tell(JobSent(JOBS[0], A, 1))
+    view.on_notice(JobSent(JOBS[0], A, 1))
     assert drawing(view, console)[1] == "alpha ctx 1K #1 sent ?"

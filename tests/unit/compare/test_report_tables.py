@@ -111,6 +111,6 @@ def test_runs_are_counted_by_the_last_attempt_of_each_job() -> None:
     summary = summarise_run("r", table)
     assert summary.statuses == (("failed", 1), ("ok", 1), ("refused", 1))
     assert summary.devices == ("laptop", "other")
-    (row,) = runs_table([replace(summary, left=2)]).rows
+    (row,) = runs_table([replace(summary, remaining=2)]).rows
     assert [cell.text for cell in row] == ["r", "-", "5", "1", "1", "1", "2", "laptop, other", "m"]
     assert runs_table([]).notes == ("No runs.",)
