@@ -26,13 +26,13 @@ def needs(loads: Sequence[LoadSettings], store: Path, *, endpoint: str | None = 
 
     Asks the hub and web servers for sizes, ASK_S at the most for each of them. ``endpoint``: as in ``hub.fetch``.
     """
-    asking = _Asking(store, endpoint)
+    survey = _Survey(store, endpoint)
     distinct = {(load.source, load.quantisation): load for load in loads if facts_of(load.engine).takes_files}
-    return tuple(asking.need(load) for load in distinct.values())
+    return tuple(survey.need(load) for load in distinct.values())
 
 
 def free_bytes(store: Path) -> int:
-    """Free bytes of the disk that ``store`` lies on, or will lie on; 0 where it cannot be asked."""
+    """Free bytes of the disk that holds ``store``, or will hold it; 0 where the system does not tell."""
     for place in (store.absolute(), *store.absolute().parents):
         try:
             return shutil.disk_usage(place).free
@@ -43,7 +43,7 @@ def free_bytes(store: Path) -> int:
     return 0
 
 
-class _Asking:
+class _Survey:
     """One round of questions: what does not answer is asked once, and what is missing is counted once."""
 
     def __init__(self, store: Path, endpoint: str | None) -> None:
@@ -60,18 +60,18 @@ class _Asking:
         except Exception as error:  # a question before a run must not end it
             words = f"cannot be told: {type(error).__name__}"
             return ModelNeed(load.model, load.quantisation, False, None, 1, words)
-        news = [file for file in missing if file.target not in self._counted]
+        uncounted = [file for file in missing if file.target not in self._counted]
         self._counted.update(file.target for file in missing)
-        sizes = [file.size_bytes for file in news]
-        told = [size for size in sizes if size is not None]
-        unknown = len(told) < len(sizes)
+        sizes = [file.size_bytes for file in uncounted]
+        known = [size for size in sizes if size is not None]
+        has_unknown = len(known) < len(sizes)
         return ModelNeed(
             model=load.model,
             quantisation=load.quantisation,
             here=not missing,
-            missing_bytes=None if unknown else sum(told),
+            missing_bytes=None if has_unknown else sum(known),
             files=len(missing),
-            detail="the server does not tell its size" if unknown else "",
+            detail="the server does not tell its size" if has_unknown else "",
         )
 
     def _missing(self, load: LoadSettings) -> tuple[MissingFile, ...]:
@@ -82,13 +82,13 @@ class _Asking:
 
             return missing_tiny(source.tiny, load.quantisation, self._store / "tiny")
         if source.path is not None:
-            self._look_at(source.path, source.mmproj)
+            self._check_path(source.path, source.mmproj)
             return ()
         if source.url is not None:
             return self._of_address(load)
         return self._of_hub(load) if source.hf_repo is not None else ()
 
-    def _look_at(self, path: str, mmproj: str | None) -> None:
+    def _check_path(self, path: str, mmproj: str | None) -> None:
         try:
             files_at(path, mmproj)
         except LoadFailed as error:

@@ -1,4 +1,4 @@
-"""Sentences for a live view, at most one a second."""
+"""Progress of a download or a hash in sentences for people, at most one a second."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Notify = Callable[[str], None]
 
 
 class ByteProgress:
-    """Says ``WHAT: 3.1 of 18.1 GiB`` while bytes go by; the first and the last are always said.
+    """Notifies ``WHAT: 3.1 GiB of 18.1 GiB``, at most every ``every_s``, but the first time and at the end always.
 
-    ``total_bytes`` None: not known, and not said.
+    ``total_bytes`` None: not known, and left out.
     """
 
     def __init__(
@@ -30,16 +30,16 @@ class ByteProgress:
         self._total = total_bytes
         self._seconds = seconds
         self._every_s = every_s
-        self._said_at: float | None = None
+        self._notified_at: float | None = None
 
-    def at(self, done_bytes: int) -> None:
+    def update(self, done_bytes: int) -> None:
         now = self._seconds()
-        due = self._said_at is None or now - self._said_at >= self._every_s
+        due = self._notified_at is None or now - self._notified_at >= self._every_s
         if due or (self._total is not None and done_bytes >= self._total):
-            self._said_at = now
+            self._notified_at = now
             of_all = "" if self._total is None else f" of {in_words(self._total)}"
             self._notify(f"{self._what}: {in_words(done_bytes)}{of_all}")
 
-    def after(self, before_bytes: int) -> Callable[[int], None]:
-        """``at`` for one of several files: ``before_bytes`` were in those before it."""
-        return lambda here_bytes: self.at(before_bytes + here_bytes)
+    def offset_by(self, before_bytes: int) -> Callable[[int], None]:
+        """``update`` for one of several files: ``before_bytes`` were in those before it."""
+        return lambda here_bytes: self.update(before_bytes + here_bytes)

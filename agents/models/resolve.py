@@ -20,7 +20,7 @@ def resolve(settings: LoadSettings, store: Path, notify: Notify, peers: Peers | 
     """The model's files on this device: made, found, or fetched into ``store``. ``notify`` gets sentences on the way.
 
     A path may begin with ``~``; a relative one counts from the directory in which the agent was started. What another
-    device of ``peers`` has comes from there, not from the internet.
+    device of ``peers`` has is downloaded from there, not from the internet.
     Raises LoadFailed: MODEL_FILE_MISSING (also for a name that only an engine knows), MODEL_FILE_INVALID, DISK_FULL.
     """
     source = settings.source
@@ -48,7 +48,7 @@ def resolve(settings: LoadSettings, store: Path, notify: Notify, peers: Peers | 
 
 
 def _at_path(path: str, mmproj: str | None, store: Path, notify: Notify, peers: Peers | None) -> ModelFiles:
-    """Where it lies on this device, else from another one, once."""
+    """The files at ``path`` on this device, else those fetched earlier from another device, else fetched now."""
     try:
         return files_at(path, mmproj)
     except LoadFailed as error:

@@ -151,7 +151,7 @@ def pull(api: Api, name: str, place: LoadPlace) -> None:
             if digest and total:
                 if digest not in progress:
                     progress[digest] = ByteProgress(place.notify, f"Ollama fetches {name}", total)
-                progress[digest].at(_count(line.get("completed")))
+                progress[digest].update(_count(line.get("completed")))
             else:
                 place.notify(f"Ollama fetches {name}: {line.get('status')}")
             if place.cancelled.is_set():

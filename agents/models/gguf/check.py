@@ -1,4 +1,4 @@
-"""Is this file a GGUF, and whole? Asked before an engine sees it: llama.cpp aborts on a bad one and says little."""
+"""Checks that a file is a whole GGUF before an engine sees it: llama.cpp aborts on a bad one and gives no reason."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _MAX_PARTS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class GgufFacts:
-    """What a model file says of itself. For a split model: the sums over its parts, the words of its first."""
+    """What a model file states of itself. For a split model: sums over its parts, names from its first."""
 
     parts: tuple[Path, ...]
     architecture: str
     name: str | None
     file_type: int | None  # general.file_type
-    quantisation: str  # file_type in words; where the file does not tell, the type that most weight bytes have
+    quantisation: str  # file_type in words; where the file does not state it, the type that most weight bytes have
     n_layers: int | None
     context_train: int | None  # tokens
     n_vocab: int | None
@@ -40,7 +40,7 @@ class GgufFacts:
     tensor_bytes: int
     file_bytes: int
     active_bytes: int | None = None  # weights that one token reads: of experts, those that it uses
-    kv_shape: KvShape | None = None  # None where the size of its memory cannot be told beforehand
+    kv_shape: KvShape | None = None  # None where the size of its cache cannot be predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _ModelPart:
 
 
 def check_gguf(path: Path) -> GgufFacts:
-    """Facts of a GGUF whose every tensor lies inside its file. Reads the head alone, also of a file of 40 GB.
+    """Facts of a GGUF whose every tensor lies inside its file. Reads the header alone, also of a file of 40 GB.
 
     Raises LoadFailed: MODEL_FILE_MISSING where the file or a part of it is not there, MODEL_FILE_INVALID for the rest.
     """
@@ -92,7 +92,7 @@ def check_gguf(path: Path) -> GgufFacts:
 
 def _active_bytes(parts: tuple[_ModelPart, ...], experts: int | None, used: int | None) -> int | None:
     """Bytes that decoding one token reads: all weights, of the experts' the share that is used, of the embeddings a row
-    (nothing worth counting) unless they are the output layer too. None where a mixture does not say how many it uses.
+    (nothing worth counting) unless they are the output layer too. None where a mixture does not state how many it uses.
 
     Names as in gguf-py's constants: ``token_embd``, ``output``, ``ffn_*_exps``.
     """

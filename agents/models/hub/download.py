@@ -37,18 +37,20 @@ class RemoteRepo:
     endpoint: str | None = None
 
 
-def download(repo: RemoteRepo, file: RemoteFile, target: Path, at: Callable[[int], None], notify: Notify) -> None:
-    """Puts ``file`` at ``target``, whole and verified. ``at`` is told how many of its bytes are there.
+def download(repo: RemoteRepo, file: RemoteFile, target: Path, on_bytes: Callable[[int], None], notify: Notify) -> None:
+    """Puts ``file`` at ``target``, whole and verified. ``on_bytes`` is called with how many of its bytes have come.
+
+    A kill between the last byte and the rename costs a hash: the next call finds a whole partial file and asks nothing.
 
     Raises LoadFailed: HubUnreachable, MODEL_FILE_MISSING, MODEL_FILE_INVALID where size or SHA-256 differ, DISK_FULL.
     """
     partial = partial_of(target)
     with hub_errors_named(repo.name, repo.commit):
         if file.size_bytes > PLAIN_HTTP_LIMIT_BYTES:
-            _by_library(repo, file, partial)
+            _download_by_library(repo, file, partial)
         else:
             try:
-                receive(Sender(lambda start: _ask(repo, file, start)), partial, file.size_bytes, at)
+                receive(Sender(lambda start: _open_response(repo, file, start)), partial, file.size_bytes, on_bytes)
             except TransferStopped as why:
                 raise HubUnreachable(f"the hub stopped sending {file.path} ({why})") from why
         sha256 = verify_partial(partial, file.size_bytes, file.sha256, f"hf:{repo.name}: {file.path}", notify)
@@ -57,7 +59,7 @@ def download(repo: RemoteRepo, file: RemoteFile, target: Path, at: Callable[[int
 
 
 @contextmanager
-def _ask(repo: RemoteRepo, file: RemoteFile, start: int) -> Iterator[httpx2.Response]:
+def _open_response(repo: RemoteRepo, file: RemoteFile, start: int) -> Iterator[httpx2.Response]:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented there, but not in its __all__
@@ -75,7 +77,7 @@ def _ask(repo: RemoteRepo, file: RemoteFile, start: int) -> Iterator[httpx2.Resp
         yield response
 
 
-def _by_library(repo: RemoteRepo, file: RemoteFile, partial: Path) -> None:
+def _download_by_library(repo: RemoteRepo, file: RemoteFile, partial: Path) -> None:
     from huggingface_hub import hf_hub_download
 
     folder = library_folder_of(partial)

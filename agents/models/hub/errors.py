@@ -1,4 +1,4 @@
-"""What the Hugging Face hub and its library raise, in our words."""
+"""What the Hugging Face hub and its library raise, as LoadFailed with a cause."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOG_IN = "log in on this device (`hf auth login`, or HF_TOKEN in the agent's en
 
 
 class HubUnreachable(LoadFailed):
-    """The hub does not answer, or may not be asked: what is kept on the device can still do."""
+    """The hub does not answer, or may not be asked: files that are on the device can still be used."""
 
     def __init__(self, why: str) -> None:
         super().__init__(Cause.MODEL_FILE_MISSING, why)
@@ -43,7 +43,7 @@ def _as_load_failed(error: Exception, repo: str, revision: str | None) -> LoadFa
         case errors.RepositoryNotFoundError():
             return _missing(f"hf:{repo} is not on the hub, or it is private: then {_LOG_IN}")
         case errors.HfHubHTTPError():
-            return _answered(repo, error.response.status_code)
+            return _from_http_status(repo, error.response.status_code)
         case errors.HFValidationError():
             return _missing(f"{repo!r} is not the name of a repository: OWNER/NAME is expected")
         case errors.OfflineModeIsEnabled():
@@ -58,7 +58,7 @@ def _as_load_failed(error: Exception, repo: str, revision: str | None) -> LoadFa
             return LoadFailed(Cause.LOAD_FAILED, f"hf:{repo} cannot be fetched: {type(error).__name__}")
 
 
-def _answered(repo: str, status: int) -> LoadFailed:
+def _from_http_status(repo: str, status: int) -> LoadFailed:
     if status in (401, 403):
         return _missing(f"the hub refuses hf:{repo} to this device's token (HTTP {status}): {_LOG_IN}")
     if status == 404:

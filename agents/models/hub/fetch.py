@@ -46,7 +46,7 @@ def fetch(
 ) -> ModelFiles:
     """The files on this device, checked. ``endpoint`` None: the hub, or HF_ENDPOINT. The token is the environment's.
 
-    A file that another device of ``peers`` has comes from there. Raises LoadFailed: MODEL_FILE_MISSING,
+    A file that another device of ``peers`` has is downloaded from there. Raises LoadFailed: MODEL_FILE_MISSING,
     MODEL_FILE_INVALID, DISK_FULL.
     """
     home = _home(request, store)
@@ -65,7 +65,7 @@ def fetch(
 def missing_files(
     request: HubRequest, store: Path, timeout_s: float, *, endpoint: str | None = None
 ) -> tuple[MissingFile, ...]:
-    """What ``fetch`` would fetch. Asks the hub for its listing, where the kept one does not do. Raises LoadFailed."""
+    """What ``fetch`` would download. Asks the hub unless the stored listing is fresh. Raises LoadFailed."""
     home = _home(request, store)
     listing = stored_listing(home, request, fresh_only=True)
     if listing is None or not _can_pick(listing, request, home):
@@ -131,7 +131,7 @@ def _fetch_missing(picked: _Picked, repo: RemoteRepo, store: Path, notify: Notif
     done_bytes = 0
     for file in missing:
         target = picked.target(file)
-        from_hub = partial(download, repo, file, target, progress.after(done_bytes))
+        from_hub = partial(download, repo, file, target, progress.offset_by(done_bytes))
         if file.sha256 is None:
             from_hub(notify)
         else:
@@ -155,13 +155,13 @@ def _in_library_cache(picked: _Picked, repo: str, commit: str) -> list[Path] | N
 
 
 def _complete_listing(home: Path, request: HubRequest) -> Listing | None:
-    """The kept listing, where it still holds and all that is picked from it is on this device."""
-    kept = stored_listing(home, request, fresh_only=True)
-    if kept is None or not _can_pick(kept, request, home):
+    """The stored listing, where it is fresh and all files that are picked from it are on this device."""
+    stored = stored_listing(home, request, fresh_only=True)
+    if stored is None or not _can_pick(stored, request, home):
         return None
-    picks = _pick(kept, request, home)
-    here = all(not one.missing() or _in_library_cache(one, request.repo, kept.commit) for one in picks)
-    return kept if here else None
+    picks = _pick(stored, request, home)
+    is_complete = all(not one.missing() or _in_library_cache(one, request.repo, stored.commit) for one in picks)
+    return stored if is_complete else None
 
 
 def _has_size(path: Path, size_bytes: int) -> bool:

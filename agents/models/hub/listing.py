@@ -1,4 +1,4 @@
-"""What a repository holds: asked of the hub and kept, or as it was kept, or from the Hugging Face cache."""
+"""The files of a repository: from the hub, then stored; else as stored earlier, or from the Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from agents.models.hub.pick import RemoteFile
 from agents.models.progress import Notify
 
 LISTING_HOLDS_S = 3600.0
-"""So long a listing is believed without asking again, where all that is picked from it is there: a run of
-hundreds of jobs asks the hub once, and goes on with one and the same file."""
+"""For so long a stored listing is used without asking the hub, where all files picked from it are there: the hundreds
+of jobs of a run ask once, and all load the same file."""
 
 ASK_TIMEOUT_S = 20.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -51,24 +51,24 @@ class Listing:
 def listing_of(
     home: Path, request: HubRequest, notify: Notify, endpoint: str | None, timeout_s: float = ASK_TIMEOUT_S
 ) -> Listing:
-    """Asked of the hub; where it cannot be reached, what was kept, or what the library's cache has.
+    """The hub's listing, which is stored; where the hub cannot be reached, the stored one, or the library cache's.
 
-    Raises LoadFailed: HubUnreachable where neither is, MODEL_FILE_MISSING where the hub says no.
+    Raises LoadFailed: HubUnreachable where neither is, MODEL_FILE_MISSING where the hub has no such repository.
     """
     try:
-        listing = _asked(request, endpoint, timeout_s)
+        listing = _ask_hub(request, endpoint, timeout_s)
     except HubUnreachable as unreachable:
-        kept = stored_listing(home, request, fresh_only=False) or _library_cache_listing(request)
-        if kept is None:
+        stored = stored_listing(home, request, fresh_only=False) or _library_cache_listing(request)
+        if stored is None:
             raise HubUnreachable(f"hf:{request.repo} is not on this device, and {unreachable.detail}") from unreachable
         notify(f"{unreachable.detail}: hf:{request.repo} as it was kept on this device")
-        return kept
+        return stored
     with suppress(OSError):
         _store_listing(home, request, listing)
     return listing
 
 
-def _asked(request: HubRequest, endpoint: str | None, timeout_s: float) -> Listing:
+def _ask_hub(request: HubRequest, endpoint: str | None, timeout_s: float) -> Listing:
     from huggingface_hub import HfApi
 
     with hub_errors_named(request.repo, request.revision):
@@ -94,8 +94,8 @@ def stored_listing(home: Path, request: HubRequest, *, fresh_only: bool) -> List
         listing = Listing(str(raw["commit"]), tuple(RemoteFile(**file) for file in raw["files"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    fixed = _COMMIT.fullmatch(request.revision or "") is not None
-    return listing if fixed or not fresh_only or 0 <= age_s < LISTING_HOLDS_S else None
+    is_fixed = _COMMIT.fullmatch(request.revision or "") is not None
+    return listing if is_fixed or not fresh_only or 0 <= age_s < LISTING_HOLDS_S else None
 
 
 def _store_listing(home: Path, request: HubRequest, listing: Listing) -> None:

@@ -220,7 +220,7 @@ class _PeerDownload:
         progress = ByteProgress(self._notify, f"fetching {self._wanted.name} from {peer.shown}", size_bytes)
         sender = Sender(lambda start: self._client.stream_file(peer, sha256, start), reconnects=1)
         try:
-            receive(sender, partial, size_bytes, progress.at)
+            receive(sender, partial, size_bytes, progress.update)
         except (SendingRefused, TransferStopped, ValueError) as why:
             return self._count_failure(peer, why, size_of(partial) > begun_bytes)
         try:

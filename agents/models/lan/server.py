@@ -213,6 +213,8 @@ class _RequestHandler(BaseHTTPRequestHandler):
             if (start, end) != (0, size):
                 status = 206
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+            # A file that is replaced meanwhile is sent as it was: the old one stays open. One that is written in place
+            # reaches the client with another hash, and is not kept there.
             self._send_head(status, headers, end - start)
             with suppress(OSError):  # the client went away
                 self.server.models.send(self.connection, file, start, end - start)

@@ -50,9 +50,8 @@ def os_errors_named(doing: str) -> Iterator[None]:
 
 @contextmanager
 def locked(target: Path, notify: Notify) -> Iterator[None]:
-    """One process at a time makes ``target``; the lock is the kernel's and goes when its holder dies.
-
-    What a killed holder has left aside is removed.
+    """One process of this device at a time makes ``target``: the agent's job process and a command on the same machine
+    may want one file. The lock is the kernel's and ends with its holder. What a killed one wrote aside is removed.
     """
     from filelock import FileLock, Timeout
 
@@ -70,22 +69,24 @@ def locked(target: Path, notify: Notify) -> Iterator[None]:
         lock.release()
 
 
-def sha256_of(path: Path, notify: Notify, notes: Path | None = None) -> str:
+def sha256_of(path: Path, notify: Notify, side_folder: Path | None = None) -> str:
     """SHA-256 of a file, hex. Hashed once: a side file keeps it, with the size and time that it holds for.
 
-    ``notes`` is the directory of the side file; None: beside the file.
+    ``side_folder`` is the directory of the side file; None: beside the file.
     """
-    kept = recorded_sha256(path, notes)
-    if kept is not None:
-        return kept
+    recorded = recorded_sha256(path, side_folder)
+    if recorded is not None:
+        return recorded
     sha256 = hash_file(path, notify)
-    record_sha256(path, sha256, notes)
+    record_sha256(path, sha256, side_folder)
     return sha256
 
 
-def verified_sha256(path: Path, sha256: str | None, stated_by: str, notify: Notify, notes: Path | None = None) -> str:
+def verified_sha256(
+    path: Path, sha256: str | None, stated_by: str, notify: Notify, side_folder: Path | None = None
+) -> str:
     """``sha256_of``; raises LoadFailed(MODEL_FILE_INVALID) where that is not the one that ``stated_by`` names."""
-    digest = sha256_of(path, notify, notes)
+    digest = sha256_of(path, notify, side_folder)
     if digest != (sha256 or digest):
         raise LoadFailed(
             Cause.MODEL_FILE_INVALID,
@@ -94,8 +95,8 @@ def verified_sha256(path: Path, sha256: str | None, stated_by: str, notify: Noti
     return digest
 
 
-def hash_file(path: Path, notify: Notify, between: Callable[[int], None] = lambda _: None) -> str:
-    """SHA-256 of a file, hex, read from end to end. ``between`` is told after each block how many bytes are read."""
+def hash_file(path: Path, notify: Notify, on_bytes: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file, hex, read from end to end. ``on_bytes`` is called after each block with the bytes read."""
     progress = ByteProgress(notify, f"checking {path.name}", path.stat().st_size)
     digest = hashlib.sha256()
     done_bytes = 0
@@ -103,26 +104,26 @@ def hash_file(path: Path, notify: Notify, between: Callable[[int], None] = lambd
         while block := file.read(_READ_BYTES):
             digest.update(block)
             done_bytes += len(block)
-            progress.at(done_bytes)
-            between(done_bytes)
+            progress.update(done_bytes)
+            on_bytes(done_bytes)
     return digest.hexdigest()
 
 
-def record_sha256(path: Path, sha256: str, notes: Path | None = None) -> None:
+def record_sha256(path: Path, sha256: str, side_folder: Path | None = None) -> None:
     """Writes the side file. A store that cannot take it costs another hashing, nothing else."""
     stat = path.stat()
     note = json.dumps({"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256})
     with suppress(OSError):
-        write_atomic(_side_file(path, notes), note)
+        write_atomic(_side_file(path, side_folder), note)
 
 
-def recorded_sha256(path: Path, notes: Path | None = None) -> str | None:
+def recorded_sha256(path: Path, side_folder: Path | None = None) -> str | None:
     """SHA-256 of a file from its side file; None where there is none, or the file is another since, or gone."""
     try:
         stat = path.stat()
-        note = json.loads(_side_file(path, notes).read_bytes())
-        holds = note["size"] == stat.st_size and note["mtime_ns"] == stat.st_mtime_ns
-        return str(note["sha256"]) if holds else None
+        note = json.loads(_side_file(path, side_folder).read_bytes())
+        is_current = note["size"] == stat.st_size and note["mtime_ns"] == stat.st_mtime_ns
+        return str(note["sha256"]) if is_current else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -135,5 +136,5 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def _side_file(path: Path, notes: Path | None) -> Path:
-    return (notes or path.parent) / f".{path.name}.sha256.json"
+def _side_file(path: Path, side_folder: Path | None) -> Path:
+    return (side_folder or path.parent) / f".{path.name}.sha256.json"

@@ -27,7 +27,7 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class MissingFile:
-    """A file that is not in the store yet, and what of it is still to come; None where that cannot be told."""
+    """A file that is not in the store yet, and its bytes still to download; None where those are not known."""
 
     target: Path
     size_bytes: int | None

@@ -21,7 +21,7 @@ RECONNECT_WAIT_S = 1.0
 
 
 class TransferStopped(Exception):
-    """The server sends no more, for now; the text says why. What has come stays on the disk."""
+    """The server sends no more for now; the text says why. The bytes that have come stay on the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +46,23 @@ def library_folder_of(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.d")
 
 
-def receive(sender: Sender, partial: Path, size_bytes: int | None, at: Callable[[int], None]) -> None:
+def receive(sender: Sender, partial: Path, size_bytes: int | None, on_bytes: Callable[[int], None]) -> None:
     """Appends to ``partial`` until it has ``size_bytes``; None: until an answer ends by itself.
 
-    ``at`` is told how many bytes are there. Raises Stopped, and what ``sender.ask`` raises.
+    ``on_bytes`` is called with how many bytes are there. Raises TransferStopped, and what ``sender.ask`` raises.
     """
     import httpx2
 
     with partial.open("ab") as sink:
         if size_bytes is not None and sink.tell() > size_bytes:
             _empty(sink)
-        at(sink.tell())
+        on_bytes(sink.tell())
         failures = 0
         while size_bytes is None or sink.tell() < size_bytes:
             before = sink.tell()
             why = "it ended too early"
             try:
-                _append_response(sender, sink, size_bytes, at)
+                _append_response(sender, sink, size_bytes, on_bytes)
                 if size_bytes is None:
                     return
             except httpx2.TransportError as error:
@@ -76,19 +76,19 @@ def receive(sender: Sender, partial: Path, size_bytes: int | None, at: Callable[
                 time.sleep(RECONNECT_WAIT_S)
 
 
-def _append_response(sender: Sender, sink: BinaryIO, size_bytes: int | None, at: Callable[[int], None]) -> None:
-    """One request, from where ``sink`` ends; appends what comes. A server that knows no ranges makes it begin anew."""
+def _append_response(sender: Sender, sink: BinaryIO, size_bytes: int | None, on_bytes: Callable[[int], None]) -> None:
+    """Makes one request from where ``sink`` ends and appends the response; from a server without ranges, anew."""
     with sender.ask(sink.tell()) as response:
-        begins = _first_byte_of(response)
-        if begins not in (0, sink.tell()):
+        first_byte = _first_byte_of(response)
+        if first_byte not in (0, sink.tell()):
             raise TransferStopped("it answers with other bytes than asked for")
-        if begins != sink.tell():
+        if first_byte != sink.tell():
             _empty(sink)
         for block in response.iter_bytes():  # as they come: with a size, what is gathered is lost when the line breaks
             sink.write(block)
             if size_bytes is not None and sink.tell() > size_bytes:
                 break
-            at(sink.tell())
+            on_bytes(sink.tell())
     sink.flush()
 
 

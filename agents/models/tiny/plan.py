@@ -9,7 +9,7 @@ from agents.models.tiny.vocabulary import BYTE_TOKENS, SPECIAL_TOKENS, Value
 
 
 class Fill(Enum):
-    """What stands in a tensor."""
+    """The values of a tensor."""
 
     RANDOM = "random"
     WORDS_ONLY = "words only"  # random, but zero in the rows of bytes and specials: greedy text is words, without end

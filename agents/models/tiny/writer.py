@@ -1,4 +1,4 @@
-"""Writes a ModelPlan as a GGUF file: the head, then each tensor as it is made. The format: see ``gguf_header``."""
+"""Writes a ModelPlan as a GGUF file: the head, then each tensor as it is made. The format: see ``gguf.header``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILE_TYPE_NUMBERS = {name: number for number, name in FILE_TYPES.items()}
 
 
 def file_bytes(plan: ModelPlan, name: str, quantisation: str, generator: int) -> int:
-    """The size that ``write`` comes to."""
+    """Size in bytes of the file that ``write`` makes."""
     head = len(_head(plan, name, quantisation, generator))
     return head + sum(_padded(_tensor_bytes(tensor, quantisation)) for tensor in plan.tensors)
 

@@ -29,7 +29,7 @@ SILENCE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WebFile:
-    """What a server says of a file before it sends it. ``version``: its ETag or its date; None: not told."""
+    """What a server states of a file before it sends it. ``version``: its ETag or its date. None: not stated."""
 
     size_bytes: int | None
     version: str | None
@@ -43,17 +43,18 @@ class Unreachable(LoadFailed):
 
 
 def download_from(url: str, sha256: str | None, target: Path, notify: Notify) -> None:
-    """Puts the file at ``target``. Raises LoadFailed: Unreachable, MODEL_FILE_MISSING where the server says no,
+    """Puts the file at ``target``. Raises LoadFailed: Unreachable, MODEL_FILE_MISSING where the server refuses,
     MODEL_FILE_INVALID where size or hash differ, DISK_FULL."""
     name = f"url:{shown(url)}"
     partial = partial_of(target)
     with web_errors_named(name), _client(url) as client:
         target.parent.mkdir(parents=True, exist_ok=True)
-        file = _asked(client, url)
+        file = _query_file(client, url)
         _discard_stale_partial(partial, file, sha256)
         need_room(target.parent, max(0, (file.size_bytes or 0) - size_of(partial)), name)
         progress = ByteProgress(notify, f"fetching {name}", file.size_bytes)
-        receive(Sender(lambda start: _answer(client, url, start, file)), partial, file.size_bytes, progress.at)
+        sender = Sender(lambda start: _open_response(client, url, start, file))
+        receive(sender, partial, file.size_bytes, progress.update)
         _version_path(partial).unlink(missing_ok=True)
         digest = verify_partial(partial, file.size_bytes, sha256, name, notify)
         rename_durably(partial, target)
@@ -61,9 +62,9 @@ def download_from(url: str, sha256: str | None, target: Path, notify: Notify) ->
 
 
 def size_at(url: str, timeout_s: float) -> int | None:
-    """Bytes that the server has; None where it does not tell. Raises LoadFailed as ``download_from``."""
+    """Size of the file in bytes; None where the server does not state it. Raises LoadFailed as ``download_from``."""
     with web_errors_named(f"url:{shown(url)}"), _client(url, timeout_s) as client:
-        return _asked(client, url).size_bytes
+        return _query_file(client, url).size_bytes
 
 
 @contextmanager
@@ -95,19 +96,19 @@ def _client(url: str, timeout_s: float = SILENCE_S) -> httpx2.Client:
     )
 
 
-def _asked(client: httpx2.Client, url: str) -> WebFile:
+def _query_file(client: httpx2.Client, url: str) -> WebFile:
     """By HEAD; by GET of the first byte from a server, or a signed address, that knows no HEAD."""
     response = client.head(without_login(url))
     if response.is_success and "Content-Length" in response.headers:
-        return WebFile(_whole(response.headers["Content-Length"]), _version_of(response))
+        return WebFile(_size_or_none(response.headers["Content-Length"]), _version_of(response))
     with client.stream("GET", without_login(url), headers={"Range": "bytes=0-0"}) as response:
         _raise_for_status(response, url)
         in_all = response.headers.get("Content-Range", "").rpartition("/")[2]
         size = in_all if response.status_code == 206 else response.headers.get("Content-Length")
-        return WebFile(_whole(size), _version_of(response))
+        return WebFile(_size_or_none(size), _version_of(response))
 
 
-def _whole(text: str | None) -> int | None:
+def _size_or_none(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None
 
 
@@ -119,7 +120,7 @@ def _version_of(response: httpx2.Response) -> str | None:
 
 
 @contextmanager
-def _answer(client: httpx2.Client, url: str, start: int, file: WebFile) -> Iterator[httpx2.Response]:
+def _open_response(client: httpx2.Client, url: str, start: int, file: WebFile) -> Iterator[httpx2.Response]:
     headers = {}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -148,12 +149,13 @@ def _missing(detail: str) -> LoadFailed:
 
 
 def _discard_stale_partial(partial: Path, file: WebFile, sha256: str | None) -> None:
-    """What an ended attempt has left is taken up where its hash will tell, or where it is of the same version."""
-    kept = None
+    """Deletes what an earlier attempt has downloaded, unless it can be continued: where the hash will prove the whole,
+    or where the server still has the same version of the file."""
+    version = None
     with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(_version_path(partial).read_bytes())["version"]
-    same = sha256 is not None or (file.version is not None and kept == file.version)
-    if not same or file.size_bytes is None:
+        version = json.loads(_version_path(partial).read_bytes())["version"]
+    can_continue = sha256 is not None or (file.version is not None and version == file.version)
+    if not can_continue or file.size_bytes is None:
         partial.unlink(missing_ok=True)
     _version_path(partial).write_text(json.dumps({"version": file.version}), encoding="utf-8")
 

@@ -53,7 +53,7 @@ class _WebModel:
 
 
 def fetch_url(source: ModelSource, store: Path, notify: Notify, peers: Peers | None = None) -> ModelFiles:
-    """The files on this device, checked; a file that another device of ``peers`` has comes from there.
+    """The files on this device, checked; a file that another device of ``peers`` has is downloaded from there.
 
     Raises LoadFailed: MODEL_FILE_MISSING, MODEL_FILE_INVALID (then what was fetched is deleted), DISK_FULL.
     """
@@ -70,15 +70,15 @@ def fetch_url(source: ModelSource, store: Path, notify: Notify, peers: Peers | N
 
 
 def missing_files(source: ModelSource, store: Path, timeout_s: float) -> tuple[MissingFile, ...]:
-    """What ``fetch_url`` would fetch; asks the server for sizes. Raises LoadFailed."""
+    """What ``fetch_url`` would download; asks the server for sizes. Raises LoadFailed."""
     return tuple(
-        MissingFile(each.target(url), _still_to_come(size_at(url, timeout_s), each.target(url)))
+        MissingFile(each.target(url), _remaining_bytes(size_at(url, timeout_s), each.target(url)))
         for each in _wanted(source, store)
         for url in each.missing()
     )
 
 
-def _still_to_come(size_bytes: int | None, target: Path) -> int | None:
+def _remaining_bytes(size_bytes: int | None, target: Path) -> int | None:
     return None if size_bytes is None else max(0, size_bytes - size_of(partial_of(target)))
 
 
@@ -94,7 +94,7 @@ def _wanted(source: ModelSource, store: Path) -> tuple[_WebModel, ...]:
             wanted.append(_WebModel((address,), None, home / key_of(address)[:16], check_projector))
     except ValueError:
         raise LoadFailed(Cause.MODEL_FILE_MISSING, f"{shown(url)} is not an address") from None
-    for each in wanted:  # the door lets no other through; a job may come past it
+    for each in wanted:  # the matrix allows no other; a job need not come from a matrix
         if not names_one_file(file_name(each.urls[0])):
             raise LoadFailed(Cause.MODEL_FILE_MISSING, f"{each.name} does not name a .gguf file")
     return tuple(wanted)
@@ -127,7 +127,7 @@ def _ensure_local(model: _WebModel, store: Path, notify: Notify, peers: Peers | 
 
 
 def _fetch_missing(model: _WebModel, store: Path, notify: Notify, peers: Peers | None) -> None:
-    """What turns out to be no model, a page of a login say, is deleted again."""
+    """Deletes again what turns out to be no model, such as the page of a login."""
     model.directory.mkdir(parents=True, exist_ok=True)
     missing = model.missing()
     for url in missing:

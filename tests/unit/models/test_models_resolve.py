@@ -117,7 +117,7 @@ def test_progress_is_said_once_a_second_and_at_the_end() -> None:
     said: list[str] = []
     progress = ByteProgress(said.append, "fetching", 10 << 30, seconds=lambda: next(times))
     for gib in (1, 2, 3, 4, 5, 10):
-        progress.at(gib << 30)
+        progress.update(gib << 30)
     assert said == [f"fetching: {gib}.0 GiB of 10.0 GiB" for gib in (1, 4, 10)]
 
 
