@@ -1,6 +1,6 @@
-"""NVIDIA's cards as their driver tells of them: names, memory, driver, video BIOS, bandwidth. By NVML.
+"""NVIDIA's cards as their driver reports them: names, memory, driver, video BIOS, bandwidth. By NVML.
 
-The kernel's DRM files tell a number at most, and under WSL2 nothing.
+The kernel's DRM files hold a number at most, and under WSL2 nothing.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ def nvidia_cards(library: Any = None) -> tuple[NvidiaCard, ...]:
 def _card(nvml: Any, index: int, driver: str) -> NvidiaCard:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
 
-    def told(function: str, *arguments: int) -> Any:
+    def value_of(function: str, *arguments: int) -> Any:
         try:
             return getattr(nvml, f"nvmlDeviceGet{function}")(handle, *arguments)
         except nvml.NVMLError:  # what this card or driver does not have
             return None
 
-    memory, width, clock = told("MemoryInfo"), told("MemoryBusWidth"), told("MaxClockInfo", CLOCK_MEMORY)
+    memory, width, clock = value_of("MemoryInfo"), value_of("MemoryBusWidth"), value_of("MaxClockInfo", CLOCK_MEMORY)
     gpu = Gpu(
-        name=_text(told("Name")) or f"NVIDIA GPU {index}",
+        name=_text(value_of("Name")) or f"NVIDIA GPU {index}",
         vendor="nvidia",
         driver=driver,
         vram_bytes=int(memory.total) if memory is not None else None,
-        firmware=_text(told("VbiosVersion")) or None,
+        firmware=_text(value_of("VbiosVersion")) or None,
     )
     return NvidiaCard(gpu, width / 8 * clock * 1e6 * TRANSFERS_A_CLOCK if width and clock else None)
 
 
-def _text(told: Any) -> str:
-    return told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told or "")
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-UNSAID = {"", "to be filled by o.e.m.", "system product name", "default string", "system manufacturer", "none"}
+PLACEHOLDERS = {"", "to be filled by o.e.m.", "system product name", "default string", "system manufacturer", "none"}
 NPU_DRIVERS = {"amdxdna": "AMD XDNA", "intel_vpu": "Intel NPU", "rocket": "Rockchip NPU"}
 _MODULE = re.compile(r"E:MEMORY_DEVICE_(\d+)_([A-Z_]+)=(.*)")
 
@@ -37,10 +37,10 @@ class Modules:
 def product_of(root: Path) -> str | None:
     """Maker and product, ``ASUSTeK COMPUTER INC. ROG Flow Z13 GZ302EA``; None where the firmware says nothing."""
     words = [_dmi(root, "sys_vendor"), _dmi(root, "product_name")]
-    said = [word for word in words if word.lower() not in UNSAID]
-    if len(said) == 2 and said[1].lower().startswith(said[0].lower()):
-        said = said[1:]
-    return " ".join(said) or None
+    names = [word for word in words if word.lower() not in PLACEHOLDERS]
+    if len(names) == 2 and names[1].lower().startswith(names[0].lower()):
+        names = names[1:]
+    return " ".join(names) or None
 
 
 def bios_of(root: Path) -> str | None:
@@ -61,10 +61,10 @@ def modules_of(root: Path) -> Modules | None:
         text = (root / "run/udev/data/+dmi:id").read_text("utf-8", "replace")
     except OSError:
         return None
-    said: dict[str, dict[str, str]] = {}
+    modules: dict[str, dict[str, str]] = {}
     for number, key, value in _MODULE.findall(text):
-        said.setdefault(number, {})[key] = value.strip()
-    there = [each for each in said.values() if each.get("PRESENT") != "0" and _number(each.get("SIZE"))]
+        modules.setdefault(number, {})[key] = value.strip()
+    there = [each for each in modules.values() if each.get("PRESENT") != "0" and _number(each.get("SIZE"))]
     speeds = [_number(each.get("CONFIGURED_SPEED_MTS")) or _number(each.get("SPEED_MTS")) for each in there]
     if not there or not all(speeds):
         return None

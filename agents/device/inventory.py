@@ -100,8 +100,8 @@ def _bandwidth(
 ) -> float | None:
     """Of the fastest memory: what NVIDIA's driver tells, the makers' figures, what the modules add up to."""
     if kind is MemoryKind.DISCRETE:
-        told = {card.gpu.name: card.bandwidth_bytes_per_s for card in nvidia}
-        cards = [told.get(gpu.name) or peak_bandwidth([gpu.name]) for gpu in gpus]
+        by_name = {card.gpu.name: card.bandwidth_bytes_per_s for card in nvidia}
+        cards = [by_name.get(gpu.name) or peak_bandwidth([gpu.name]) for gpu in gpus]
         return None if None in cards else max(filter(None, cards), default=None)
     return peak_bandwidth([cpu_name(root)]) or (modules.bandwidth_bytes_per_s if modules else None)
 
@@ -111,22 +111,22 @@ def with_nvidia(gpus: tuple[Gpu, ...], nvidia: tuple[NvidiaCard, ...]) -> tuple[
 
     PURE
     """
-    told = [card.gpu for card in nvidia]
-    merged = [told.pop(0) if gpu.vendor == "nvidia" and told else gpu for gpu in gpus]
-    return (*merged, *told)
+    of_driver = [card.gpu for card in nvidia]
+    merged = [of_driver.pop(0) if gpu.vendor == "nvidia" and of_driver else gpu for gpu in gpus]
+    return (*merged, *of_driver)
 
 
 def _split(kind: MemoryKind, gpus: tuple[Gpu, ...], stated: Stated) -> tuple[int | None, StateSource | None]:
-    """What the machine shows counts more than what somebody said; a card's own memory is no split."""
+    """What the machine shows counts more than what the operator states; a card's own memory is no split."""
     seen = next((gpu.vram_bytes for gpu in gpus if gpu.vram_bytes), None)
     if seen is not None and kind is MemoryKind.CARVE_OUT:
         return seen, StateSource.SEEN
-    said = stated.dedicated_vram_bytes
-    return said, None if said is None else StateSource.STATED
+    stated_bytes = stated.dedicated_vram_bytes
+    return stated_bytes, None if stated_bytes is None else StateSource.STATED
 
 
 def _power_limit(power: PowerControls, stated: Stated) -> tuple[float | None, StateSource | None]:
-    """As with the split: what the machine shows counts more than what somebody said."""
+    """As with the split: what the machine shows counts more than what the operator states."""
     seen_w = power.seen_w()
     if seen_w is not None:
         return seen_w, StateSource.SEEN

@@ -98,7 +98,7 @@ class Host:
                     log, "EngineNotRestored", AgentError, engine=engine.name
                 ):  # said again, and not let pass, by a load
                     engine.restore_after_crash()
-        return inventory(folder, found_of(look_for(engines)), power=power.found)
+        return inventory(folder, found_of(look_for(engines)), power=power.controls)
 
     def run(self, job: Job, cancelled: threading.Event, notify: Notify) -> Report:
         """One attempt at ``job``. The engine stays loaded for a next job with equal settings."""

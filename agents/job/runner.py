@@ -66,7 +66,7 @@ class Runner:
     def serve(self) -> None:
         with suppress(OSError):  # Ray's workers run at nice 15; only root may take that back
             os.setpriority(os.PRIO_PROCESS, 0, 0)
-        signal.signal(signal.SIGTERM, self._told_to_end)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         start_log(ToAgent(self._write), level_here(AGENT))
         threading.Thread(target=self._listen, name="stdin", daemon=True).start()
         busy = FileLock(self._folder / "busy.lock", timeout=BUSY_WAIT_S)
@@ -77,7 +77,7 @@ class Runner:
             return self._fail("this device is busy with another coordinator's benchmark")
         except (ValueError, OSError, AgentError) as error:
             return self._fail(str(error))
-        except Exception as error:  # whatever it is, the agent must hear of it
+        except Exception as error:  # whatever it is, the agent must know of it
             return self._fail(f"a fault of the agent itself, please report it: {type(error).__name__}: {error}")
         self._write(b'{"device": ' + to_json(host.device) + b"}")
         while True:
@@ -94,7 +94,7 @@ class Runner:
 
     def _run(self, host: Host, job: Job) -> Report:
         try:
-            return host.run(job, self._cancelled, self._say)
+            return host.run(job, self._cancelled, self._notify)
         except NotRestored:
             raise
         except Exception:
@@ -126,7 +126,7 @@ class Runner:
             return replace(report, log=f"{report.log}\n{words}\n".lstrip())
         return report
 
-    def _say(self, phase: str, live: LiveCount | None) -> None:
+    def _notify(self, phase: str, live: LiveCount | None) -> None:
         self._live = live
         self._write(json.dumps({"phase": phase}).encode())
 
@@ -138,8 +138,8 @@ class Runner:
     def _listen(self) -> None:
         try:
             for line in sys.stdin.buffer:
-                self._hear(json.loads(line))
-        except BaseException:  # deaf, it could not be ended either
+                self._handle(json.loads(line))
+        except BaseException:  # a process that does not listen could not be ended either
             traceback.print_exc()
             os._exit(1)
         self._end(0)
@@ -155,11 +155,11 @@ class Runner:
         finally:
             os._exit(code)
 
-    def _told_to_end(self, number: int, _: object) -> None:
+    def _on_sigterm(self, number: int, _: object) -> None:
         """By SIGTERM, as when a whole node is stopped. On another thread: this one may be setting a limit just now."""
         threading.Thread(target=self._end, args=(128 + number,), name="end").start()
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
         if "run" in message:
             self._cancelled.clear()  # a cancel that came too late was not meant for this job
             peers = message.get("peers")

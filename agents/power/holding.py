@@ -1,7 +1,9 @@
-"""Holds a power limit or a profile: the old values read, journalled to disk, set, read back; restored at the end or at
-the next start.
+"""Holds a power limit or a profile at a value, and puts the old one back, whatever ends this process in between.
 
-Only the order of steps; the controls themselves come one file each in this folder.
+The order of steps is what makes it safe: read the old values; write them to a journal, durably; set the new ones; read
+them back. At the end, or at the next start after a crash, the journal's values are set and read back, and only then is
+the journal deleted. A crash between any two steps leaves either a machine as it was or a journal that says how it was.
+The controls themselves stand one a file in ``methods/``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ class Hold(Generic[Method]):
     """What is set here through one of ``methods``, or nothing; ``journal`` is the file that survives a crash.
 
     ``missing``: methods that the owner allows and this machine does not have, and why. Safe to call from several
-    threads: the job process's end is heard on another one than its jobs run on.
+    threads: the job process's end is noticed on another one than its jobs run on.
     """
 
     def __init__(self, methods: Sequence[Method], journal: Path, missing: Sequence[str] = ()) -> None:
@@ -43,10 +45,13 @@ class Hold(Generic[Method]):
         return None if self._set is None else self._set[0].name
 
     def restore_from_journal(self) -> None:
-        """What an earlier process set and did not live to take back. Raises NotRestored; the journal then stays."""
+        """Puts back what the journal holds: set by an earlier process that did not live to put it back, or by this one.
+
+        Raises NotRestored; the journal then stays.
+        """
         try:
-            left = json.loads(self._journal.read_text(encoding="utf-8"))
-            name, levels = str(left["method"]), _checked(left["levels"])
+            journal = json.loads(self._journal.read_text(encoding="utf-8"))
+            name, levels = str(journal["method"]), _checked(journal["levels"])
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -79,18 +79,18 @@ def find_power(allow: Allow, root: Path) -> PowerControls:
 class PowerState:
     """A profile is entered before a limit and left after it: firmware sets limits of its own with each profile."""
 
-    def __init__(self, found: PowerControls, folder: Path) -> None:
-        self.found = found
-        self.limit = PowerHold(found.methods, folder / "power-journal.json", found.missing)
-        self.profile = ProfileHold(found.profiles, folder / "profile-journal.json", found.missing)
+    def __init__(self, controls: PowerControls, folder: Path) -> None:
+        self.controls = controls
+        self.limit = PowerHold(controls.methods, folder / "power-journal.json", controls.missing)
+        self.profile = ProfileHold(controls.profiles, folder / "profile-journal.json", controls.missing)
 
     def restore_from_journal(self) -> None:
-        """What an earlier process did not take back. Raises LimitNotHeld."""
+        """Puts back what an earlier process set and did not put back. Raises NotRestored."""
         self.limit.restore_from_journal()
         self.profile.restore_from_journal()
 
     def release(self) -> None:
-        """Raises LimitNotHeld; what could not be taken back is taken back at the next start."""
+        """Puts both back. Raises NotRestored; the next start then tries again."""
         try:
             self.limit.release()
         finally:
@@ -108,7 +108,7 @@ class PowerState:
             self.profile.release()
         elif self.profile.methods:
             self.profile.at(wanted)
-        elif (now := self.found.seen_profile()) != wanted:
+        elif (now := self.controls.seen_profile()) != wanted:
             raise LimitNotHeld(
                 f"the power profile of {device.name} {'cannot be seen' if now is None else f'is {now}'}; the cell asks"
                 f" for {wanted}: choose it there, or let device.yaml allow a method that holds it{self._missing()}"
@@ -130,7 +130,7 @@ class PowerState:
             )
 
     def _missing(self) -> str:
-        return f" ({'; '.join(self.found.missing)})" if self.found.missing else ""
+        return f" ({'; '.join(self.controls.missing)})" if self.controls.missing else ""
 
     def check(self) -> None:
         """Raises LimitLost where what is held does not stand any more."""
@@ -140,14 +140,14 @@ class PowerState:
 
     @property
     def limit_of(self) -> str | None:
-        """What the limit that is held limits: package or gpu; None where none is held, or nobody says."""
+        """What the held limit applies to: package or gpu; None where none is held, or the method does not state it."""
         return next((kind.of for kind in METHODS if kind.name == self.limit.held_by), None)
 
     def now(self, device: Device) -> tuple[float | None, StateSource | None, str | None, StateSource | None]:
-        """Limit and profile as they stand, each with who says so."""
+        """Power limit in W and profile as they stand, each with where it is known from."""
         limit_w, limit_source = self._limit(device)
         held = self.profile.profile
-        profile = held or self.found.seen_profile()
+        profile = held or self.controls.seen_profile()
         profile_source = None if profile is None else StateSource.SEEN if held is None else StateSource.HELD
         return limit_w, limit_source, profile, profile_source
 
@@ -155,6 +155,6 @@ class PowerState:
         """Read again: what was there when the agent started may have changed since."""
         if (held_w := self.limit.limit_w) is not None:
             return held_w, StateSource.HELD
-        if device.power_source is StateSource.SEEN and (seen_w := self.found.seen_w()) is not None:
+        if device.power_source is StateSource.SEEN and (seen_w := self.controls.seen_w()) is not None:
             return seen_w, StateSource.SEEN
         return device.power_limit_w, device.power_source

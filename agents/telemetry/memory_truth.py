@@ -1,8 +1,8 @@
 """How much memory a loaded model really takes: in use at the peak less in use before the load, pool by pool. PURE
 
 Sources of one kind (``nvml:0``, ``nvml:1``) are added up, for they are different devices. Sources of different kinds
-may be different devices or two views of one: that in which most was added is believed, and those that tell another
-story are listed. What the engine says of its own buffers stands beside it.
+may be different devices or two views of one: the one in which most was added is believed, and those that differ
+from it are listed. What the engine reports of its own buffers stands beside it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class MemoryTruth:
-    """By quantity; a pool that no source tells is not there."""
+    """By quantity; a pool that no source reads is not there."""
 
     pools: dict[Quantity, Pool]
     engine_ram_peak_bytes: int | None
@@ -61,20 +61,20 @@ def baseline_of(readings: Iterable[Reading]) -> Baseline:
 def memory_truth(series: Series, window: Window, baseline: Baseline, loaded: Loaded | None) -> MemoryTruth:
     """``window`` is from the beginning of the load (or of the job, where it reused one) to the job's end."""
     pools: dict[Quantity, Pool] = {}
-    said: list[str] = []
+    disagreements: list[str] = []
     for quantity in IN_USE:
         views = _views(series, quantity, window, baseline)
         if not views:
             continue
         best = max(views, key=lambda view: view.added_bytes or 0)  # the first of equal ones
         pools[quantity] = best
-        said += [
+        disagreements += [
             f"{quantity.removesuffix('_used')}: {best.source} {_gib(best.added_bytes)}, {view.source}"
             f" {_gib(view.added_bytes)}"
             for view in views
             if _differ(best.added_bytes, view.added_bytes)
         ]
-    return MemoryTruth(pools, _engine_ram(series, window), (*said, *_against_engine(pools, loaded)))
+    return MemoryTruth(pools, _engine_ram(series, window), (*disagreements, *_against_engine(pools, loaded)))
 
 
 def _views(series: Series, quantity: Quantity, window: Window, baseline: Baseline) -> list[Pool]:
@@ -85,20 +85,20 @@ def _views(series: Series, quantity: Quantity, window: Window, baseline: Baselin
     for kind, sources in kinds.items():
         peaks = [series.most(source, quantity, window) for source in sources]
         befores = [baseline.get((source, quantity)) for source in sources]
-        told = [peak for peak in peaks if peak is not None]
-        known = [before for before in befores if before is not None]
-        if told:
-            complete = len(known) == len(sources)
+        known_peaks = [peak for peak in peaks if peak is not None]
+        known_before = [before for before in befores if before is not None]
+        if known_peaks:
+            complete = len(known_before) == len(sources)
             name = sources[0] if len(sources) == 1 else kind
-            views.append(Pool(name, int(sum(known)) if complete else None, int(sum(told))))
+            views.append(Pool(name, int(sum(known_before)) if complete else None, int(sum(known_peaks))))
     return views
 
 
 def _engine_ram(series: Series, window: Window) -> int | None:
     """Of readings inside the window alone: the one before it may be of the engine that was there before."""
     sources = series.sources(Quantity.ENGINE_RAM)
-    told = [value for source in sources for _, value in series.inside(source, Quantity.ENGINE_RAM, window)]
-    return int(max(told)) if told else None
+    known = [value for source in sources for _, value in series.inside(source, Quantity.ENGINE_RAM, window)]
+    return int(max(known)) if known else None
 
 
 def _against_engine(pools: dict[Quantity, Pool], loaded: Loaded | None) -> list[str]:
@@ -106,13 +106,15 @@ def _against_engine(pools: dict[Quantity, Pool], loaded: Loaded | None) -> list[
     if loaded is None:
         return []
     vram = pools.get(Quantity.VRAM_USED)
-    said = []
+    disagreements = []
     if (
         vram is not None
         and loaded.engine_vram_bytes is not None
         and _differ(vram.added_bytes, loaded.engine_vram_bytes)
     ):
-        said.append(f"vram: {vram.source} {_gib(vram.added_bytes)}, the engine {_gib(loaded.engine_vram_bytes)}")
+        disagreements.append(
+            f"vram: {vram.source} {_gib(vram.added_bytes)}, the engine {_gib(loaded.engine_vram_bytes)}"
+        )
     added = [pool.added_bytes for pool in pools.values()]
     buffers = loaded.engine_model_bytes
     if buffers is None and loaded.weights_bytes is not None:
@@ -120,8 +122,8 @@ def _against_engine(pools: dict[Quantity, Pool], loaded: Loaded | None) -> list[
     known = [each for each in added if each is not None]
     if buffers is not None and known and len(known) == len(added) and _differ(sum(known), buffers):
         mapped = "; weights mapped from a file count as cache" if sum(known) < buffers else ""
-        said.append(f"in all: measured {_gib(sum(known))}, the engine's buffers {_gib(buffers)}{mapped}")
-    return said
+        disagreements.append(f"in all: measured {_gib(sum(known))}, the engine's buffers {_gib(buffers)}{mapped}")
+    return disagreements
 
 
 def _differ(one: int | None, other: int | None) -> bool:

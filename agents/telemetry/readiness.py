@@ -16,7 +16,7 @@ from agents.telemetry.idle import LEAST_LOOK_S, IdleMachine
 from agents.telemetry.processes import busiest_other
 from agents.telemetry.readings import Readings
 from agents.telemetry.series import Series, Window
-from agents.telemetry.validity import not_quiet, on_battery, sentence, too_warm
+from agents.telemetry.validity import not_quiet, on_battery, too_warm
 
 PATIENCE_S = 30.0
 """Longest wait for a quiet machine on mains. Halved after a wait in vain, so that a machine that is never quiet costs a
@@ -52,7 +52,7 @@ class Readiness:
     ) -> WaitedInVain | None:
         """Returns when the machine is fit, when the patience is over, or when the job is cancelled.
 
-        ``notify`` is given the reasons at every look that ends in a wait.
+        ``notify`` is given the reasons at every look that ends in a wait: "waiting: others use 1.4 of 8 cores".
         """
         waited_s = 0.0
         while self.waits and not cancelled.is_set():
@@ -68,7 +68,7 @@ class Readiness:
                 if waited_s > 0 or self._looked_s(readings) >= LEAST_LOOK_S:
                     self._patience_s = PATIENCE_S
                 return None
-            notify(sentence(reasons))
+            notify(f"waiting: {'; '.join(reasons)}")
             cancelled.wait(LOOK_AGAIN_S)
             waited_s += LOOK_AGAIN_S
             readings.take()

@@ -68,7 +68,7 @@ class Sampler:
         self._steady: dict[tuple[str, str], float | None] = {}
         self._rests_until_ns: dict[str, int] = {}
         self._took_ns: dict[str, int] = {}  # the reading before
-        self._spoke_ns: dict[str, int] = {}
+        self._stamped_ns: dict[str, int] = {}
         self._last_ns = -self._period_ns
         self.due_ns = now_ns()
 
@@ -99,7 +99,7 @@ class Sampler:
         rows: list[Row] = []
         for source in tuple(self._sources):
             before_ns = self._now_ns()
-            if self._is_left_out(source, before_ns, everything):
+            if self._is_skipped(source, before_ns, everything):
                 continue
             cpu_ns = self._cpu_ns()
             try:
@@ -115,26 +115,26 @@ class Sampler:
                 rows += [
                     (at_ns, source.name, str(kind), value)
                     for kind, value in values
-                    if self._is_news(source, kind, value)
+                    if self._is_new(source, kind, value)
                 ]
         self._last_ns = self._now_ns()
         self._keep(rows)
 
-    def _is_left_out(self, source: Source, now_ns: int, everything: bool) -> bool:
+    def _is_skipped(self, source: Source, now_ns: int, everything: bool) -> bool:
         if everything:
             return self._took_ns.get(source.name, 0) > LONG_S * 1e9
         return now_ns < self._rests_until_ns.get(source.name, 0)
 
     def _stamps(self, source: Source, now_ns: int, everything: bool) -> list[int]:
-        """Now; of a sensor that speaks when it likes: when it spoke, once, and in a take its word holds until now."""
-        spoke_ns = source.at_ns if isinstance(source, Timestamped) else None
-        if spoke_ns is None:
+        """Now; of a sensor that sends when it likes: when it sent, once, and in a take also now, for it still holds."""
+        stamped_ns = source.at_ns if isinstance(source, Timestamped) else None
+        if stamped_ns is None:
             return [now_ns]
-        is_new = self._spoke_ns.get(source.name) != spoke_ns
-        self._spoke_ns[source.name] = spoke_ns
-        return [*([spoke_ns] if is_new else []), *([now_ns] if everything else [])]
+        is_new = self._stamped_ns.get(source.name) != stamped_ns
+        self._stamped_ns[source.name] = stamped_ns
+        return [*([stamped_ns] if is_new else []), *([now_ns] if everything else [])]
 
-    def _is_news(self, source: Source, kind: Quantity, value: float | None) -> bool:
+    def _is_new(self, source: Source, kind: Quantity, value: float | None) -> bool:
         if kind not in STEADY:
             return True
         key = (source.name, kind)
@@ -171,11 +171,11 @@ def find(kinds: Sequence[SourceFinder], root: Path) -> tuple[list[Source], list[
     return sources, missing
 
 
-def serve(sampler: Sampler, asked: queue.Queue[dict[str, Any] | None], answer: Callable[[bytes], None]) -> None:
-    """Until ``asked`` gives None."""
+def serve(sampler: Sampler, requests: queue.Queue[dict[str, Any] | None], answer: Callable[[bytes], None]) -> None:
+    """Until ``requests`` gives None."""
     while True:
         try:
-            message = asked.get(timeout=max(sampler.due_ns - time.perf_counter_ns(), 0) / 1e9)
+            message = requests.get(timeout=max(sampler.due_ns - time.perf_counter_ns(), 0) / 1e9)
         except queue.Empty:
             sampler.tick()
             continue
@@ -191,11 +191,11 @@ def serve(sampler: Sampler, asked: queue.Queue[dict[str, Any] | None], answer: C
             answer(json.dumps(batch, separators=(",", ":")).encode() + b"\n")
 
 
-def _listen(asked: queue.Queue[dict[str, Any] | None]) -> None:
+def _listen(requests: queue.Queue[dict[str, Any] | None]) -> None:
     with suppress(OSError, ValueError):
         for line in sys.stdin.buffer:
-            asked.put(json.loads(line))
-    asked.put(None)
+            requests.put(json.loads(line))
+    requests.put(None)
 
 
 def _answer(line: bytes) -> None:
@@ -206,13 +206,13 @@ def _answer(line: bytes) -> None:
 def main() -> None:
     from agents.telemetry.sources import SOURCES
 
-    asked: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    threading.Thread(target=_listen, args=(asked,), name="stdin", daemon=True).start()
+    requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    threading.Thread(target=_listen, args=(requests,), name="stdin", daemon=True).start()
     sources, missing = find(SOURCES, Path("/"))
     sampler = Sampler(sources)
     sampler.missing += missing
     with suppress(BrokenPipeError):  # who asked is gone
-        serve(sampler, asked, _answer)
+        serve(sampler, requests, _answer)
     for source in sources:
         with suppress(Exception):
             source.close()  # some have a program of their own running

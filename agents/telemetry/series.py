@@ -51,7 +51,7 @@ class Series:
                 self._points[each.quantity].setdefault(each.source, []).append((each.at_s, each.value))
 
     def sources(self, quantity: Quantity) -> list[str]:
-        """Those that told it at least once."""
+        """Those that gave a value at least once."""
         return list(self._points.get(quantity, {}))
 
     def points(self, source: str, quantity: Quantity) -> Points:

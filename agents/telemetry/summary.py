@@ -14,7 +14,7 @@ from agents.telemetry.sources.base import Quantity
 
 
 def usage_of(series: Series, memory: MemoryTruth, trial: Trial | None, gpu_in_package: bool) -> Usage:
-    """``trial`` is the measured one; None where there is none: then only the memory is told."""
+    """``trial`` is the measured one; None where there is none: then only the memory is known."""
     phases = phases_of(trial) if trial is not None else None
     pools = memory.pools
     sources = dict.fromkeys(
@@ -76,8 +76,8 @@ def _of_window(series: Series, window: Window) -> dict[str, Any]:
 def busiest_gpu(series: Series, window: Window) -> str | None:
     """The source of the GPU that worked; None where no source tells how busy one is."""
     means = {source: series.mean(source, Quantity.GPU_BUSY, window) for source in series.sources(Quantity.GPU_BUSY)}
-    told = {source: mean for source, mean in means.items() if mean is not None}
-    return max(told, key=lambda source: told[source]) if told else None
+    known = {source: mean for source, mean in means.items() if mean is not None}
+    return max(known, key=lambda source: known[source]) if known else None
 
 
 def under_load_w(series: Series, window: Window, gpu_in_package: bool) -> float | None:
@@ -100,8 +100,8 @@ def limited_w(series: Series, window: Window, limit_of: str | None, gpu_in_packa
 def share_pct(series: Series, quantity: Quantity, window: Window) -> float | None:
     """Part of the window in which a 0-or-1 quantity was 1, by the source that says most."""
     means = [series.mean(source, quantity, window) for source in series.sources(quantity)]
-    told = [mean for mean in means if mean is not None]
-    return 100 * max(told) if told else None
+    known = [mean for mean in means if mean is not None]
+    return 100 * max(known) if known else None
 
 
 def _system_w(series: Series, window: Window) -> float | None:

@@ -1,11 +1,11 @@
 """Is the machine fit to be measured, and was it while it was measured? PURE
 
-Before: what a wait may mend, in words. After: flags on the trial. What nothing tells is never held against a trial.
+Before: what a wait may mend, in words. After: flags on the trial. What no sensor shows is never held against a trial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agents.contract.job import Conditions
@@ -58,21 +58,21 @@ def most_of_others_cores(cores: int) -> float:
 
 def not_quiet(series: Series, window: Window, cores: int, own_cores: float) -> tuple[str, ...]:
     """What works although nothing of ours does, but for ``own_cores`` that this process itself used meanwhile."""
-    said = []
+    reasons = []
     busy_pct = _mean(series, Quantity.CPU_BUSY, window)
     if busy_pct is not None:
         others = busy_pct / 100 * cores - own_cores - (_mean(series, Quantity.ENGINE_CPU, window) or 0.0) / 100
         if others > most_of_others_cores(cores):
-            said.append(f"others use {others:.1f} of {cores} cores")
+            reasons.append(f"others use {others:.1f} of {cores} cores")
     for source in series.sources(Quantity.GPU_BUSY):
         gpu_pct = series.mean(source, Quantity.GPU_BUSY, window)
         if gpu_pct is not None and gpu_pct > QUIET_GPU_PCT:
-            said.append(f"{source} is {gpu_pct:.0f} % busy")
-    return tuple(said)
+            reasons.append(f"{source} is {gpu_pct:.0f} % busy")
+    return tuple(reasons)
 
 
 def on_battery(series: Series, window: Window) -> bool:
-    """Whether the machine was off the mains at any time, as far as a source tells."""
+    """Whether the machine was off the mains at any time, as far as a source shows it."""
     for source in series.sources(Quantity.ON_MAINS):
         values = [value for _, value in series.inside(source, Quantity.ON_MAINS, window)]
         held = series.value_at(source, Quantity.ON_MAINS, window.start_s)
@@ -96,13 +96,13 @@ def coolest(series: Series, before: Temperatures) -> Temperatures:
 
 
 def too_warm(series: Series, at_s: float, idle: Temperatures) -> tuple[str, ...]:
-    said = []
+    reasons = []
     for quantity in TEMPERATURES:
         for source in series.sources(quantity):
             now, lowest = series.value_at(source, quantity, at_s), idle.get((source, quantity))
             if now is not None and lowest is not None and now > lowest + COOL_C:
-                said.append(f"{source} is at {now:.0f} °C, {lowest:.0f} °C when idle")
-    return tuple(said)
+                reasons.append(f"{source} is at {now:.0f} °C, {lowest:.0f} °C when idle")
+    return tuple(reasons)
 
 
 def flags_of(
@@ -136,7 +136,7 @@ def _flags(series: Series, window: Window, conditions: Conditions, machine: Mach
 
 
 def others_cores(series: Series, window: Window, cores: int) -> float | None:
-    """Cores that the engine did not use (the job process hardly uses any); None where its part is not told."""
+    """Cores that the engine did not use (the job process hardly uses any); None where its part is not known."""
     busy_pct, engine_pct = _mean(series, Quantity.CPU_BUSY, window), _mean(series, Quantity.ENGINE_CPU, window)
     if busy_pct is None or engine_pct is None or engine_pct < ENGINE_AT_LEAST_PCT:
         return None
@@ -161,8 +161,3 @@ def swapped_bytes(series: Series, window: Window) -> float:
 def _mean(series: Series, quantity: Quantity, window: Window) -> float | None:
     means = (series.mean(source, quantity, window) for source in series.sources(quantity))
     return next((mean for mean in means if mean is not None), None)
-
-
-def sentence(reasons: Sequence[str], by: str | None = None) -> str:
-    """For the phase that people see: ``waiting: others use 1.4 of 8 cores (cc1plus 4711)``."""
-    return f"waiting: {'; '.join(reasons)}" + (f" ({by})" if by else "")

@@ -19,19 +19,19 @@ def on_path(program: str) -> str | None:
 
 def output_of(command: Sequence[str]) -> str:
     """What it prints. Raises LimitNotHeld where it cannot be run, takes long, or ends with another code than 0."""
-    said = " ".join((os.path.basename(command[0]), *command[1:]))  # noqa: PTH119  a word, not a file
+    shown = " ".join((os.path.basename(command[0]), *command[1:]))  # noqa: PTH119  a word, not a file
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROGRAM_S, check=False, env=_environment()
         )
     except subprocess.TimeoutExpired as error:
-        raise LimitNotHeld(f"{said}: no answer within {PROGRAM_S:g} s") from error
+        raise LimitNotHeld(f"{shown}: no answer within {PROGRAM_S:g} s") from error
     except OSError as error:
-        raise LimitNotHeld(f"{said}: {error.strerror or error}") from error
+        raise LimitNotHeld(f"{shown}: {error.strerror or error}") from error
     text = done.stdout.decode("utf-8", "replace")
     if done.returncode != 0:
         words = " ".join(f"{text} {done.stderr.decode('utf-8', 'replace')}".split())[:WORDS]
-        raise LimitNotHeld(f"{said}: exit code {done.returncode}: {words or 'it says nothing'}")
+        raise LimitNotHeld(f"{shown}: exit code {done.returncode}: {words or 'it says nothing'}")
     return text
 
 

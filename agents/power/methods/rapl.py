@@ -31,11 +31,11 @@ def find(root: Path, most_w: float | None) -> PowerMethod | str:
     if why := why_not_writable(files):
         return why
     rated = [watts for zone in zones if (watts := seen_w(zone / "constraint_0_max_power_uw"))]
-    told = [watts for zone in zones if (watts := seen_w(zone / "constraint_0_min_power_uw"))]
+    floors = [watts for zone in zones if (watts := seen_w(zone / "constraint_0_min_power_uw"))]
 
     def range_of(levels: Levels) -> tuple[float, float]:
         stands = [level for key, level in levels.items() if key.endswith(NAMES[0]) and isinstance(level, float)]
-        return bounds_of(max(told, default=None), None, max(min(stands, default=0.0), *rated, 0.0), most_w)
+        return bounds_of(max(floors, default=None), None, max(min(stands, default=0.0), *rated, 0.0), most_w)
 
     return MicrowattFiles("rapl", files, range_of)
 

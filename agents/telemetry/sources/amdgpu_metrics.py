@@ -170,9 +170,9 @@ def _first(fields: Fields, *names: str) -> int | None:
 def _most(fields: Fields, *names: str) -> int | None:
     """The largest element of the first of these that the chip tells."""
     for name in names:
-        told = [value for value in fields.get(name, ()) if value is not None]
-        if told:
-            return max(told)
+        known = [value for value in fields.get(name, ()) if value is not None]
+        if known:
+            return max(known)
     return None
 
 
@@ -223,7 +223,7 @@ def _reasons(status: int | None, of_this_chip: int | None) -> dict[Quantity, flo
 def _residencies(fields: Fields) -> dict[Quantity, tuple[int, ...]]:
     found = {}
     for reason, names in _RESIDENCIES.items():
-        told = [value for name in names if (value := _first(fields, f"throttle_residency_{name}")) is not None]
-        if told:
-            found[reason] = tuple(told)
+        known = [value for name in names if (value := _first(fields, f"throttle_residency_{name}")) is not None]
+        if known:
+            found[reason] = tuple(known)
     return found

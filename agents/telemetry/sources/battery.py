@@ -62,8 +62,8 @@ class Mains:
 
     def read(self) -> Sequence[Value]:
         states = [supply.number() for supply in self._supplies]
-        told = [state for state in states if state is not None]
-        return [(Quantity.ON_MAINS, float(any(told)) if told else None)]
+        known = [state for state in states if state is not None]
+        return [(Quantity.ON_MAINS, float(any(known)) if known else None)]
 
     def close(self) -> None:
         _close(*self._supplies)

@@ -44,9 +44,9 @@ class Cpu:
     def read(self) -> Sequence[Value]:
         values: list[Value] = [(Quantity.CPU_BUSY, self._share(parse_ticks(self._stat.data())))]
         if self._clocks:
-            told = [khz for file in self._clocks if (khz := file.number()) is not None]
-            values.append((Quantity.CPU_CLOCK, sum(told) / len(told) * 1e3 if told else None))
-            values.append((Quantity.CPU_CLOCK_TOP, max(told) * 1e3 if told else None))
+            known = [khz for file in self._clocks if (khz := file.number()) is not None]
+            values.append((Quantity.CPU_CLOCK, sum(known) / len(known) * 1e3 if known else None))
+            values.append((Quantity.CPU_CLOCK_TOP, max(known) * 1e3 if known else None))
         if self._temperature is not None:
             values.append((Quantity.CPU_TEMPERATURE, scaled(self._temperature.number(), 1e-3)))
         if self._throttle is not None:
@@ -74,9 +74,9 @@ class Cpu:
 def parse_ticks(data: bytes | None) -> Ticks | None:
     """The first line of ``/proc/stat``. Guests' time stands in ``user`` and ``nice`` as well: left out. PURE"""
     name, *words = (data or b"").split(b"\n", 1)[0].split() or [b""]
-    told = [whole_in(word) for word in words[:8]]  # user nice system idle iowait irq softirq steal
-    ticks = [tick for tick in told if tick is not None]
-    if name != b"cpu" or len(ticks) < max(5, len(told)):
+    fields = [whole_in(word) for word in words[:8]]  # user nice system idle iowait irq softirq steal
+    ticks = [tick for tick in fields if tick is not None]
+    if name != b"cpu" or len(ticks) < max(5, len(fields)):
         return None
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
@@ -100,7 +100,7 @@ def _temperature(root: Path) -> HeldFile | None:
 
 
 class EngineUse:
-    """CPU and RAM of the engine's process tree; nothing until it is told whom to watch.
+    """CPU and RAM of the engine's process tree; nothing until it knows which that is.
 
     A process counts from its second reading on. Ticks are 10 ms: over 200 ms one process is told in steps of 5 %.
     """
@@ -126,8 +126,8 @@ class EngineUse:
         at_ns = self._now_ns()
         stats = self._stats(self._tree.pids(at_ns))
         rates = [self._rates.setdefault(pid, Rate()).step(stat.cpu_ticks, at_ns) for pid, stat in stats.items()]
-        told = [rate for rate in rates if rate is not None]
-        cpu = sum(told) / self._ticks_a_second * 100 if told else None
+        known = [rate for rate in rates if rate is not None]
+        cpu = sum(known) / self._ticks_a_second * 100 if known else None
         resident = sum(stat.resident_pages for stat in stats.values()) * self._page_bytes
         return [(Quantity.ENGINE_CPU, cpu), (Quantity.ENGINE_RAM, float(resident) if stats else None)]
 

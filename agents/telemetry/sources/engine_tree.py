@@ -37,12 +37,12 @@ def descendants(pids: Iterable[int], parents: dict[int, int]) -> set[int]:
     for child, parent in parents.items():
         children.setdefault(parent, []).append(child)
     found: set[int] = set()
-    left = [pid for pid in pids if pid in parents]
-    while left:
-        pid = left.pop()
+    pending = [pid for pid in pids if pid in parents]
+    while pending:
+        pid = pending.pop()
         if pid not in found:
             found.add(pid)
-            left += children.get(pid, ())
+            pending += children.get(pid, ())
     return found
 
 

@@ -34,23 +34,23 @@ _ZERO_IS_NONE = (Quantity.SYSTEM_POWER, Quantity.CPU_TEMPERATURE, Quantity.GPU_T
 def values_of(line: str) -> list[Value]:
     """PURE"""
     try:
-        told = json.loads(line)
+        sample = json.loads(line)
     except ValueError:
-        told = None
+        sample = None
     values: list[Value] = []
     for quantity, path, scale in _KEYS:
-        number = _number(told, path)
+        number = _number(sample, path)
         absent = number is None or (number == 0 and quantity in _ZERO_IS_NONE)
         values.append((quantity, None if number is None or absent else number * scale))
     return values
 
 
-def _number(told: Any, path: tuple[str, ...]) -> float | None:
+def _number(sample: Any, path: tuple[str, ...]) -> float | None:
     for key in path:
-        told = told.get(key) if isinstance(told, dict) else None
-    if isinstance(told, bool) or not isinstance(told, int | float) or not -1e30 < told < 1e30:  # nor NaN
+        sample = sample.get(key) if isinstance(sample, dict) else None
+    if isinstance(sample, bool) or not isinstance(sample, int | float) or not -1e30 < sample < 1e30:  # nor NaN
         return None
-    return float(told)
+    return float(sample)
 
 
 class Macmon:

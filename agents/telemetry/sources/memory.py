@@ -24,12 +24,12 @@ class Memory:
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
 
     def read(self) -> Sequence[Value]:
-        told = self._meminfo.data()
-        total = scaled(field(told, b"MemTotal:"), 1024)
+        meminfo = self._meminfo.data()
+        total = scaled(field(meminfo, b"MemTotal:"), 1024)
         values: list[Value] = [
-            (Quantity.RAM_USED, _less(total, scaled(field(told, b"MemAvailable:"), 1024))),
+            (Quantity.RAM_USED, _less(total, scaled(field(meminfo, b"MemAvailable:"), 1024))),
             (Quantity.RAM_TOTAL, total),
-            (Quantity.SWAP_USED, scaled(_less(field(told, b"SwapTotal:"), field(told, b"SwapFree:")), 1024)),
+            (Quantity.SWAP_USED, scaled(_less(field(meminfo, b"SwapTotal:"), field(meminfo, b"SwapFree:")), 1024)),
         ]
         if self._vmstat is not None:
             pages = field(self._vmstat.all_data(), b"pswpin")

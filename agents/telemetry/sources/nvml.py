@@ -189,7 +189,7 @@ class NvmlFinder:
                     f"its energy counter takes {source.dear_s * 1e3:.0f} ms to read: the power is integrated instead"
                 )
                 missing.append(Missing(source.name, words))
-        return [*sources, *(link for link in links if link.tells)], missing
+        return [*sources, *(link for link in links if link.has_values)], missing
 
 
 def _todo(root: Path) -> str:

@@ -28,10 +28,10 @@ COUNTED_S = 0.25
 def field_values(library: Any, gpu: Any, *ids: int) -> list[int | None]:
     """None for each that this driver or GPU does not have."""
     try:
-        told = library.nvmlDeviceGetFieldValues(gpu, list(ids))
+        values = library.nvmlDeviceGetFieldValues(gpu, list(ids))
     except library.NVMLError:
         return [None] * len(ids)
-    return [int(each.value.ullVal) if each.nvmlReturn == 0 else None for each in told]
+    return [int(each.value.ullVal) if each.nvmlReturn == 0 else None for each in values]
 
 
 class NvidiaLink:
@@ -47,8 +47,8 @@ class NvidiaLink:
         self._most = self._most_bytes_per_s()
         self._to_gpu, self._from_gpu = Rate(WRAP, self._most), Rate(WRAP, self._most)
         self._is_counted = self._most * COUNTED_S < WRAP and None not in self._counters()
-        self.tells = self._is_counted or None not in self._watched()
-        if not self.tells:
+        self.has_values = self._is_counted or None not in self._watched()
+        if not self.has_values:
             self.close()
 
     def _most_bytes_per_s(self) -> float:

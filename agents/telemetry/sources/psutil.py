@@ -78,8 +78,8 @@ class PsutilSource:
                 times = process.cpu_times()
                 rates.append(self._rates.setdefault(pid, Rate()).step(times.user + times.system, at_ns))
                 resident += process.memory_info().rss
-        told = [rate for rate in rates if rate is not None]
-        busy = scaled(sum(told) if told else None, 100)
+        known = [rate for rate in rates if rate is not None]
+        busy = scaled(sum(known) if known else None, 100)
         return [(Quantity.ENGINE_CPU, busy), (Quantity.ENGINE_RAM, float(resident) if rates else None)]
 
     def close(self) -> None:

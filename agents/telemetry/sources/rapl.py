@@ -57,8 +57,8 @@ class Rapl:
 
 def _sum(values: Sequence[float | None]) -> float | None:
     """None where one part is not known: a part is not the whole."""
-    told = [value for value in values if value is not None]
-    return sum(told) if len(told) == len(values) else None
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _zone(folder: Path) -> Zone:
