@@ -1,7 +1,8 @@
-"""An engine's own words about a failure -> the one taxonomy of causes. PURE
+"""An engine's message about a failure -> its Cause. PURE
 
-The first pattern that matches decides; most telling first. Texts from llama.cpp b11549, LM Studio 0.4, Ollama 0.21,
-Lemonade 10, vLLM 0.19, TGI, TabbyAPI, MLC, lmdeploy, LiteLLM and the OpenAI API reference, as documented or recorded.
+The first pattern that matches decides: the most specific stand first. Texts from llama.cpp b11549, LM Studio 0.4,
+Ollama 0.21, Lemonade 10, vLLM 0.19, TGI, TabbyAPI, MLC, lmdeploy, LiteLLM and the OpenAI API reference, as documented
+or recorded.
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ _OF_REQUESTS: tuple[tuple[str, Cause], ...] = (
 _OF_MEMORY = tuple(each for each in _OF_LOADS if each[1] in (Cause.VRAM, Cause.RAM))
 
 
-def cause_of_load(words: str) -> Cause:
-    """Of a load that an engine refused or gave up; LOAD_FAILED where its words say no more."""
-    return _first(_OF_LOADS, words) or Cause.LOAD_FAILED
+def cause_of_load(text: str) -> Cause:
+    """The cause of a load that an engine refused or gave up; LOAD_FAILED where no pattern matches."""
+    return _first(_OF_LOADS, text) or Cause.LOAD_FAILED
 
 
-def cause_of_request(words: str) -> Cause:
-    """Of a request that an engine answered with an error; REQUEST_REFUSED where its words say no more."""
-    return _first(_OF_REQUESTS, words) or _first(_OF_MEMORY, words) or Cause.REQUEST_REFUSED
+def cause_of_request(text: str) -> Cause:
+    """The cause of a request that an engine answered with an error; REQUEST_REFUSED where no pattern matches."""
+    return _first(_OF_REQUESTS, text) or _first(_OF_MEMORY, text) or Cause.REQUEST_REFUSED
 
 
 _OF_RUNS: tuple[tuple[str, Cause], ...] = (
@@ -75,11 +76,11 @@ _OF_RUNS: tuple[tuple[str, Cause], ...] = (
 )
 
 
-def cause_of_run(words: str) -> Cause:
-    """Of a node that raised while a graph ran, by PyTorch's and ComfyUI's words; else REQUEST_REFUSED."""
-    return _first(_OF_RUNS, words) or Cause.REQUEST_REFUSED
+def cause_of_run(text: str) -> Cause:
+    """The cause of an error that a node of a graph raised, in PyTorch's or ComfyUI's text; else REQUEST_REFUSED."""
+    return _first(_OF_RUNS, text) or Cause.REQUEST_REFUSED
 
 
-def _first(patterns: tuple[tuple[str, Cause], ...], words: str) -> Cause | None:
-    found = (cause for pattern, cause in patterns if re.search(pattern, words, re.IGNORECASE))
+def _first(patterns: tuple[tuple[str, Cause], ...], text: str) -> Cause | None:
+    found = (cause for pattern, cause in patterns if re.search(pattern, text, re.IGNORECASE))
     return next(found, None)

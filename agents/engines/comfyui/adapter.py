@@ -27,8 +27,8 @@ _RUNTIMES = {"cuda": Runtime.CUDA, "mps": Runtime.METAL, "cpu": Runtime.CPU}
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What ``/system_stats`` says of a server and its first device. ``runtime`` is None for back ends we have no
-    word for (XPU, DirectML)."""
+    """A server and its first device, from ``/system_stats``. ``runtime`` is None for back ends that no cell can ask for
+    (XPU, DirectML)."""
 
     version: str
     pytorch: str
@@ -45,7 +45,7 @@ class ServerFacts:
         return _RUNTIMES.get(self.device_type)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         return f"ComfyUI {self.version}, PyTorch {self.pytorch}"
 
 
@@ -63,7 +63,7 @@ class ComfyUI:
     def find(self) -> EngineFound:
         server = self._server(FIND_S)
         runtimes = (server.runtime.value,) if server.runtime else ()
-        return EngineFound(self.name, server.words, runtimes, self._api.base_url)
+        return EngineFound(self.name, server.description, runtimes, self._api.base_url)
 
     def capabilities(self) -> Mapping[str, Support]:
         sets = dict.fromkeys(("engine", "model", "quantisation", "source", "workflow"), Support.SETS)
@@ -93,13 +93,13 @@ class ComfyUI:
                 why += f"; its token belongs into {variable}, named by engines: {{comfyui: {{token_env: NAME}}}}"
             detail = f"{why}. Start it, or say where it is: engines: {{comfyui: {{url: ...}}}}"
             raise error.as_refusal(detail) from error
-        found = server_in(stats)
+        found = parse_server(stats)
         if found is None:
             raise Unsupported(f"{url}/system_stats: the answer is not ComfyUI's")
         return found
 
 
-def server_in(stats: Any) -> ServerFacts | None:
+def parse_server(stats: Any) -> ServerFacts | None:
     """None where ``stats`` is no answer of ComfyUI. PURE"""
     system = stats.get("system") if isinstance(stats, dict) else None
     devices = stats.get("devices") if isinstance(stats, dict) else None
@@ -137,7 +137,7 @@ def _loaded_of(server: ServerFacts, url: str, model: str) -> Loaded:
     return Loaded(
         load_s=None,
         reused=False,
-        engine_version=server.words,
+        engine_version=server.description,
         engine_runtime=f"{server.device_type}: {server.device}",
         model_file=model,
         settings=tuple((name, str(value)) for name, value in facts.items() if value is not None),

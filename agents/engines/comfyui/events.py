@@ -35,9 +35,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class GraphRun:
-    """What the messages tell of one prompt. Times are None where their message did not come.
+    """One run of a graph, as the messages report it. Times are None where their message did not come.
 
-    ``success`` is None where the run has not ended. ``error``: a node's own words, where it raised. ``nodes``: when
+    ``success`` is None where the run has not ended. ``error``: a node's exception, where it raised. ``nodes``: when
     each node that ran began, in order; ``others``: the queue held more than this prompt while it ran.
     """
 
@@ -55,7 +55,7 @@ class GraphRun:
 
 
 def parse_message(at_ns: int, text: str) -> SocketMessage | None:
-    """None for a frame that is no message: what is not known is let pass."""
+    """None for a frame that is no message."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -94,7 +94,7 @@ def read_run(messages: Sequence[SocketMessage], prompt_id: str) -> GraphRun:
         started_ns=start.at_ns if start else nodes[0][0] if nodes else None,
         ended_ns=end.at_ns if end else None,
         success=None if end is None else end.kind in ("execution_success", "executing"),
-        error=_error_words(end.data) if end is not None and end.kind == "execution_error" else None,
+        error=_error_text(end.data) if end is not None and end.kind == "execution_error" else None,
         interrupted=end is not None and end.kind == "execution_interrupted",
         cached=frozenset(name for each in until if each.kind == "execution_cached" for name in _names(each.data)),
         nodes=nodes,
@@ -116,7 +116,7 @@ def node_seconds(run: GraphRun, wanted: frozenset[str]) -> float:
 
 
 def steps_of(run: GraphRun, samplers: frozenset[str]) -> tuple[Step, ...]:
-    """The steps of samplers; of all nodes that told steps where none of ``samplers`` did."""
+    """The steps of samplers; of all nodes that reported steps where none of ``samplers`` did."""
     some = tuple(step for step in run.steps if step.node in samplers or _of(step.node) in samplers)
     return some or run.steps
 
@@ -167,7 +167,7 @@ def _steps(messages: Sequence[SocketMessage]) -> tuple[Step, ...]:
 
 
 def _changes(states: Sequence[Step]) -> list[Step]:
-    """Each message tells the state of every node: only what changed is a step."""
+    """Each message holds the state of every node: only what changed is a step."""
     last: dict[str, float] = {}
     steps = []
     for step in states:
@@ -215,7 +215,7 @@ def _number(value: Any) -> float | None:
     return float(value) if abs(value) < 2**53 and math.isfinite(value) else None
 
 
-def _error_words(data: Mapping[str, Any]) -> str:
+def _error_text(data: Mapping[str, Any]) -> str:
     """``node 4 (EmptyLatentImage): RuntimeError: ...``"""
     where = f"node {data.get('node_id')} ({data.get('node_type')})"
     return one_line(f"{where}: {data.get('exception_type')}: {data.get('exception_message')}")

@@ -23,7 +23,7 @@ _MODEL_FILE = re.compile(r".+\.(safetensors|sft|ckpt|pt2?|pth|bin|gguf|onnx|pkl)
 def filled(workflow: Workflow, nonce: int, model: str) -> Graph:
     """The graph of one run; ``model`` is what ComfyUI calls the cell's model.
 
-    Raises Unsupported where the cell's model is none that the graph names, and no input is told for it.
+    Raises Unsupported where the graph names another model than the cell, and the workload names no input for it.
     """
     graph = _read(workflow)
     wanted: dict[str, Any] = {
@@ -74,7 +74,7 @@ def loaders_of(graph: Graph) -> frozenset[str]:
 
 
 def samplers_of(graph: Graph) -> frozenset[str]:
-    """Nodes whose progress counts sampler steps: by their class, or because they are told how many."""
+    """Nodes whose progress counts sampler steps: by their class, or because they have an input ``steps``."""
     return frozenset(
         node
         for node, kind, inputs in _nodes(graph)
@@ -101,16 +101,16 @@ def _nodes(graph: Graph) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 
 def refusal(status: int, answer: Any, otherwise: str = "") -> RequestFailed:
-    """Of a prompt that ComfyUI did not take, in the words of the nodes: ``{"error": {...}, "node_errors": {...}}``;
-    ``otherwise``: what to say where ``answer`` has none."""
+    """The error for a prompt that ComfyUI did not take. Its detail is that of the nodes, from an ``answer`` such as
+    ``{"error": {...}, "node_errors": {...}}``; ``otherwise`` where there is none."""
     answer = answer if isinstance(answer, dict) else {}
     faults = list(_faults(answer.get("node_errors")))
-    words = [f"node {node} ({kind}): {_fault_text(fault)}" for node, kind, fault in faults]
-    if not words and isinstance(answer.get("error"), dict):
-        words = [_fault_text(answer["error"])]
+    faults_text = [f"node {node} ({kind}): {_fault_text(fault)}" for node, kind, fault in faults]
+    if not faults_text and isinstance(answer.get("error"), dict):
+        faults_text = [_fault_text(answer["error"])]
     missing = any(_is_missing_model(fault) for _, _, fault in faults)
     cause = Cause.MODEL_FILE_MISSING if missing else Cause.REQUEST_REFUSED
-    return RequestFailed(cause, one_line(f"HTTP {status}: {'; '.join(words) or otherwise}"))
+    return RequestFailed(cause, one_line(f"HTTP {status}: {'; '.join(faults_text) or otherwise}"))
 
 
 def _faults(found: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

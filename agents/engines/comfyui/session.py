@@ -35,7 +35,7 @@ MOST_FRAME_BYTES = 64 * 1024**2  # previews come over the same socket
 
 @dataclass
 class _Observed:
-    """What came over the socket; ``steps`` are those of them that the live view counts."""
+    """What came over the socket so far. ``steps``: the progress messages, as the live view counts receives."""
 
     sent: SentAt
     prompt_id: str = ""
@@ -48,7 +48,7 @@ class _Observed:
 
 
 class ComfySession:
-    """``model``: what ComfyUI calls the cell's model. The first run that needs it reads it (``model_load_s``)."""
+    """``model``: what ComfyUI calls the model. The first run that needs it reads it (``model_load_s``)."""
 
     def __init__(self, api: Api, loaded: Loaded, model: str, clock: Clock | None = None) -> None:
         self._api = api
@@ -71,7 +71,7 @@ class ComfySession:
             live.follow(observed.steps)
             observed.prompt_id = self._submit(graph, client_id)
             try:
-                run = self._watch(socket, observed, limits, cancelled)
+                run = self._follow(socket, observed, limits, cancelled)
             except AgentError:
                 self._interrupt(observed.prompt_id)
                 raise
@@ -94,7 +94,7 @@ class ComfySession:
             raise EngineLost(error.detail) from error
 
     def close(self) -> None:
-        """ComfyUI lets go of its models when its queue is empty, a moment after it has answered."""
+        """ComfyUI drops its models when its queue is empty, a moment after it has answered."""
         with suppress(AgentError):
             free(self._api)
 
@@ -120,11 +120,12 @@ class ComfySession:
             self.check_alive()
             raise RequestFailed(Cause.STREAM_BROKEN, f"{url.partition('?')[0]}: {error}") from error
         except (OSError, WebSocketException, ValueError) as error:
-            words = str(error) or type(error).__name__
-            raise EngineLost(f"{url.partition('?')[0]}: no websocket: {words}") from error
+            detail = str(error) or type(error).__name__
+            raise EngineLost(f"{url.partition('?')[0]}: no websocket: {detail}") from error
 
     def _submit(self, graph: Graph, client_id: str) -> str:
-        """The prompt's id. Raises RequestFailed in the nodes' own words, also where it took a part of the graph.
+        """Queues the graph, and returns the prompt's id. Raises RequestFailed with the errors of the nodes, also where
+        ComfyUI would run a part of the graph.
 
         Newer versions take the id from us; older ones give one of their own.
         """
@@ -144,10 +145,10 @@ class ComfySession:
             raise refusal(200, answer)
         return found
 
-    def _watch(
+    def _follow(
         self, socket: ClientConnection, observed: _Observed, limits: Limits, cancelled: threading.Event
     ) -> GraphRun:
-        """Until the run has ended well. Raises AgentError for every other end."""
+        """Receives until the run has ended well, and returns it. Raises AgentError for every other end."""
         from websockets.exceptions import ConnectionClosed
 
         while True:
@@ -155,8 +156,8 @@ class ComfySession:
                 message = self._receive(socket, observed)
             except ConnectionClosed as error:
                 self.check_alive()
-                words = f"the websocket closed while the graph ran: {error}; {self._history(observed.prompt_id)}"
-                raise RequestFailed(Cause.STREAM_BROKEN, words) from error
+                detail = f"the websocket closed while the graph ran: {error}; {self._history(observed.prompt_id)}"
+                raise RequestFailed(Cause.STREAM_BROKEN, detail) from error
             if message is not None and ends(message, observed.prompt_id):
                 return _ended_well(read_run(observed.messages, observed.prompt_id))
             if cancelled.is_set():
@@ -180,14 +181,14 @@ class ComfySession:
     def _refuse_late(self, observed: _Observed, limits: Limits) -> None:
         spent_s = (self._clock.monotonic_ns() - observed.sent.at_ns) / 1e9
         if spent_s > limits.trial_s:
-            words = f"not done within {limits.trial_s:g} s; {self._history(observed.prompt_id)}"
-            raise RequestFailed(Cause.TRIAL_TIMEOUT, words)
+            detail = f"not done within {limits.trial_s:g} s; {self._history(observed.prompt_id)}"
+            raise RequestFailed(Cause.TRIAL_TIMEOUT, detail)
         if spent_s > limits.first_token_s and not observed.has_begun():
-            words = f"ComfyUI did not begin with it within {limits.first_token_s:g} s"
-            raise RequestFailed(Cause.FIRST_TOKEN_TIMEOUT, words)
+            detail = f"ComfyUI did not begin with it within {limits.first_token_s:g} s"
+            raise RequestFailed(Cause.FIRST_TOKEN_TIMEOUT, detail)
 
     def _settle(self, socket: ClientConnection, observed: _Observed) -> None:
-        """The engine puts the prompt away: the next one should not run beside that."""
+        """Waits for ComfyUI's last message of this prompt: the next one should not run beside its cleaning up."""
         from websockets.exceptions import ConnectionClosed
 
         until = self._clock.monotonic_ns() + int(SETTLE_S * 1e9)
@@ -197,7 +198,7 @@ class ComfySession:
                 last = self._receive(socket, observed) or last
 
     def _history(self, prompt_id: str) -> str:
-        """What ComfyUI says of a run whose end did not come over the socket."""
+        """The state that ComfyUI has of a run whose end did not come over the socket, as a clause for an error."""
         try:
             history = self._api.get(f"/history/{prompt_id}")
         except AgentError as error:
@@ -209,7 +210,7 @@ class ComfySession:
         return f"its history says {status.get('status_str')}"
 
     def _interrupt(self, prompt_id: str) -> None:
-        """Takes it out of the queue, or ends it. Versions before 0.3.57 (?) end whatever runs."""
+        """Takes the prompt out of the queue, or ends it. Versions before 0.3.57 (?) end whatever runs."""
         with suppress(AgentError):
             self._api.post("/queue", {"delete": [prompt_id]})
         with suppress(AgentError):

@@ -23,7 +23,7 @@ class SentAt:
 
 
 def trial_of(run: GraphRun, workflow: Workflow, graph: Graph, nonce: int, sent: SentAt, most: Memory) -> Trial:
-    """Of a run that ended well, sent at ``sent``. Index and warm-up are the caller's to say."""
+    """The trial of a run that ended well. The caller sets ``index`` and ``warmup``."""
     ended_ns = run.ended_ns if run.ended_ns is not None else sent.at_ns
     steps = steps_of(run, samplers_of(graph))
     loaders = loaders_of(graph)

@@ -1,6 +1,6 @@
 """Lemonade, AMD's server: it runs GGUF models by llama.cpp builds of its own, and others by other engines (NPU).
 
-The cleanest switch of back end: every load names one. Its llama-server gets our flags, and reports its figures in the
+Every load names a back end. Lemonade's llama-server gets our flags, and reports its figures in the
 stream; for other recipes Lemonade is asked after each request.
 """
 
@@ -67,7 +67,7 @@ class Lemonade:
         return EngineFound(self.name, f"Lemonade {version}", runtimes(found), api.base_url)
 
     def _server(self, timeout_s: float) -> tuple[Api, str, tuple[LoadedModel, ...]]:
-        words: list[str] = []
+        reasons: list[str] = []
         errors: list[ApiError] = []
         for api in self._apis:
             try:
@@ -75,10 +75,10 @@ class Lemonade:
             except ApiError as error:
                 errors.append(error)
                 if error.status in (401, 403):
-                    words.append(f"{error.detail}; the key is taken from the variable {self._token_variable}")
+                    reasons.append(f"{error.detail}; the key is taken from the variable {self._token_variable}")
                 else:
-                    words.append(f"{api.base_url}: {error.detail}")
-        detail = f"no Lemonade server: {'; '.join(words)}. Start it, or name its url in device.yaml"
+                    reasons.append(f"{api.base_url}: {error.detail}")
+        detail = f"no Lemonade server: {'; '.join(reasons)}. Start it, or name its url in device.yaml"
         raise max(errors, key=lambda error: error.status or 0).as_refusal(detail)  # one that answered, if one did
 
     def capabilities(self) -> Mapping[str, Support]:
@@ -109,7 +109,8 @@ def _the_model(found: tuple[StoredModel, ...], name: str) -> StoredModel:
 
 
 def _backend(settings: LoadSettings, model: StoredModel, found: tuple[Backend, ...]) -> Backend | None:
-    """The one that is asked for. Raises Unsupported, RUNTIME_MISSING: Lemonade would fetch it by itself."""
+    """The back end of the requested runtime. Raises Unsupported (RUNTIME_MISSING) where it is not installed: Lemonade
+    would fetch it in the middle of a load."""
     wanted = settings.runtime
     if wanted is None or model.recipe != LLAMACPP:
         return None
@@ -129,8 +130,8 @@ def _refuse(settings: LoadSettings, model: StoredModel) -> None:
             )
     requested, limit = settings.context_tokens, model.max_context_tokens
     if requested is not None and limit is not None and requested > limit:
-        words = f"context of {requested} tokens: Lemonade says that {model.name} holds {limit}"
-        raise Unsupported(words, Cause.CONTEXT_TOO_LONG)
+        detail = f"context of {requested} tokens: Lemonade says that {model.name} holds {limit}"
+        raise Unsupported(detail, Cause.CONTEXT_TOO_LONG)
     wanted, variant = settings.quantisation, model.variant
     if wanted is not None:  # the variant may be a file's name
         seen = wanted if variant and wanted.lower() in variant.lower() else variant
@@ -138,7 +139,7 @@ def _refuse(settings: LoadSettings, model: StoredModel) -> None:
 
 
 class _ModelLoad:
-    """One load, and what it takes to undo it."""
+    """One load of a model, and its undoing."""
 
     def __init__(
         self,
@@ -187,7 +188,7 @@ class _ModelLoad:
         return {"model_name": self._model.name, **given, "save_options": False}
 
     def _running(self, answer: Any) -> LoadedModel:
-        """The model as it is loaded. Raises LoadFailed where it is not what was asked."""
+        """The model as it is loaded. Raises LoadFailed where it differs from what was requested."""
         if isinstance(answer, dict) and answer.get("status") == "error":
             error = ApiError(f"POST /api/v1/load: {answer.get('message') or answer}", 200)
             raise error.as_failed_load()
@@ -200,7 +201,8 @@ class _ModelLoad:
         return running
 
     def _undo(self, *, wait: bool) -> None:
-        """``wait``: it may still be loading, and Lemonade unloads only what is loaded."""
+        """Unloads the model. ``wait``: for up to GONE_WITHIN_S, since Lemonade cannot unload a model that is still
+        loading."""
         clock = self._place.clock
         deadline = clock.monotonic_ns() + int(GONE_WITHIN_S * 1e9)
         while True:
@@ -255,7 +257,8 @@ class _ModelLoad:
         return request_for
 
     def _figures(self) -> Callable[[], EngineTimings | None]:
-        """Asks for the figures of the request that comes next; None where nothing tells that they are its own."""
+        """A function that fetches Lemonade's figures of the next request, once it is over; it returns None where they
+        cannot be known to be its own. Lemonade counts requests, so the count before the request is read here."""
         before: tuple[int | None, EngineTimings] | None = None
         with suppress(ApiError):
             before = stats(self._api)

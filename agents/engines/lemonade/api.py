@@ -1,4 +1,4 @@
-"""Lemonade's server as its interface tells it: version, back ends, models, what is loaded and how. PURE but the calls
+"""Calls to Lemonade's server: version, back ends, models, what is loaded and how. PURE but for the calls
 
 Fields: Lemonade's documents, 11.7 (August 2026). Servers before 10 stood at port 8000 and report less: what is missing
 is None.
@@ -19,7 +19,7 @@ LLAMACPP = "llamacpp"
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One way to run llama.cpp models. ``action``: what Lemonade says to do where it is not ``installed``."""
+    """One way to run llama.cpp models. ``action``: the command that Lemonade names where it is not ``installed``."""
 
     name: str
     installed: bool
@@ -145,15 +145,16 @@ def llamacpp_args(settings: LoadSettings) -> tuple[str, ...]:
         "--mlock": settings.keep_in_memory is True,
         "--no-kv-offload": settings.kv_offload is False,
     }
-    words = [word for flag, value in valued.items() if value is not None for word in (flag, str(value))]
-    return (*words, *(flag for flag, on in switched.items() if on))
+    arguments = [word for flag, value in valued.items() if value is not None for word in (flag, str(value))]
+    return (*arguments, *(flag for flag, on in switched.items() if on))
 
 
 _AGAINST = {"mmap": "--no-mmap", "keep_in_memory": "--mlock", "kv_offload": "--no-kv-offload"}
 
 
 def mismatches(settings: LoadSettings, running: LoadedModel) -> list[str]:
-    """What the running model has otherwise than asked, in words; what is not told is let pass. PURE"""
+    """Settings of the loaded model that differ from the requested ones, for an error; one that Lemonade does not report
+    counts as equal. PURE"""
     found = []
     context, backend = running.context_tokens, running.options.get("llamacpp_backend")
     if settings.context_tokens is not None and context is not None and context != settings.context_tokens:

@@ -1,4 +1,4 @@
-"""A process that an agent started for one loaded model: its log, its end, and whether it lives."""
+"""The process of an engine that an agent started for one loaded model: its log, its end, and whether it lives."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Child:
                     env={**kept, "GOMP_SPINCOUNT": spin_count()},
                 )
             except OSError as error:
-                words = f"{command[0]} cannot be started: {error.strerror}"
-                raise LoadFailed(Cause.RUNTIME_MISSING, words) from error
+                detail = f"{command[0]} cannot be started: {error.strerror}"
+                raise LoadFailed(Cause.RUNTIME_MISSING, detail) from error
 
     @property
     def returncode(self) -> int | None:
@@ -65,13 +65,13 @@ class Child:
     def tail(self) -> str:
         return self.log()[-LOG_TAIL:]
 
-    def complete_log(self, last_words: str, clock: Clock) -> str:
-        """The log when ``last_words`` stand in it, or as it is after LOG_SETTLES_S.
+    def complete_log(self, last_line: str, clock: Clock) -> str:
+        """Waits until ``last_line`` stands in the log, LOG_SETTLES_S at most, and returns the log.
 
         Raises LoadFailed (DISK_FULL) if they do not because the disk is full.
         """
         deadline = clock.monotonic_ns() + int(LOG_SETTLES_S * 1e9)
-        while last_words not in (log := self.log()):
+        while last_line not in (log := self.log()):
             if clock.monotonic_ns() > deadline:
                 refuse_full_disk(self._log)
                 break
@@ -79,16 +79,16 @@ class Child:
         return log
 
     def check_alive(self, within_s: float = DYING_S) -> None:
-        """Raises RequestFailed or EngineLost, with the log's last words, if the process ends within ``within_s``."""
+        """Raises RequestFailed or EngineLost, with the end of the log, if the process ends within ``within_s``."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=within_s)
         ended = self.process.returncode
         if ended is None:
             return
-        cause, words = cause_of_death(ended)
+        cause, detail = cause_of_death(ended)
         if cause is Cause.ENGINE_LOST:
-            raise EngineLost(words, self.tail())
-        raise RequestFailed(cause, words, self.tail())
+            raise EngineLost(detail, self.tail())
+        raise RequestFailed(cause, detail, self.tail())
 
     def end(self) -> None:
         """Ends the process and reaps it. Killed at once: what it holds is memory, and llama.cpp's own way out was
@@ -117,10 +117,10 @@ def spin_count() -> str:
 
 
 def environment_facts() -> Mapping[str, str]:
-    """What changes an engine from outside, for the row: names of GPU drivers' variables, threads, priority."""
+    """What changes an engine from outside, for the row: variables of GPU drivers and threads, priority."""
     prefixes = ("GGML_", "HSA_", "ROCR_", "HIP_", "CUDA_", "VK_", "MESA_", "RADV_", "OMP_")
     seen = {name: value for name, value in sorted(os.environ.items()) if name.startswith(prefixes)}
-    # Ray's workers run at nice 15 unless it is told otherwise.
+    # Ray's workers run at nice 15 unless configured otherwise.
     nice = {"nice": str(os.getpriority(os.PRIO_PROCESS, 0))} if hasattr(os, "getpriority") else {}
     return {"GOMP_SPINCOUNT": spin_count(), **nice, **seen}
 

@@ -31,7 +31,8 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class LlamaDevices:
-    """``runtimes``: back ends with a device. ``gpu_bytes``: memory of all devices but the CPU, as the drivers say."""
+    """``runtimes``: back ends with a device. ``gpu_bytes``: memory of all devices but the CPU, as the drivers report
+    it."""
 
     runtimes: tuple[str, ...]
     gpu_bytes: int
@@ -43,7 +44,7 @@ def runtime_of(device: str) -> Runtime | None:
 
 
 def llama_devices() -> LlamaDevices:
-    """Asked once a process, in a child, so that no driver is loaded here.
+    """The devices, which are asked for once a process, in a child, so that no driver is loaded here.
 
     Raises Unsupported (RUNTIME_MISSING), in a sentence that says what to install; then the next call asks again.
     """

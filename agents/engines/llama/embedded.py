@@ -38,7 +38,7 @@ class Embedded:
     name = "embedded"
 
     def __init__(self, entry: EngineEntry | None = None) -> None:
-        """``entry`` has nothing to say: the engine comes with this environment."""
+        """``entry`` is not read: the engine comes with this environment."""
 
     def find(self) -> EngineFound:
         """Raises Unsupported where the wheel is not installed or cannot be loaded."""
@@ -71,14 +71,15 @@ class Embedded:
 
 
 class EmbeddedSession(ChildSession):
-    """One child process with one loaded model. Raises LoadFailed from the constructor, with no process left."""
+    """One child process with one loaded model. The constructor loads it; it raises LoadFailed, and ends the process
+    then."""
 
     def __init__(self, settings: LoadSettings, files: ModelFiles, place: LoadPlace) -> None:
         params = engine_params(settings, files)
         started = place.clock.monotonic_ns()
         child = Child([sys.executable, "-P", "-m", "agents.engines.llama.embedded_child"], place.log, pipes_stdout=True)
         try:
-            with suppress(BrokenPipeError):  # it died at once: its log says why
+            with suppress(BrokenPipeError):  # it died at once: its log has the reason
                 child.pipe("stdin").write(json.dumps(params).encode() + b"\n")
                 child.pipe("stdin").flush()
             address = _ready(child, place, started)
@@ -96,7 +97,7 @@ def _version() -> str:
 
 
 def _ready(child: Child, place: LoadPlace, started_ns: int) -> str:
-    """Waits for the child's one line. The address of its server; raises LoadFailed."""
+    """Waits for the child's one line, and returns the address of its server. Raises LoadFailed."""
     line = _read_line(child, place, started_ns)
     message: dict[str, str] = json.loads(line) if line.startswith(b"{") else {}
     if "address" in message:
@@ -104,17 +105,17 @@ def _ready(child: Child, place: LoadPlace, started_ns: int) -> str:
     error = message.get("error", "")
     if "Failed to init" not in error:  # not llama.cpp's own words, which are in its log
         child.end()
-        cause, words = cause_of_failed_load(child.log(), child.returncode)
+        cause, detail = cause_of_failed_load(child.log(), child.returncode)
         if error:
             cause = Cause.RUNTIME_MISSING if error.startswith("ImportError") else Cause.LOAD_FAILED
-            words = error
-        raise LoadFailed(cause, words, child.tail())
-    cause, words = cause_of_failed_load(child.complete_log(END_OF_FAILED_LOAD, place.clock), None)
-    raise LoadFailed(cause, words, child.tail())
+            detail = error
+        raise LoadFailed(cause, detail, child.tail())
+    cause, detail = cause_of_failed_load(child.complete_log(END_OF_FAILED_LOAD, place.clock), None)
+    raise LoadFailed(cause, detail, child.tail())
 
 
 def _read_line(child: Child, place: LoadPlace, started_ns: int) -> bytes:
-    """The child's first line, b"" if it ended without one. Raises LoadFailed on time-out and cancel."""
+    """The child's first line; b"" if it ended without one. Raises LoadFailed on time-out and cancel."""
     answers = child.pipe("stdout")
     while not select.select([answers], [], [], POLL_S)[0]:
         place.refuse_late(started_ns)

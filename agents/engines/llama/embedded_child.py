@@ -37,7 +37,7 @@ def params_from(settings: dict[str, Any]) -> Any:
     return params
 
 
-def say(message: dict[str, Any]) -> None:
+def write_line(message: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
@@ -50,10 +50,10 @@ def main() -> None:
 
         server = xllamacpp.Server(params_from(settings))
     except Exception as error:
-        say({"error": f"{type(error).__name__}: {error}"})
+        write_line({"error": f"{type(error).__name__}: {error}"})
         sys.stdin.buffer.read()  # until the parent has what it wants: llama.cpp's thread still writes its log
         os._exit(3)
-    say({"address": server.listening_address})
+    write_line({"address": server.listening_address})
     sys.stdin.buffer.read()
     os._exit(0)  # never destruct: ~Server() was seen to hang right after it became ready
 

@@ -11,7 +11,7 @@ ALL_LAYERS = "999"  # every version takes it for all; -1, auto and all came and 
 
 
 def server_arguments(settings: LoadSettings, files: ModelFiles, build: Build) -> list[str]:
-    """What was not asked for is left to llama.cpp, except what would change a measurement: fitting to memory, prompt
+    """What a cell does not set is llama.cpp's choice, except what would change a measurement: fitting to memory, prompt
     caches, parallel slots. Raises Unsupported where this build has no flag for what is asked."""
     projector = [_there("--mmproj", "a vision projector", build), str(files.mmproj)] if files.mmproj else []
     return [
@@ -35,7 +35,7 @@ def _valued(flag: str, value: object) -> list[str]:
 
 
 def _fixed(build: Build) -> list[str]:
-    """For every measurement: one slot, no cache, and a log that tells of memory, each line with its level."""
+    """For every measurement: one slot, no cache, and a log that reports memory, each line with its level."""
     have = build.flags
     wanted = (
         ("--parallel", ("1",)),
@@ -53,7 +53,7 @@ def _fixed(build: Build) -> list[str]:
     arguments = [each for flag, values in wanted if flag in have for each in (flag, *values)]
     if "--no-ui" in arguments and "--no-webui" in arguments:  # two names of one
         arguments.remove("--no-webui")
-    # Level 4 tells of buffers since it is "trace"; before, it was "debug", and buffers stood at the default level.
+    # Level 4 reports buffers since it is "trace"; before, it was "debug", and buffers stood at the default level.
     trace = "4: trace" in have.get("--verbosity", "")
     return [*arguments, *(("--verbosity", "4") if trace else ())]
 
@@ -70,7 +70,7 @@ def _devices(settings: LoadSettings, files: ModelFiles, build: Build) -> list[st
         return ["-ngl", "0", *none, *spared, *image]
     device = build.device_of(settings.runtime)
     assert device is not None  # the build was chosen for it
-    # Older builds put no layer on a GPU unless they are told to.
+    # Older builds put no layer on a GPU unless asked to.
     return ["-ngl", str(ALL_LAYERS if layers is None else layers), "-dev", device.name]
 
 

@@ -1,6 +1,6 @@
-"""What llama.cpp's log says: buffers, layers, and why a load failed. PURE: text -> facts.
+"""Facts from llama.cpp's log: buffers, layers, and why a load failed. PURE
 
-Line forms as printed by llama.cpp b11549 at verbosity 4. A line that is not understood is ignored: the log is kept.
+Line forms as printed by llama.cpp b11549 at verbosity 4. Lines of other forms are ignored; the log itself is kept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ERROR = re.compile(
     r"^(?:\S+ E (?P<logged>.+)|(?P<fatal>.*(?:GGML_ASSERT|what\(\):|terminate called).*))$", re.MULTILINE
 )
 
-# The first match decides; most telling first. Texts from llama.cpp's sources at b11549 and from logs seen.
+# The first match decides; the most specific stand first. Texts from llama.cpp's sources at b11549 and from logs seen.
 _CAUSES: tuple[tuple[str, Cause], ...] = (
     (r"No such file or directory|failed to open GGUF file.*\(No such", Cause.MODEL_FILE_MISSING),
     (
@@ -53,7 +53,7 @@ _CAUSES: tuple[tuple[str, Cause], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class LogFacts:
-    """Sizes in bytes over all devices; None where the log does not say."""
+    """Sizes in bytes over all devices; None where the log has no such line."""
 
     weights_bytes: int | None
     kv_bytes: int | None
@@ -83,15 +83,16 @@ def read_log(text: str) -> LogFacts:
         layers_offloaded=int(offloaded[1]) if offloaded else None,
         layers_total=int(offloaded[2]) if offloaded else None,
         context_tokens=int(context[1]) if context else None,
-        devices=tuple(f"{name} ({words})" for name, words in _DEVICE.findall(text)),
+        devices=tuple(f"{name} ({description})" for name, description in _DEVICE.findall(text)),
         reported=tuple((name, found[1]) for name, pattern in _REPORTED if (found := pattern.search(text))),
     )
 
 
 def cause_of_failed_load(log: str, returncode: int | None) -> tuple[Cause, str]:
-    """Cause and the engine's own words, from its log and exit status (negative: the signal, as subprocess has it)."""
+    """Cause and detail of a failed load, from the engine's log and exit status (negative: the signal, as subprocess has
+    it)."""
     errors = [(match["logged"] or match["fatal"]).strip() for match in _ERROR.finditer(log)]
-    words = "; ".join(dict.fromkeys(errors[:2])) or log.strip()[-400:]
+    text = "; ".join(dict.fromkeys(errors[:2])) or log.strip()[-400:]
     for pattern, cause in _CAUSES:
         if any(re.search(pattern, line) for line in errors):
             first = next(line for line in errors if re.search(pattern, line))
@@ -99,12 +100,12 @@ def cause_of_failed_load(log: str, returncode: int | None) -> tuple[Cause, str]:
     if returncode == -signal.SIGKILL:
         return Cause.RAM, "the engine was killed (SIGKILL) while loading: out of memory, most likely"
     if returncode is not None and returncode < 0:
-        return Cause.ENGINE_CRASHED, f"the engine died of {_signal_name(-returncode)} while loading: {words}"
-    return Cause.LOAD_FAILED, words or f"the engine ended with exit code {returncode} and said nothing"
+        return Cause.ENGINE_CRASHED, f"the engine died of {_signal_name(-returncode)} while loading: {text}"
+    return Cause.LOAD_FAILED, text or f"the engine ended with exit code {returncode} and said nothing"
 
 
 def cause_of_death(returncode: int | None) -> tuple[Cause, str]:
-    """Cause and words for an engine that ended under a request."""
+    """Cause and detail for an engine that ended during a request."""
     if returncode is not None and returncode < 0:
         name = _signal_name(-returncode)
         more = ": out of memory, most likely" if returncode == -signal.SIGKILL else ""

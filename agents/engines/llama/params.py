@@ -19,7 +19,7 @@ FLASH_ATTENTION = {True: "LLAMA_FLASH_ATTN_TYPE_ENABLED", False: "LLAMA_FLASH_AT
 
 
 def engine_params(settings: LoadSettings, files: ModelFiles) -> dict[str, Any]:
-    """``xllamacpp.CommonParams`` for these settings. What was not asked for is left to llama.cpp, except what
+    """``xllamacpp.CommonParams`` for these settings. What a cell does not set is llama.cpp's choice, except what
     would change a measurement: fitting to memory, prompt caches, parallel slots."""
     params: dict[str, Any] = {
         "model.path": str(files.path),

@@ -1,4 +1,4 @@
-"""Builds of ``llama-server``: version, devices and flags, as each says of itself; and which one to take.
+"""Builds of ``llama-server``: version, devices and flags, as each reports them; and which one a cell gets.
 
 Forms of ``--version``, ``--list-devices`` and ``--help`` as in b4000 to b11549 of llama.cpp.
 """
@@ -33,7 +33,7 @@ class ListedDevice:
     """``name`` is what ``-dev`` takes: Vulkan0, ROCm0, CUDA0, MTL0."""
 
     name: str
-    words: str
+    description: str
     total_bytes: int
 
     @property
@@ -68,7 +68,9 @@ def version_in(text: str) -> str | None:
 
 def devices_in(text: str) -> tuple[ListedDevice, ...]:
     """From ``--list-devices``, which lists no CPU. PURE"""
-    return tuple(ListedDevice(name, words, int(total) * MIB) for name, words, total in _DEVICE.findall(text))
+    return tuple(
+        ListedDevice(name, description, int(total) * MIB) for name, description, total in _DEVICE.findall(text)
+    )
 
 
 def flags_in(text: str) -> dict[str, str]:
@@ -105,8 +107,8 @@ def _output_of(program: Path, flag: str) -> str:
     except OSError as error:
         raise Unsupported(f"{program} cannot be started: {error.strerror}", Cause.RUNTIME_MISSING) from error
     except subprocess.TimeoutExpired as error:
-        words = f"{program} {flag} did not answer within {PROBE_S:g} s"
-        raise Unsupported(words, Cause.RUNTIME_MISSING) from error
+        detail = f"{program} {flag} did not answer within {PROBE_S:g} s"
+        raise Unsupported(detail, Cause.RUNTIME_MISSING) from error
     text = (ended.stdout + b"\n" + ended.stderr).decode("utf-8", "replace")
     if ended.returncode != 0:
         last = (text.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]

@@ -1,4 +1,4 @@
-"""One model of a ``llama-server`` in router mode, loaded and unloaded by its calls.
+"""One model of a ``llama-server`` in router mode, loaded and unloaded by HTTP calls.
 
 The router answers a load at once and reports its end in /models; of a load that failed it reports an exit code alone.
 """
@@ -19,14 +19,14 @@ _RUNNING = ("loading", "loaded", "sleeping")
 
 
 class RoutedLoad:
-    """``model`` as /models told of it before."""
+    """``model``: its entry in /models before the load."""
 
     def __init__(self, api: Api, model: ServedModel, place: LoadPlace) -> None:
         self._api, self._name, self._clock, self._place = api, model.name, place.clock, place
         self._was_running = model.state in _RUNNING
 
-    def loaded(self) -> tuple[ServedModel, float]:
-        """The model, loaded, and the seconds that it took: one that ran already is loaded anew.
+    def load(self) -> tuple[ServedModel, float]:
+        """Loads the model, and returns its new entry and the seconds that it took. One that ran already is loaded anew.
 
         Raises LoadFailed, with the model unloaded.
         """
@@ -35,7 +35,7 @@ class RoutedLoad:
                 self.unload()
             started = self._clock.monotonic_ns()
             self._api.post("/models/load", {"model": self._name})
-            model = self._awaited(started)
+            model = self._wait_until_loaded(started)
             return model, (self._clock.monotonic_ns() - started) / 1e9
         except ApiError as error:
             self._give_up()
@@ -44,7 +44,7 @@ class RoutedLoad:
             self._give_up()
             raise
 
-    def _awaited(self, started_ns: int) -> ServedModel:
+    def _wait_until_loaded(self, started_ns: int) -> ServedModel:
         while True:
             self._place.refuse_late(started_ns)
             model = self._look()
@@ -52,12 +52,12 @@ class RoutedLoad:
                 return model
             if model.state not in ("loading", "downloading"):
                 code = "" if model.exit_code is None else f", exit code {model.exit_code}"
-                words = f"the router could not load {self._name} ({model.state}{code}); its own log says why"
-                raise LoadFailed(Cause.LOAD_FAILED, words)
+                detail = f"the router could not load {self._name} ({model.state}{code}); its own log says why"
+                raise LoadFailed(Cause.LOAD_FAILED, detail)
             self._clock.sleep(LOOK_S)
 
     def _look(self) -> ServedModel:
-        """Raises ApiError; EngineLost where the router has the model no more."""
+        """The model's entry now. Raises ApiError; EngineLost where the router has the model no more."""
         for model in read_served(self._api.get("/models")):
             if model.name == self._name:
                 return model
@@ -70,13 +70,13 @@ class RoutedLoad:
             raise EngineLost(f"the router says that {self._name} is {state}")
 
     def unload(self) -> None:
-        """Until its process has ended. Raises AgentError where the router does not unload it."""
+        """Unloads the model, and waits until its process has ended. Raises AgentError where it does not end."""
         self._api.post("/models/unload", {"model": self._name})
         requested_ns = self._clock.monotonic_ns()
         while self._look().state in _RUNNING:
             if self._clock.monotonic_ns() - requested_ns > GONE_S * 1e9:
-                words = f"the router did not end {self._name} within {GONE_S:g} s"
-                raise LoadFailed(Cause.LOAD_FAILED, words)
+                detail = f"the router did not end {self._name} within {GONE_S:g} s"
+                raise LoadFailed(Cause.LOAD_FAILED, detail)
             self._clock.sleep(LOOK_S)
 
     def _give_up(self) -> None:

@@ -64,30 +64,29 @@ class LlamaRunning:
         model = next((each for each in served if name in (each.name, *each.aliases)), None)
         if model is None:
             have = ", ".join(each.name for each in served) or "none"
-            words = f"the llama-server at {self._api.base_url} has no model {name}; it has: {have}"
-            raise Unsupported(words, Cause.MODEL_FILE_MISSING)
-        _refuse_other(settings, None, model)
+            detail = f"the llama-server at {self._api.base_url} has no model {name}; it has: {have}"
+            raise Unsupported(detail, Cause.MODEL_FILE_MISSING)
+        _refuse_mismatch(settings, None, model)
         place.notify("loading")
-        load = RoutedLoad(self._api, model, place)
-        model, load_s = load.loaded()
+        routed = RoutedLoad(self._api, model, place)
+        model, load_s = routed.load()
         try:
-            _refuse_other(settings, None, model)  # the context is known now
+            _refuse_mismatch(settings, None, model)  # the context is known now
         except Unsupported:
-            load.unload()
+            routed.unload()
             raise
         others = ", ".join(each.name for each in served if each.state == "loaded" and each.name != model.name)
         loaded = _loaded_of(props, model, load_s, {"router": self._api.base_url, "others_loaded": others or "none"})
-        return HttpSession(loaded, self._requests(model, model.name), load.ping, load.unload)
+        return HttpSession(loaded, self._requests(model, model.name), routed.ping, routed.unload)
 
     def _props(self, timeout_s: float) -> ServerProps:
         try:
             props = read_props(self._api.get("/props", timeout_s))
         except ApiError as error:
-            words = error.detail
+            detail = error.detail
             if error.status in (401, 403):
-                words += f"; its key belongs into {self._token_env or 'the variable that token_env names'}"
-            detail = f"no llama-server that is ready: {words}. Start it, or correct its url"
-            raise error.as_refusal(detail) from error
+                detail += f"; its key belongs into {self._token_env or 'the variable that token_env names'}"
+            raise error.as_refusal(f"no llama-server that is ready: {detail}. Start it, or correct its url") from error
         if props is None:
             raise Unsupported(f"what answers at {self._api.base_url} is no llama-server: its /props is another's")
         return props
@@ -95,15 +94,16 @@ class LlamaRunning:
     def _attached(
         self, name: str, settings: LoadSettings, props: ServerProps, served: tuple[ServedModel, ...]
     ) -> HttpSession:
-        """The one model that the server was started with. Raises Unsupported where the cell asks for another."""
+        """A session with the one model that the server was started with. Raises Unsupported where the cell asks for
+        another."""
         model = served[0] if served else ServedModel(props.alias)
-        if not _is_called(name, (model.name, *model.aliases, props.alias, props.path)):
+        if not _has_name(name, (model.name, *model.aliases, props.alias, props.path)):
             raise Unsupported(
                 f"the llama-server at {self._api.base_url} was started with {props.path or model.name},"
                 f" and the cell asks for {name}",
                 Cause.MODEL_FILE_MISSING,
             )
-        _refuse_other(settings, props, model)
+        _refuse_mismatch(settings, props, model)
         slots = {"total_slots": str(props.slots)} if props.slots else {}
         loaded = _loaded_of(props, model, None, {"server": self._api.base_url, **slots})
         return HttpSession(loaded, self._requests(model, None), partial(self._api.get, "/health"), lambda: None)
@@ -117,8 +117,9 @@ class LlamaRunning:
         return request_for
 
 
-def _refuse_other(settings: LoadSettings, props: ServerProps | None, model: ServedModel) -> None:
-    """Raises Unsupported. A router does not tell the size of a context, nor the weights' type, before it loads."""
+def _refuse_mismatch(settings: LoadSettings, props: ServerProps | None, model: ServedModel) -> None:
+    """Raises Unsupported where the model is not loaded as the cell asks. Before it loads, a router knows neither the
+    size of a context nor the type of the weights: these pass then."""
     reported = reported_settings(settings, props, model)
     if props is None and model.state != "loaded":
         reported = {
@@ -143,8 +144,8 @@ def _loaded_of(props: ServerProps, model: ServedModel, load_s: float | None, mor
     )
 
 
-def _is_called(name: str, names: tuple[str, ...]) -> bool:
-    """By one of its names, or by that of its file."""
+def _has_name(name: str, names: tuple[str, ...]) -> bool:
+    """Whether ``name`` is one of ``names``, or the name of one of these files."""
     files = {_base(each) for each in names}
     return name in {*names, *files, *(file.removesuffix(".gguf") for file in files)}
 

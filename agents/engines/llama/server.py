@@ -100,7 +100,7 @@ def llama_server(entry: EngineEntry) -> LlamaServer | LlamaRunning:
 
 
 class StartedSession(ChildSession):
-    """One process with one loaded model. Raises LoadFailed from the constructor, with no process left."""
+    """One process with one loaded model. The constructor loads it; it raises LoadFailed, and ends the process then."""
 
     def __init__(
         self, settings: LoadSettings, files: ModelFiles, build: Build, arguments: list[str], place: LoadPlace
@@ -122,12 +122,13 @@ class StartedSession(ChildSession):
 
 
 def _ready(child: Child, place: LoadPlace, started_ns: int) -> tuple[str, int]:
-    """Waits until requests may be sent. The server's address, and when it was ready; raises LoadFailed."""
+    """Waits until requests may be sent, and returns the server's address and the time, ns, at which it was ready.
+    Raises LoadFailed."""
     while True:
         place.refuse_late(started_ns)
         if child.returncode is not None:
-            cause, words = cause_of_failed_load(child.log(), child.returncode)
-            raise LoadFailed(cause, words, child.tail())
+            cause, detail = cause_of_failed_load(child.log(), child.returncode)
+            raise LoadFailed(cause, detail, child.tail())
         now = place.clock.monotonic_ns()
         address = address_in(child.log())
         if address and _healthy(address):  # older versions listen before the model is loaded
@@ -136,7 +137,7 @@ def _ready(child: Child, place: LoadPlace, started_ns: int) -> tuple[str, int]:
 
 
 def address_in(log: str) -> str | None:
-    """Where the server listens, by its log. PURE"""
+    """The address that the server listens on, from its log. PURE"""
     found = _ADDRESS.search(log)
     return None if found is None else found[1] or f"http://{found[2]}:{found[3]}"
 

@@ -1,4 +1,4 @@
-"""A llama.cpp server that this agent started: what its log tells of the load, and a session with it."""
+"""A llama.cpp server that this agent started: its session, and the facts of its load from its log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agents.engines.stream.exchange import Exchange, Limits, LiveCount, exchange
 from agents.errors import LoadFailed
 from agents.models.store.files import ModelFiles
 
-END_OF_GOOD_LOAD, END_OF_FAILED_LOAD = "listening on", "exiting due to"  # the last words of either
+END_OF_GOOD_LOAD, END_OF_FAILED_LOAD = "listening on", "exiting due to"  # what llama.cpp logs last
 
 
 class ChildSession:
@@ -57,7 +57,7 @@ class ChildSession:
 def loaded_of(
     settings: LoadSettings, files: ModelFiles, log: str, load_s: float, version: str, handed: Iterable[tuple[str, Any]]
 ) -> Loaded:
-    """What the log tells of the load; ``handed``: the settings as they were handed over.
+    """The facts of a load, from the log. ``handed``: the settings as they were handed to the engine.
 
     Raises LoadFailed (RUNTIME_MISSING) if the engine did not take the runtime that was asked for.
     """
@@ -100,8 +100,8 @@ def _refuse_other_runtime(settings: LoadSettings, devices: tuple[str, ...], laye
             log[-LOG_TAIL:],
         )
     if requested is Runtime.CPU and layers:
-        words = f"runtime cpu was asked for, but the engine put {layers} layers on a GPU; devices it used: {used}"
-        raise LoadFailed(Cause.RUNTIME_MISSING, words, log[-LOG_TAIL:])
+        detail = f"runtime cpu was asked for, but the engine put {layers} layers on a GPU; devices it used: {used}"
+        raise LoadFailed(Cause.RUNTIME_MISSING, detail, log[-LOG_TAIL:])
 
 
 def vocabulary(address: str, files: ModelFiles) -> int:

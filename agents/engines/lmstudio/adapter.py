@@ -109,7 +109,7 @@ def _version(server: RestServer, version: str | None) -> str:
 
 
 class _InstanceLoad:
-    """One load, and what it takes to undo it."""
+    """One load of an instance of our own, and its undoing."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class _InstanceLoad:
         self._config: dict[str, Any] = {}
 
     def session(self, version: str, selection: Selection) -> HttpSession:
-        """Raises LoadFailed, with nothing of ours left in LM Studio as far as it can be seen."""
+        """Loads the instance. Raises LoadFailed, and unloads then whatever of ours can be seen in LM Studio."""
         clock = self._place.clock
         started = clock.monotonic_ns()
         try:
@@ -184,8 +184,8 @@ class _InstanceLoad:
             raise LoadFailed(Cause.LOAD_FAILED, f"LM Studio loaded {seen} instead of {quantisation}")
 
     def _undo(self, *, wait: bool) -> None:
-        """Unloads our instance, and nothing of the user's. ``wait``: it may still be coming up, under a name that is
-        not known."""
+        """Unloads our instance, and nothing of the user's. ``wait``: for up to GONE_WITHIN_S, since it may still be
+        loading, under a name that is not known yet."""
         clock, deadline = self._place.clock, self._place.clock.monotonic_ns() + int(GONE_WITHIN_S * 1e9)
         while True:
             ours = self._new_instances() if wait or self._instance is None else [self._instance]
@@ -198,7 +198,7 @@ class _InstanceLoad:
             clock.sleep(LOOK_S)
 
     def _new_instances(self) -> list[str]:
-        """That have come up: ours, where it has a name that we gave it; else all of the model that are new."""
+        """Instances that are loaded now: ours, where we gave it a name; else all new ones of the model."""
         with suppress(AgentError):
             if self._instance is not None:
                 return [self._instance] if self._instance in self._server.instances() else []

@@ -1,4 +1,4 @@
-"""LM Studio's server as its REST interfaces tell it: which one it speaks, its models, their loaded instances.
+"""Calls to LM Studio's server: which REST interface it speaks, its models, their loaded instances.
 
 REST v1: LM Studio 0.4.0 and later; REST v0: 0.3.6 and later. Fields: LM Studio's developer documents, April 2026.
 """
@@ -64,7 +64,7 @@ def _v0_model(entry: Mapping[str, Any]) -> StoredModel:
 
 @dataclass(frozen=True, slots=True)
 class RestServer:
-    """One that has answered."""
+    """A server that has answered, by the REST interface that it speaks."""
 
     api: Api
     rest: Rest
@@ -82,15 +82,15 @@ class RestServer:
         self.api.post("/api/v1/models/unload", {"instance_id": instance})
 
     def runtime_of(self, instance: str) -> tuple[str | None, Mapping[str, Any]]:
-        """The runtime's name and version, and ``model_info``: only an answer of REST v0 tells them, so one token is
-        asked for. (None, {}) where it does not."""
+        """The runtime's name and version, and ``model_info``: only an answer of REST v0 has them, so one token is
+        generated for it. (None, {}) where it has not."""
         one = {"role": "user", "content": "Hi"}
         body = {"model": instance, "messages": [one], "max_tokens": 1, "temperature": 0, "stream": False}
         try:
             answer = self.api.post("/api/v0/chat/completions", body, timeout_s=60.0)
             runtime, info = answer.get("runtime") or {}, answer.get("model_info") or {}
-            words = f"{runtime['name']} {runtime.get('version', '')}".strip() if runtime.get("name") else None
-            return words, dict(info)
+            name = f"{runtime['name']} {runtime.get('version', '')}".strip() if runtime.get("name") else None
+            return name, dict(info)
         except (ApiError, AttributeError, TypeError, ValueError):
             return None, {}
 
@@ -122,8 +122,8 @@ def _models(api: Api, rest: Rest, timeout_s: float) -> tuple[StoredModel, ...]:
             raise TypeError(f"{name} is no list")
         return tuple(read(entry) for entry in listed)
     except (KeyError, TypeError, AttributeError) as error:  # old servers answer 200 to what they do not know
-        words = answer.get("error") if isinstance(answer, dict) else None
-        raise ApiError(f"GET {path}: not LM Studio's answer: {words or repr(error)}", 200) from error
+        reason = answer.get("error") if isinstance(answer, dict) else None
+        raise ApiError(f"GET {path}: not LM Studio's answer: {reason or repr(error)}", 200) from error
 
 
 def pick(models: Sequence[StoredModel], name: str, quantisation: str | None) -> tuple[StoredModel, str]:

@@ -89,7 +89,7 @@ class LmsFailed(AgentError):
 
 @dataclass(frozen=True, slots=True)
 class Lms:
-    """The command line, told which server it talks to."""
+    """LM Studio's command line ``program``. ``target``: its options that name the server."""
 
     program: str
     target: tuple[str, ...] = ()
@@ -104,11 +104,11 @@ class Lms:
         if not any(each.selected and each.alias == alias for each in self.runtimes()):
             raise LmsFailed(f"lms runtime select {alias} said nothing against it, and lms runtime ls shows another")
 
-    def _run(self, *words: str) -> str:
-        call = f"lms {' '.join(words)}"
+    def _run(self, *arguments: str) -> str:
+        call = f"lms {' '.join(arguments)}"
         try:
             done = subprocess.run(
-                [self.program, *words, *self.target],
+                [self.program, *arguments, *self.target],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=LMS_S,
@@ -124,7 +124,8 @@ class Lms:
 
 
 def find_lms(entry: EngineEntry, url: str) -> Lms | None:
-    """As ``device.yaml`` names it, else on the PATH, else where LM Studio puts it. On WSL2 the one of Windows first.
+    """``lms`` as ``device.yaml`` names it, else on the PATH, else where LM Studio puts it. On WSL2 that of Windows
+    first.
 
     Raises Unsupported where ``device.yaml`` names one that is not there.
     """
@@ -189,7 +190,8 @@ class Selection:
             self.journal.write_text(json.dumps(aliases), encoding="utf-8")
 
     def restore(self) -> None:
-        """What the journal holds, if there is one. Never raises: what failed is tried again at the next load."""
+        """Selects what the journal holds, if there is one. Never raises: what failed is tried again at the next
+        load."""
         with suppress(OSError, ValueError, LmsFailed):
             if self.lms is not None and self.journal.exists():
                 for alias in json.loads(self.journal.read_text("utf-8")):

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class SdkFailed(AgentError):
-    """In the SDK's words."""
+    """The SDK raised; ``detail`` is its message."""
 
 
 def installed() -> bool:
@@ -47,7 +47,7 @@ class Sdk:
         self._token = token
 
     def version(self) -> str | None:
-        """LM Studio's own, such as ``0.4.21+2``; None where it does not tell."""
+        """LM Studio's own, such as ``0.4.21+2``; None where it does not report one."""
         try:
             with self._client() as client:
                 answer = client.system.remote_call("version")
@@ -56,7 +56,7 @@ class Sdk:
             return None
 
     def load(self, model: str, instance: str, config: Mapping[str, Any], place: LoadPlace) -> Mapping[str, Any]:
-        """Loads ``model`` under a name of ours. The configuration that LM Studio says it has then.
+        """Loads ``model`` as ``instance``, a name of ours, and returns the configuration that LM Studio reports for it.
 
         Raises LoadFailed; after a cancel or a time-out LM Studio may go on: the caller unloads.
         """
@@ -113,5 +113,5 @@ def _sdk_call(do: Callable[[], T]) -> T:
     try:
         return do()
     except (lmstudio.LMStudioError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise SdkFailed(cause_of_load(words), f"LM Studio's SDK: {words}") from error
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise SdkFailed(cause_of_load(detail), f"LM Studio's SDK: {detail}") from error

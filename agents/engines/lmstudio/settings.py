@@ -45,8 +45,8 @@ def refuse_values(settings: LoadSettings, max_context_tokens: int | None) -> Non
         raise Unsupported(f"gpu_layers {settings.gpu_layers}: LM Studio takes all (-1) or none (0), not a number")
     requested = settings.context_tokens
     if requested is not None and max_context_tokens is not None and requested > max_context_tokens:
-        words = f"context of {requested} tokens: LM Studio says that {settings.model} holds {max_context_tokens}"
-        raise Unsupported(words, Cause.CONTEXT_TOO_LONG)
+        detail = f"context of {requested} tokens: LM Studio says that {settings.model} holds {max_context_tokens}"
+        raise Unsupported(detail, Cause.CONTEXT_TOO_LONG)
 
 
 def rest_fields(settings: LoadSettings) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _named(settings: LoadSettings, names: Mapping[str, str]) -> dict[str, Any]:
 
 def refuse_config_mismatch(requested: Mapping[str, Any], reported: Mapping[str, Any], *, complete: bool) -> None:
     """Raises LoadFailed where the server's configuration is not what was requested. ``complete``: a field
-    that it leaves out did not apply (REST v1 says so); else it is let pass."""
+    that it leaves out did not apply (REST v1 documents so); else it counts as equal."""
     others = [
         f"{name} {_plain(reported.get(name))} instead of {_plain(value)}"
         for name, value in requested.items()
@@ -77,7 +77,7 @@ def refuse_config_mismatch(requested: Mapping[str, Any], reported: Mapping[str, 
     ]
     if not others:
         return
-    clamped = any("context" in words for words in others)
+    clamped = any("context" in each for each in others)
     raise LoadFailed(
         Cause.CONTEXT_TOO_LONG if clamped else Cause.LOAD_FAILED,
         f"LM Studio loaded the model with {', '.join(others)}",

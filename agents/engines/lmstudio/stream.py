@@ -20,7 +20,7 @@ RELOADED = "LM Studio loaded the model anew for this request: the instance that 
 
 
 class V1Stats(WireObject):
-    """REST v1, seconds. ``input_tokens`` counts cached ones too; how many those are is not told."""
+    """REST v1, seconds. ``input_tokens`` counts cached ones too; how many those are is not reported."""
 
     input_tokens: Count = None
     total_output_tokens: Count = None
@@ -53,8 +53,8 @@ class V0Event(WireObject):
 
 
 def v1_chunks(events: Iterable[Event], *, max_tokens: int, context_tokens: int | None) -> tuple[Chunk, ...]:
-    """A delta is not a token: only ``chat.end`` counts tokens. Why the model stopped is not told, so it is worked out
-    of the counts."""
+    """A delta is not a token: only ``chat.end`` counts tokens. Why the model stopped is not reported, so it is
+    worked out from the counts."""
     builder = ChunkBuilder()
     for event in events:
         part = builder.parse(event, V1Event)

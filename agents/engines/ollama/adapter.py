@@ -56,7 +56,7 @@ class Ollama:
         return EngineFound(self.name, require_version(self._api, FIND_S), (), self._api.base_url)
 
     def restore_after_crash(self) -> None:
-        """The server's environment, where a crash left another."""
+        """Restores the server's environment, where an earlier process changed it and crashed."""
         self._environment.restore_after_crash()
 
     def capabilities(self) -> Mapping[str, Support]:
@@ -125,7 +125,7 @@ class Ollama:
         return model
 
     def _unload_and_restore(self, name: str) -> None:
-        """Unloads, and gives the server its environment back, whatever becomes of either."""
+        """Unloads the model, and restores the server's environment, also where one of the two fails."""
         with suppress(AgentError):
             unload(self._api, name)
         with suppress(AgentError):
@@ -175,23 +175,23 @@ def refuse_model(settings: LoadSettings, name: str, model: ModelDetails) -> None
 
 
 def refuse_load_mismatch(settings: LoadSettings, held: LoadedModel) -> None:
-    """Raises LoadFailed where Ollama loaded a model otherwise than it was told. PURE"""
+    """Raises LoadFailed where Ollama loaded the model otherwise than requested. PURE"""
     requested, has = settings.context_tokens, held.context_tokens
     if requested is not None and has is not None and requested != has:
-        words = (
+        detail = (
             f"a context of {requested} tokens was asked for, and Ollama made {has} (the model was trained with less?)"
         )
-        raise LoadFailed(Cause.CONTEXT_TOO_LONG, words)
+        raise LoadFailed(Cause.CONTEXT_TOO_LONG, detail)
     on_gpu = settings.gpu_layers != 0 and (settings.runtime not in (None, Runtime.CPU) or bool(settings.gpu_layers))
     if on_gpu and held.vram_bytes == 0:
-        words = f"{settings.runtime or 'a GPU'} was asked for, and Ollama put nothing of the model into GPU memory"
-        raise LoadFailed(Cause.RUNTIME_MISSING, f"{words}: its log says which GPUs it found")
+        detail = f"{settings.runtime or 'a GPU'} was asked for, and Ollama put nothing of the model into GPU memory"
+        raise LoadFailed(Cause.RUNTIME_MISSING, f"{detail}: its log says which GPUs it found")
     if (settings.gpu_layers or 0) < 0 and held.vram_bytes < held.size_bytes:
-        words = f"all layers on the GPU were asked for; {held.vram_bytes} of {held.size_bytes} bytes are there"
-        raise LoadFailed(Cause.VRAM, words)
+        detail = f"all layers on the GPU were asked for; {held.vram_bytes} of {held.size_bytes} bytes are there"
+        raise LoadFailed(Cause.VRAM, detail)
     if (settings.gpu_layers == 0 or settings.runtime is Runtime.CPU) and held.vram_bytes:
-        words = f"nothing was to be on the GPU, and {held.vram_bytes} bytes are there"
-        raise LoadFailed(Cause.LOAD_FAILED, words)
+        detail = f"nothing was to be on the GPU, and {held.vram_bytes} bytes are there"
+        raise LoadFailed(Cause.LOAD_FAILED, detail)
 
 
 def chat_request(
@@ -246,7 +246,8 @@ def _plain(name: str) -> str:
 
 
 def _runtime(settings: LoadSettings, held: LoadedModel) -> str | None:
-    """Ollama does not tell. Known is the CPU, where nothing lies on a GPU, and what its environment was made to be."""
+    """Ollama does not report it. Known are the CPU, where nothing lies on a GPU, and the runtime that we set in its
+    environment."""
     if held.vram_bytes == 0:
         return Runtime.CPU.value
     return None if settings.runtime is None else settings.runtime.value

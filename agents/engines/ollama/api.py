@@ -19,7 +19,7 @@ from agents.errors import LoadFailed
 from agents.models.progress import ByteProgress
 
 PORT = 11434
-PULL_SILENCE_S = 60.0  # a pull that goes on says so several times a second
+PULL_SILENCE_S = 60.0  # a pull that goes on sends a line several times a second
 UNLOADED_S = 30.0
 NEWER = "of an Ollama that this adapter does not know"
 
@@ -36,7 +36,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """What ``/api/show`` tells of a model. ``capabilities`` is None where the server tells none."""
+    """A model, from ``/api/show``. ``capabilities`` is None where the server reports none."""
 
     quantisation: str | None
     architecture: str | None
@@ -46,7 +46,7 @@ class ModelDetails:
 
 
 def address_of(environment: Mapping[str, str] | None = None) -> str:
-    """What ``OLLAMA_HOST`` says, read as Ollama reads it (envconfig/config.go); an address to listen on everywhere
+    """The address in ``OLLAMA_HOST``, read as Ollama reads it (envconfig/config.go); one that stands for all interfaces
     becomes the loopback's."""
     host_variable = (os.environ if environment is None else environment).get("OLLAMA_HOST", "").strip().strip("\"'")
     scheme, _, rest = host_variable.rpartition("://")
@@ -136,8 +136,8 @@ def unload_all(api: Api, clock: Clock) -> None:
 
 
 def pull(api: Api, name: str, place: LoadPlace) -> None:
-    """Has the server fetch a model, and says how far it is. A cancel closes the connection, which stops the server;
-    what has come stays there, and a later pull goes on from it. Raises LoadFailed."""
+    """Has the server fetch a model, and notifies of its progress. A cancel closes the connection, which stops the
+    server; what has come stays there, and a later pull goes on from it. Raises LoadFailed."""
     progress: dict[str, ByteProgress] = {}
     try:
         for line in api.lines("/api/pull", {"model": name, "stream": True}, PULL_SILENCE_S):
@@ -161,11 +161,11 @@ def pull(api: Api, name: str, place: LoadPlace) -> None:
     raise LoadFailed(Cause.MODEL_FILE_MISSING, f"Ollama ended the pull of {name} without a word on why")
 
 
-def _refuse_pull(name: str, words: str) -> NoReturn:
-    cause = cause_of_load(words)
-    cause = Cause.DISK_FULL if "no space left" in words else cause
+def _refuse_pull(name: str, text: str) -> NoReturn:
+    cause = cause_of_load(text)
+    cause = Cause.DISK_FULL if "no space left" in text else cause
     cause = Cause.MODEL_FILE_MISSING if cause is Cause.LOAD_FAILED else cause
-    raise LoadFailed(cause, f"Ollama cannot pull {name}: {words}")
+    raise LoadFailed(cause, f"Ollama cannot pull {name}: {text}")
 
 
 def require_version(api: Api, timeout_s: float = CALL_S) -> str:

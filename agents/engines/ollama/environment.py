@@ -82,7 +82,7 @@ class ServerEnvironment:
 
     def apply(self, wanted: Mapping[str, str]) -> None:
         """Raises Unsupported where the file cannot be written, LoadFailed where the server does not come back with it.
-        What was changed by then is for ``restore``."""
+        ``restore`` undoes what was changed by then."""
         if not wanted:
             return
         self.refuse(wanted)
@@ -144,8 +144,8 @@ class ServerEnvironment:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LoadFailed(Cause.LOAD_FAILED, f"Ollama was not restarted by {command!r}: {error}") from error
         if done.returncode:
-            words = " ".join((done.stderr or done.stdout).decode("utf-8", "replace").split())[-500:]
-            raise LoadFailed(Cause.LOAD_FAILED, f"Ollama was not restarted by {command!r}: {words or done.returncode}")
+            output = " ".join((done.stderr or done.stdout).decode("utf-8", "replace").split())[-500:]
+            raise LoadFailed(Cause.LOAD_FAILED, f"Ollama was not restarted by {command!r}: {output or done.returncode}")
         deadline = self._clock.monotonic_ns() + int(RESTART_S * 1e9)
         while why := self._why_not_up(wanted):
             if self._clock.monotonic_ns() > deadline:
@@ -168,8 +168,8 @@ def _environments() -> list[dict[str, str]]:
     """Of the Ollama servers on this machine that we may look at."""
     found = []
     for process in psutil.process_iter(["name", "cmdline"]):
-        words = process.info["cmdline"] or []
-        if (process.info["name"] or "").startswith("ollama") and "serve" in words:
+        arguments = process.info["cmdline"] or []
+        if (process.info["name"] or "").startswith("ollama") and "serve" in arguments:
             try:
                 found.append(process.environ())
             except (psutil.Error, OSError):

@@ -42,7 +42,7 @@ class StreamLine(WireObject):
 
 
 def ollama_chunks(events: Iterable[Event], max_tokens: int | None = None) -> tuple[Chunk, ...]:
-    """``max_tokens``: what was asked for, which tells a full context from a reached limit.
+    """``max_tokens``: the request's, by which a full context is known from a reached limit.
 
     A model that was loaded anew within the request makes the last chunk an error: its figures are of something else.
     """
@@ -61,8 +61,8 @@ def ollama_chunks(events: Iterable[Event], max_tokens: int | None = None) -> tup
     if last is None or chunks[-1].error is not None or (last[1].load_duration or 0) < RELOAD_S * 1e9:
         return chunks
     load_s = (last[1].load_duration or 0) / 1e9
-    words = f"Ollama loaded the model anew within the request ({load_s:.1f} s): it was not loaded any more"
-    return (*chunks[:-1], replace(chunks[-1], final=None, error=words))
+    error = f"Ollama loaded the model anew within the request ({load_s:.1f} s): it was not loaded any more"
+    return (*chunks[:-1], replace(chunks[-1], final=None, error=error))
 
 
 def _final(line: StreamLine, max_tokens: int | None) -> Final:

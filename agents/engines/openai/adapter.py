@@ -43,7 +43,7 @@ class ListedModel:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says of itself. ``version`` is None where it tells none."""
+    """What a server reports of itself. ``version`` is None where it reports none."""
 
     models: tuple[ListedModel, ...]
     version: str | None
@@ -54,14 +54,14 @@ class ServerFacts:
     def dialect(self) -> Dialect:
         return dialect_of(self.owner, self.version)
 
-    def called(self, fingerprint: str | None = None) -> str:
-        """Name and version in words. ``fingerprint``: ``system_fingerprint`` of a stream; llama.cpp and mlx-lm have
+    def description(self, fingerprint: str | None = None) -> str:
+        """Name and version, for a row. ``fingerprint``: ``system_fingerprint`` of a stream; llama.cpp and mlx-lm have
         their version there."""
         known = self.version or fingerprint
-        words = [self.dialect.name, *([known] if known else [])]
+        parts = [self.dialect.name, *([known] if known else [])]
         details = [f"owned_by {self.owner}"] if self.owner else []
         details += [f"Server: {self.header}"] if self.header else []
-        return " ".join(words) + (f" ({', '.join(details)})" if details and not self.version else "")
+        return " ".join(parts) + (f" ({', '.join(details)})" if details and not self.version else "")
 
 
 class OpenAIServer:
@@ -77,14 +77,14 @@ class OpenAIServer:
     def find(self) -> EngineFound:
         """Raises Unsupported where no server is named, or none answers there."""
         server = self._server(FIND_S)
-        return EngineFound(self.name, server.called(), (), self._named().base_url)
+        return EngineFound(self.name, server.description(), (), self._named().base_url)
 
     def capabilities(self) -> Mapping[str, Support]:
         """Of the server that runs: an exact number of tokens is not the standard's."""
         try:
             exact = self._server(CALL_S).dialect.exact is not None
         except Unsupported:
-            exact = True  # a load says what is wrong with it
+            exact = True  # the load will raise with the reason
         can = dict.fromkeys(("engine", "model", "source", "chat", "image"), Support.SETS)
         stop = Support.SETS if exact else Support.CANNOT
         return {**can, "context_tokens": Support.RECORDS, "exact_stop": stop}
@@ -107,7 +107,7 @@ class OpenAIServer:
         loaded = Loaded(
             load_s=(place.clock.monotonic_ns() - started) / 1e9,
             reused=False,
-            engine_version=server.called(fingerprint),
+            engine_version=server.description(fingerprint),
             context_tokens_actual=model.max_tokens,
             settings=(("model", model.name), ("prompt cache", server.dialect.cache.value), ("url", api.base_url)),
         )

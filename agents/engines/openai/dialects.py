@@ -54,11 +54,11 @@ _SGLANG = Dialect("SGLang", exact=_EXACT, names=_PENALTY)
 
 
 def dialect_of(owner: str, version: str | None) -> Dialect:
-    """``owner``: ``owned_by`` of the model; ``version`` as the server tells it."""
+    """``owner``: ``owned_by`` of the model; ``version`` as the server reports it."""
     known = {"llamacpp": _LLAMA, "sglang": _SGLANG}
     if owner != "vllm":
         return known.get(owner, _PLAIN)
-    # Before 0.9 the salt is let pass unread, and until 0.10.1 where the model is gpt-oss: there the prompt must differ.
+    # Before 0.9 the salt is ignored, and until 0.10.1 where the model is gpt-oss: there the prompt must differ.
     salted = _number(version or "") >= (0, 11)
     return Dialect("vLLM", Cache.SALT if salted else Cache.NONCE, _COUNTED, _EXACT, _PENALTY, image_uuid=salted)
 

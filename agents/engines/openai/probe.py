@@ -39,7 +39,7 @@ def probe(request: Request, place: LoadPlace, token_hint: str) -> str | None:
             _refuse(request, response, token_hint)
         events = stream_events(response)
     except RequestFailed as error:
-        answered = error.cause is not Cause.STREAM_BROKEN  # else the words may be the model's own
+        answered = error.cause is not Cause.STREAM_BROKEN  # else the text may be the model's own
         raise LoadFailed(cause_of_load(error.detail) if answered else Cause.LOAD_FAILED, error.detail) from error
     for chunk in request.decode(events):
         if chunk.error is not None:

@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 
 class ApiError(AgentError):
-    """``status`` is None where there was no answer. ``detail``: the method and path, and the engine's own words;
-    ``body``: all that it answered."""
+    """``status`` is None where there was no answer. ``detail``: the method, the path, and the engine's message;
+    ``body``: its whole answer."""
 
     def __init__(self, detail: str, status: int | None = None, body: bytes = b"") -> None:
         super().__init__(Cause.REQUEST_REFUSED if status else Cause.ENGINE_LOST, detail)
@@ -43,9 +43,9 @@ class ApiError(AgentError):
         return NotReady(detail) if self.status in NOT_READY else Unsupported(detail)
 
     def as_failed_load(self) -> LoadFailed:
-        """Its cause is read from what the engine answered: the path has words of its own, such as ``models``."""
-        words = error_text(self.body) if self.body else self.detail
-        return LoadFailed(cause_of_load(words) if self.status else Cause.ENGINE_LOST, self.detail)
+        """Its cause is read from the engine's answer alone: the path in ``detail`` has words such as ``models``."""
+        text = error_text(self.body) if self.body else self.detail
+        return LoadFailed(cause_of_load(text) if self.status else Cause.ENGINE_LOST, self.detail)
 
 
 class Api:
@@ -71,7 +71,7 @@ class Api:
     def load(self, path: str, body: Any, place: LoadPlace) -> Any:
         """A POST that may take as long as a load may; obeys ``place.cancelled``.
 
-        Raises LoadFailed: CANCELLED, LOAD_TIMEOUT, or what the engine's words say. The engine may go on loading
+        Raises LoadFailed: CANCELLED, LOAD_TIMEOUT, or the cause of the engine's message. The engine may go on loading
         after a cancel or a time-out: the caller unloads.
         """
         with self._client(timeout_s=None) as client:
@@ -81,15 +81,15 @@ class Api:
                 raise error.as_failed_load() from error
 
     def lines(self, path: str, body: Any, silence_s: float) -> Iterator[Any]:
-        """The objects of a POST's answer in JSON lines, as they come; no line for ``silence_s`` is an ApiError, and so
-        are the others of ``get``. To end the iteration closes the connection."""
+        """The objects of a POST's answer in JSON lines, as they come. Raises ApiError as ``get`` does, and where no
+        line comes for ``silence_s``. Ending the iteration closes the connection."""
         call = f"POST {path}"
         with self._client(silence_s) as client:
             try:
                 with client.stream("POST", self.base_url + path, json=body) as response:
                     if not response.is_success:
-                        words = error_text(response.read())
-                        raise ApiError(f"{call}: HTTP {response.status_code}: {words}", response.status_code)
+                        detail = error_text(response.read())
+                        raise ApiError(f"{call}: HTTP {response.status_code}: {detail}", response.status_code)
                     for line in response.iter_lines():
                         if line.strip():
                             yield whole(json.loads(line))
@@ -99,7 +99,7 @@ class Api:
                 raise ApiError(f"{call}: the answer is not JSON lines", 200) from error
 
     def server_header(self, path: str, timeout_s: float = CALL_S) -> str:
-        """What the server calls itself in the head of an answer; "" where it does not, or gives none."""
+        """The ``Server`` header of an answer; "" where there is none, or no answer."""
         with self._client(timeout_s) as client:
             try:
                 return str(client.get(self.base_url + path).headers.get("server", ""))
@@ -125,8 +125,8 @@ class Api:
             raise self._unreachable(error) from error
         if not response.is_success:
             to = f" to {response.headers.get('location')}" if response.is_redirect else ""
-            words = f"{call}: HTTP {response.status_code}{to}: {error_text(response.content)}"
-            raise ApiError(words, response.status_code, response.content)
+            detail = f"{call}: HTTP {response.status_code}{to}: {error_text(response.content)}"
+            raise ApiError(detail, response.status_code, response.content)
         if not response.content.strip():
             return None
         try:

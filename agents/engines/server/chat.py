@@ -25,7 +25,7 @@ _DIGITS = 6
 
 
 def sampling_fields(sampling: Sampling) -> dict[str, Any]:
-    """Under llama.cpp's names, which most servers share; what is not asked for is left out."""
+    """Fields under llama.cpp's names, which most servers share; only those that the workload sets."""
     fields = {
         "seed": sampling.seed,
         "temperature": sampling.temperature,

@@ -1,4 +1,4 @@
-"""A model that a server holds for us: requests go to it, and closing unloads it."""
+"""A session with a model that a server of its own holds: requests go to the server, and closing unloads the model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from agents.errors import AgentError, EngineLost
 
 @dataclass(frozen=True)
 class HttpSession:
-    """``ping`` raises AgentError where the server does not answer, or holds the model no more; ``unload`` may raise
-    AgentError, which is let pass."""
+    """``ping`` raises AgentError where the server does not answer, or does not hold the model any more. An AgentError
+    of ``unload`` is ignored."""
 
     loaded: Loaded
     request_for: Callable[[Workload, int], Request]

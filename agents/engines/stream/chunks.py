@@ -1,4 +1,4 @@
-"""Events of an engine's stream -> chunks: what was generated, when it came, and what the engine says of it. PURE
+"""Events of an engine's stream -> chunks: what was generated, when it came, and the engine's own figures of it. PURE
 
 Nothing that a server sends makes these functions raise: what cannot be read becomes the last chunk, with ``error``.
 Fields as llama-server b11549 sends them (recorded), and as the OpenAI API reference and its dialects have them.
@@ -37,7 +37,7 @@ _ERROR_TEXT_MAX = 2_000
 _BUSY = (429, 502, 503, 504)  # nothing is wrong with the request
 _FAILED = ("error", "abort")  # reasons to finish, SGLang's and others'
 _KNOWN = frozenset(("choices", "usage", "timings", "type", "content", "response", "done", "stop", "stats", "model"))
-"""Names of which an object that tells of an error has none."""
+"""An object that reports an error has none of these names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Final:
 class Chunk:
     """One event's generated text. ``tokens``: how many it held, None where the engine does not count them.
 
-    ``final`` and ``error`` stand on the last chunk alone, ``error`` in the engine's own words where it had any. A
+    ``final`` and ``error`` stand on the last chunk alone, ``error`` is the engine's message where it sent one. A
     chunk without text and with tokens is a token that has no text, such as the end of text.
     """
 
@@ -143,15 +143,15 @@ def bunched_share(chunks: Sequence[Chunk], whole: int | None = None) -> float:
 def stream_events(response: Response) -> tuple[Event, ...]:
     """The events of a good answer.
 
-    Raises RequestFailed: REQUEST_REFUSED for a status that is not 2xx and for an error document, in the engine's own
-    words; STREAM_BROKEN where the server has no time for it, or the body is no stream (a web page, a JSON document).
+    Raises RequestFailed: REQUEST_REFUSED for a status that is not 2xx and for an error document, with the engine's
+    message; STREAM_BROKEN where the server is too busy, or the body is no stream (a web page, a JSON document).
     """
     if not response.is_good:
         cause = Cause.STREAM_BROKEN if response.status in _BUSY else Cause.REQUEST_REFUSED
         raise RequestFailed(cause, refusal_text(response))
     if not response.events and response.body.strip():
-        if (words := _error_of(response.body)) is not None:
-            raise RequestFailed(Cause.REQUEST_REFUSED, f"HTTP {response.status}: {one_line(words)}")
+        if (error := _error_of(response.body)) is not None:
+            raise RequestFailed(Cause.REQUEST_REFUSED, f"HTTP {response.status}: {one_line(error)}")
         kind = response.header("content-type") or "no content type"
         raise RequestFailed(Cause.STREAM_BROKEN, f"no stream of events but {kind}: {error_text(response.body)}")
     return response.events
@@ -163,21 +163,21 @@ def refusal_text(response: Response) -> str:
 
 
 def error_text(body: bytes) -> str:
-    """What an error body says, in one printable line of at most 2,000 characters."""
+    """The message in an error body, as one printable line of at most 2,000 characters."""
     found = _error_of(body)
     return one_line(found if found is not None else body[: 4 * _ERROR_TEXT_MAX].decode("utf-8", "replace"))
 
 
 def _error_of(body: bytes) -> str | None:
-    """The words of a JSON document that is an error."""
+    """The message of a JSON document that is an error; None of another one."""
     try:
         return _error_in(json.loads(body))
     except (ValueError, RecursionError):
         return None
 
 
-def one_line(words: str) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in words[: 4 * _ERROR_TEXT_MAX]).split())
+def one_line(text: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * _ERROR_TEXT_MAX]).split())
     return line[:_ERROR_TEXT_MAX] or "(no words)"
 
 
@@ -199,12 +199,12 @@ class ChunkBuilder:
             self._drafts.append((Chunk(event.at_ns, event.read), None))
         self._final = final
 
-    def fail(self, event: Event, words: str) -> None:
-        self._drafts.append((Chunk(event.at_ns, event.read, error=one_line(words)), None))
+    def fail(self, event: Event, message: str) -> None:
+        self._drafts.append((Chunk(event.at_ns, event.read, error=one_line(message)), None))
 
     def parse(self, event: Event, kind: type[_P]) -> _P | None:
         """The event's object, or None after an error, which is kept as the last chunk."""
-        words: str
+        message: str
         try:
             # NaN and Infinity are not JSON, but Python servers write them.
             found = json.loads(event.data, parse_constant=lambda _: None)
@@ -213,16 +213,16 @@ class ChunkBuilder:
                 error = event.data
             if error is None:
                 return kind.model_validate(found)
-            words = error
+            message = error
         except ValidationError as fault:
             first = fault.errors(include_url=False)[0]
-            words = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
-            words = f"an event that cannot be read: {words}"
+            where = ".".join(str(step) for step in first["loc"])
+            message = f"an event that cannot be read: {where}: {first['msg']}"
         except (ValueError, RecursionError):
-            if event.kind not in ("error", "message"):  # a ping, say
+            if event.kind not in ("error", "message"):  # such as a ping
                 return kind()
-            words = event.data if event.kind == "error" else f"an event that is not JSON: {event.data[:200]}"
-        self.fail(event, words)
+            message = event.data if event.kind == "error" else f"an event that is not JSON: {event.data[:200]}"
+        self.fail(event, message)
         return None
 
     def build(self) -> tuple[Chunk, ...]:
@@ -244,7 +244,7 @@ class ChunkBuilder:
 
 
 def _error_in(found: object) -> str | None:
-    """The words of an error object in one of the shapes that engines use; None where there is no error."""
+    """The message of an error object in one of the shapes that engines use; None where there is no error."""
     if not isinstance(found, dict):
         return None
     error = found.get("error")
@@ -256,7 +256,7 @@ def _error_in(found: object) -> str | None:
     if found.get("object") == "error":  # vLLM
         return _text_of(found.get("message"))
     if _KNOWN.isdisjoint(found):  # FastAPI and others
-        return next((words for name in ("message", "detail", "errors") if (words := _text_of(found.get(name)))), None)
+        return next((text for name in ("message", "detail", "errors") if (text := _text_of(found.get(name)))), None)
     return None
 
 

@@ -184,14 +184,14 @@ class _LimitKeeper:
         if self._cancelled.is_set():
             return ExchangeStopped(ExchangeEnd.CANCELLED, "cancelled")
         if self._seen_bytes > RESPONSE_BYTES_MAX:
-            words = f"the response is longer than {RESPONSE_BYTES_MAX >> 20} MiB"
-            return ExchangeStopped(ExchangeEnd.BROKEN, words)
+            detail = f"the response is longer than {RESPONSE_BYTES_MAX >> 20} MiB"
+            return ExchangeStopped(ExchangeEnd.BROKEN, detail)
         if self._detector.fault:
             return ExchangeStopped(ExchangeEnd.BROKEN, self._detector.fault)
         elapsed_s = self._since_sent_s(self._now()) if self._receiver.sent else 0.0
         if elapsed_s >= limits.trial_s:
-            words = f"not done within {limits.trial_s:g} s of sending the request"
-            return ExchangeStopped(ExchangeEnd.TRIAL_TIMEOUT, words)
+            detail = f"not done within {limits.trial_s:g} s of sending the request"
+            return ExchangeStopped(ExchangeEnd.TRIAL_TIMEOUT, detail)
         if elapsed_s >= limits.first_token_s and not self._first_token_in_time:
             # Judged by the arrival and not by this look: a token in the last 0.1 s was in time. The bytes are parsed
             # once in a trial for this, so that pings and role events are not taken for a token.

@@ -33,7 +33,7 @@ WholeText = Annotated[str, BeforeValidator(_whole_characters)]
 
 
 def _or_none(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """A figure or an object that cannot be read is not known: the text is worth more than what is said about it."""
+    """None for a figure or an object that cannot be read: a bad count must not cost the text beside it."""
     try:
         return handler(value)
     except ValueError:

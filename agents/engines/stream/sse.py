@@ -75,7 +75,7 @@ class Replay:
         self.fault = ""
 
     def feed(self, data: bytes) -> bytes:
-        """Body bytes that ``data`` brought. ``b""`` says that the peer closed. After the end, or a fault: nothing."""
+        """Body bytes that ``data`` brought. ``b""``: the peer closed. After the end, or a fault: nothing."""
         if self.complete or self.fault:
             return b""
         pieces: list[bytes] = []
@@ -123,7 +123,7 @@ class EndDetector:
             return False
         self._checked_reads = len(self._reads)
         replay = self._replay = self._replay or Replay()
-        # The head alone at first: it says by what the body ends.
+        # The head alone at first: its fields decide how the body ends.
         while not replay.status and not replay.fault and self._feed_next(replay):
             pass
         coding = _header(replay.headers, "transfer-encoding")

@@ -21,7 +21,7 @@ from agents.engines.stream.receive import ExchangeEnd, ExchangeStopped, Receiver
 def post(
     receiver: Receiver, url: str, body: bytes, headers: Mapping[str, str], tls: ssl.SSLContext | None
 ) -> tuple[ExchangeEnd, str]:
-    """Sends one request and has ``receiver`` read its response. Raises nothing; the words say what went wrong."""
+    """Sends one request and has ``receiver`` read its response. How it ended, and why. Raises nothing."""
     try:
         sent_headers = httpx.Headers(dict(headers))
         sent_headers.setdefault("Content-Type", "application/json")
@@ -78,7 +78,7 @@ class _Transport(httpx.BaseTransport):
 
 
 class _AlreadyRead(httpx.SyncByteStream):
-    """The body has been received beneath httpcore: nothing is left to iterate."""
+    """The body has been received beneath httpcore: there is nothing to iterate."""
 
     def __init__(self, answer: httpcore.Response) -> None:
         self._answer = answer
@@ -109,7 +109,7 @@ class _Network(httpcore.NetworkBackend):
 class _TappedStream(httpcore.NetworkStream):
     """httpcore's own stream, but that the request waits for the first ``read``.
 
-    That one hands the whole request to the kernel at once, and receives the whole response into the receiver.
+    It hands the whole request to the kernel at once, and receives the whole response into the receiver.
     """
 
     def __init__(self, stream: httpcore.NetworkStream, receiver: Receiver) -> None:

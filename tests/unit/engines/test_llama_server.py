@@ -86,9 +86,9 @@ def test_devices_are_listed_with_their_memory() -> None:
     assert devices_in(DEVICES["cpu"]) == devices_in("") == ()
     noise = "ggml_vulkan: 0 = NVIDIA (NVIDIA) | uma: 0 | fp16: 1\n  Device 0: NVIDIA, VMM: yes, VRAM: 11909 MiB\n"
     (one,) = devices_in(noise + DEVICES["vulkan"])
-    assert (one.name, one.words, one.total_bytes) == ("Vulkan0", "NVIDIA GeForce RTX 2060", 6144 * MIB)
+    assert (one.name, one.description, one.total_bytes) == ("Vulkan0", "NVIDIA GeForce RTX 2060", 6144 * MIB)
     (odd,) = devices_in("  Vulkan0: AMD Radeon Graphics (RADV GFX1151) (87722 MiB, 87100 MiB free)\r\n")
-    assert (odd.words, odd.runtime) == ("AMD Radeon Graphics (RADV GFX1151)", Runtime.VULKAN)
+    assert (odd.description, odd.runtime) == ("AMD Radeon Graphics (RADV GFX1151)", Runtime.VULKAN)
     assert [each.runtime for each in devices_in(DEVICES["cuda"])] == [Runtime.CUDA, Runtime.CUDA]
     assert a_build("cuda").runtimes == ("cpu", "cuda")
     assert a_build("cuda").device_of(Runtime.CUDA) == devices_in(DEVICES["cuda"])[0]
