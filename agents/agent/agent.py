@@ -25,7 +25,7 @@ from agents.device.carveout import choose, put_back
 from agents.device.inventory import boot_id
 from agents.device_file import Allow, Stated, keep_stated, read_device_file
 from agents.errors import Unsupported
-from agents.log import Entry, suppressed
+from agents.log import Entry, hide, suppressed
 from agents.models.lan.server import ModelServer
 from agents.models.needs import free_bytes, needs
 from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
@@ -229,6 +229,7 @@ class Agent:
 
     def serve_models(self, token: str) -> int:
         """Begins to serve this device's model files to others that know ``token``; the port. Raises OSError."""
+        hide(token)
         with self._changed:
             if self._models is None:
                 store, port = self._folder / "models", int(os.environ.get(MODELS_PORT_VARIABLE, "0"))

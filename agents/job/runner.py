@@ -32,7 +32,7 @@ from agents.contract.wire_json import from_json, to_json
 from agents.engines.stream.exchange import LiveCount
 from agents.errors import AgentError
 from agents.job.host import Host
-from agents.log import AGENT, Entry, level_here, message_of, start_log, suppressed
+from agents.log import AGENT, Entry, hide, level_here, message_of, start_log, suppressed
 from agents.power.methods.base import NotRestored
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,10 @@ class Runner:
             self._cancelled.clear()  # a cancel that came too late was not meant for this job
             peers = message.get("peers")
             job = from_json(Job, json.dumps(message["run"]))
-            self._jobs.put((job, from_json(Peers, json.dumps(peers)) if peers else None))
+            known = from_json(Peers, json.dumps(peers)) if peers else None
+            if known is not None:
+                hide(known.token)
+            self._jobs.put((job, known))
         elif "cancel" in message:
             self._cancelled.set()
         elif "live" in message:

@@ -47,6 +47,31 @@ DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Name or i
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run, as `orchestrate results` lists it; or `latest`.")]
 
 
+def _log_level(level: str | None) -> None:
+    """For this command and all processes that it starts."""
+    import os
+
+    from agents.log import LEVEL_VARIABLE, levels_of
+    from orchestrator.errors import UsageError
+
+    if level is not None:
+        try:
+            levels_of(level)
+        except ValueError as error:
+            raise UsageError(f"--log-level: {error}") from error
+        os.environ[LEVEL_VARIABLE] = level
+
+
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        "--log-level",
+        callback=_log_level,
+        help="debug, info, warning, error, off: of what this starts. Default: ORCHESTRATE_LOG, or info.",
+    ),
+]
+
+
 @app.command()
 def plan(
     file: MatrixFile,
@@ -69,6 +94,7 @@ def submit(
     detach: Annotated[bool, typer.Option("--detach", help="Hand it to the coordinator, and do not watch.")] = False,
     priority: Annotated[int, typer.Option(help="Higher goes first on a device; equal ones by age.")] = 0,
     absent: Annotated[bool, typer.Option("--absent", help="Also for known devices that are not there now.")] = False,
+    _log: LogLevel = None,
 ) -> None:
     """Run a matrix on the Ray cluster, or on a one-node cluster of its own; then show the table."""
     from orchestrator.cli.submit import submit_matrix
@@ -89,6 +115,7 @@ def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run to go on with.")] = "latest",
     address: Address = None,
     as_json: Json = False,
+    _log: LogLevel = None,
 ) -> None:
     """Go on with a run that was stopped, paused or cancelled: what is done is not done again."""
     from orchestrator.cli.submit import resume_run
@@ -217,11 +244,41 @@ def results(as_json: Json = False) -> None:
 
 
 @app.command()
-def show(run: Run = "latest", as_json: Json = False) -> None:
-    """Show one run: a line for each cell, with what failed and why."""
+def show(
+    run: Run = "latest",
+    as_json: Json = False,
+    why: Annotated[
+        str | None, typer.Option("--why", metavar="JOB", help="One job's story; its id, or how that begins.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="With --why: the cluster to ask, HOST:PORT.")] = None,
+) -> None:
+    """Show one run: a line for each cell, with what failed and why. With --why: what became of one job, and why."""
+    if why is not None:
+        from orchestrator.cli.why import show_why
+
+        show_why(run, why, address=address, as_json=as_json)
+        return
     from orchestrator.cli.results import show_run
 
     show_run(run, as_json=as_json)
+
+
+@app.command()
+def logs(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN|DEVICE", help="Only lines on this run, or this device.", show_default=False),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written; Ctrl-C ends it.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Show so many of the last lines.")] = 100,
+    address: Annotated[
+        str | None, typer.Option(help="Of the coordinator of this cluster, HOST:PORT. Default: of this machine.")
+    ] = None,
+) -> None:
+    """Show what the coordinator and the agent of this machine logged: each event, each command, how each job ended."""
+    from orchestrator.cli.logs import show_logs
+
+    show_logs(name, follow=follow, most_lines=lines, address=address)
 
 
 @app.command()

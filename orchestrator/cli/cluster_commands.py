@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import app
+from orchestrator.cli.app import LogLevel, app
 
 OwnAddress = Annotated[str | None, typer.Option(help="This host's address, as the others reach it.")]
 Block = Annotated[bool, typer.Option("--block", help="Stay, and start the node again when it ends: for a service.")]
@@ -23,6 +23,7 @@ def head(
     no_token: Annotated[bool, typer.Option("--no-token", help="Let anybody join who reaches the port.")] = False,
     block: Block = False,
     temp_dir: TempDir = None,
+    _log: LogLevel = None,
 ) -> None:
     """Start the head of a cluster on this host: it coordinates, and keeps the results."""
     from orchestrator.cli.cluster import start_head
@@ -41,6 +42,7 @@ def join(
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, kept in device.yaml; more than once.")] = None,
     block: Block = False,
     temp_dir: TempDir = None,
+    _log: LogLevel = None,
 ) -> None:
     """Make this host a device of a cluster."""
     from orchestrator.cli.cluster import JoinOptions, join_cluster

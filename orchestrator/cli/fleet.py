@@ -16,7 +16,7 @@ from agents.device_file import TAKEN_BACK, Stated, parse_size, parse_watts
 from agents.places import data_root
 from orchestrator.cli.coordinator_link import link_coordinator
 from orchestrator.cli.fleet_tables import devices_table, status_table
-from orchestrator.cli.ledger_access import ledger_path, no_coordinator_runs, pick_run
+from orchestrator.cli.ledger_access import no_coordinator_runs, open_ledger, pick_run
 from orchestrator.cli.texts import format_count
 from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, StatusView
 from orchestrator.dispatch.ledger import Ledger, RunRow
@@ -66,21 +66,12 @@ def show_status(address: str | None, *, as_json: bool) -> None:
 
 
 def _status_without_cluster() -> StatusView:
-    with _own_ledger() as ledger:
+    with open_ledger() as ledger:
         views = tuple(RunView(row, (), ()) for row in (ledger.runs() if ledger else ()))
     with no_coordinator_runs() as free:
         words = "no cluster runs on this machine: nothing goes on by itself"
         at_work = "a submit with a cluster of its own is at work on this machine: it shows there what it does"
         return StatusView(views, (words if free else at_work,), (), 0)
-
-
-@contextlib.contextmanager
-def _own_ledger() -> Iterator[Ledger | None]:
-    if not ledger_path().exists():
-        yield None
-        return
-    with contextlib.closing(Ledger(ledger_path())) as ledger:
-        yield ledger
 
 
 def _status_data(page: StatusView) -> dict[str, Any]:
@@ -109,7 +100,7 @@ def show_devices(address: str | None, *, as_json: bool) -> None:
 
 
 def _devices_without_cluster() -> list[DeviceView]:
-    with _own_ledger() as ledger:
+    with open_ledger() as ledger:
         seen = ledger.seen_devices() if ledger else []
     return [DeviceView(each.device, "away", each.address, each.seen_unix_s) for each in seen]
 
@@ -126,7 +117,7 @@ def set_run(name: str, command: str, *, address: str | None) -> None:
             run = pick_run(name, cluster.runs())
             cluster.set_run(run, what)
     except NoCluster:
-        with _own_ledger() as ledger:
+        with open_ledger() as ledger:
             row = _row_named(name, ledger)
             run = row.id
             if not row.remaining:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agents.places import data_root
 from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.dispatch.ledger import Ledger
 
 
 def ledger_path(root: Path | None = None) -> Path:
@@ -35,17 +39,22 @@ def no_coordinator_runs() -> Iterator[bool]:
         lock.release()
 
 
-def runs_of_ledger() -> list[str]:
-    """Run names, the newest first."""
+@contextmanager
+def open_ledger() -> Iterator[Ledger | None]:
+    """None where there is no ledger yet: reading must not make one."""
     from orchestrator.dispatch.ledger import Ledger
 
     if not ledger_path().exists():
-        return []
-    ledger = Ledger(ledger_path())
-    try:
-        return [row.id for row in ledger.runs()]
-    finally:
-        ledger.close()
+        yield None
+        return
+    with closing(Ledger(ledger_path())) as ledger:
+        yield ledger
+
+
+def runs_of_ledger() -> list[str]:
+    """Run names, the newest first."""
+    with open_ledger() as ledger:
+        return [row.id for row in ledger.runs()] if ledger else []
 
 
 def find_run(name: str) -> str:

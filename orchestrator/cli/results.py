@@ -7,14 +7,14 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.contract.report import Cause, cause_words
 from agents.places import data_root
-from orchestrator.cli.ledger_access import ledger_path, no_coordinator_runs, pick_run, runs_of_ledger
+from orchestrator.cli.ledger_access import no_coordinator_runs, open_ledger, pick_run, runs_of_ledger
 from orchestrator.cli.texts import first_line, format_count
 from orchestrator.cli.view import RunDigest
 from orchestrator.compare.axes import axis_named, label
@@ -156,16 +156,6 @@ def show_run(name: str, *, as_json: bool) -> None:
         print("\nwithout a figure:")
         for line in failures:
             print(f"  {line}")
-
-
-@contextmanager
-def open_ledger() -> Iterator[Ledger | None]:
-    """None where there is no ledger yet: reading must not make one."""
-    if not ledger_path().exists():
-        yield None
-        return
-    with closing(Ledger(ledger_path())) as ledger:
-        yield ledger
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agents.files import write_atomic
+from agents.log import LEVEL_VARIABLE, levels_of
 from agents.places import data_root
+from orchestrator.errors import UsageError
 
 
 def token_file() -> Path:
@@ -63,11 +65,22 @@ def recorded_address() -> str | None:
     return found.cluster if found else None
 
 
+def check_log_level() -> None:
+    """Raises UsageError where ``ORCHESTRATE_LOG`` holds no level."""
+    try:
+        levels_of(os.environ.get(LEVEL_VARIABLE, ""))
+    except ValueError as error:
+        raise UsageError(f"{LEVEL_VARIABLE}: {error}") from error
+
+
 def cluster_environment() -> dict[str, str]:
     """Variables that must stand before ray is imported, or Ray is started; what the user has set counts more.
 
-    Raises UsageError where certificates are needed and cannot be used.
+    ``ORCHESTRATE_LOG`` is checked here, and handed on with all that the user has set.
+
+    Raises UsageError for a level that is none, and where certificates are needed and cannot be used.
     """
+    check_log_level()
     found = noted()
     wanted = {
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without GPUs must still see them

@@ -14,6 +14,7 @@ from agents.contract.job import MachineState
 from agents.device_file import Stated
 from orchestrator.dispatch.board import NoticeBatch
 from orchestrator.dispatch.ledger import RunRow
+from orchestrator.dispatch.machine_log import LogFilter, LogPage, Places
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.notices import JobSent
 from orchestrator.plan.model_needs import DeviceNeeds
@@ -99,6 +100,19 @@ class DeviceView:
     seen_unix_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class JobStory:
+    """``now``: how the job stands, and every reason why it is not done. ``log``: lines of the log that name it."""
+
+    run: str
+    job_id: str
+    cell: str
+    device: str
+    now: tuple[str, ...]
+    attempts: tuple[str, ...]
+    log: tuple[str, ...] = ()
+
+
 class CoordinatorApi(Protocol):
     """All calls raise OrchestrateError, or UsageError for bad arguments. ``Coordinator`` says what each does."""
 
@@ -118,3 +132,5 @@ class CoordinatorApi(Protocol):
     def needs(self, run_id: str) -> dict[str, DeviceNeeds]: ...
     def state(self, name: str, stated: Stated) -> None: ...
     def skip(self, name: str, state: MachineState) -> int: ...
+    def log(self, wanted: LogFilter, most_lines: int | None, after: Places | None) -> LogPage: ...
+    def why(self, run_id: str, job: str) -> JobStory: ...

@@ -6,6 +6,7 @@ methods may be called from any thread.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -21,12 +22,15 @@ from filelock import FileLock, Timeout
 from agents.contract.job import MachineState
 from agents.device.inventory import boot_id
 from agents.device_file import Stated
+from agents.log import COORDINATOR, Entry, hide, start_log_file, stop_log
 from orchestrator.dispatch.admit import admitted
-from orchestrator.dispatch.api import DeviceView, RunSnapshot, StatusView, Submission, Submitted, WatchAnswer
+from orchestrator.dispatch.api import DeviceView, JobStory, RunSnapshot, StatusView, Submission, Submitted, WatchAnswer
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.fleet import Fleet
+from orchestrator.dispatch.job_story import with_log
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import CoordinatorLoop
+from orchestrator.dispatch.machine_log import LogFilter, LogPage, Places, read_log
 from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus, StateRefused
 from orchestrator.dispatch.model_peers import ModelPeers, models_token
 from orchestrator.dispatch.notices import RunEnded, RunStopping
@@ -42,6 +46,8 @@ NEEDS_S = 30.0
 STATE_S = 150.0  # the agent looks at its machine anew, which may take START_S there
 FIRST_DEVICES_S = 120.0
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Coordinator:
@@ -62,6 +68,8 @@ class Coordinator:
         self._on_failure = on_failure
         self._own = own_cluster
         self._lock = _only_one(root)
+        start_log_file(COORDINATOR, root)  # behind the lock: one process alone writes and rotates the file
+        log.info(Entry("CoordinatorStarted", version=self.version(), pid=os.getpid(), own_cluster=own_cluster))
         self._ledger = Ledger(root / "ledger.sqlite")
         self._store = Store(root)
         self._board = NoticeBoard()
@@ -94,6 +102,7 @@ class Coordinator:
 
         try:
             token = models_token(self._root)
+            hide(token)
             port = int(os.environ.get(HEAD_MODELS_PORT_VARIABLE, "0"))
             self._server = ModelServer(device_root(self._root) / "models", token, lambda: False, port=port)
         except OSError as error:
@@ -115,6 +124,7 @@ class Coordinator:
         try:
             self._loop.run()
         except BaseException as error:
+            log.exception(Entry("CoordinatorFailed", term=self._loop.term))
             self._error = error
             self._on_failure(error)
         finally:
@@ -343,6 +353,15 @@ class Coordinator:
             raise OrchestrateError(f"device {name}: is not there now")
         return found[0]
 
+    def log(self, wanted: LogFilter, most_lines: int | None, after: Places | None) -> LogPage:
+        """The log files of the coordinator's host: the last lines, or what came after an earlier page."""
+        return read_log(self._root, wanted, most_lines, after)
+
+    def why(self, run_id: str, job: str) -> JobStory:
+        """What became of a job, given by its id or its beginning. Raises UsageError for one that is not there."""
+        story = self._on_loop(lambda: self._views.story(run_id, job, self._store))
+        return with_log(story, self._root)
+
     def close(self) -> None:
         """Ends the loop; what is done stays done, and the ledger knows what is not."""
         self._loop.close()
@@ -351,6 +370,8 @@ class Coordinator:
         if self._server is not None:
             self._server.close()
         self._ledger.close()
+        log.info(Entry("CoordinatorClosed", term=self._loop.term))
+        stop_log()
         self._lock.release()
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from agents.agent.calls import Grant
 from agents.contract.job import MachineState
 from agents.contract.report import Report
+from agents.log import Entry, suppressed
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.fleet import DeviceGone, Fleet
 from orchestrator.dispatch.ledger import Ledger
@@ -41,6 +42,8 @@ from orchestrator.dispatch.persist import report_to_keep
 from orchestrator.dispatch.runs import Registry
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.store import Store
+
+log = logging.getLogger(__name__)
 
 COMPACT_FROM = 500
 """Jobs from which a finished run's files are merged into one: 5,000 single ones take seconds to read."""
@@ -130,7 +133,8 @@ class Effects:
         if report is None:
             return  # the device was lost: watchers have been sent that
         if report.log:
-            with suppress(OrchestrateError):  # a log is not worth stopping for
+            # it is not worth stopping for
+            with suppressed(log, "EngineLogNotKept", OrchestrateError, run=report.run_id):
                 self._dependencies.store.keep_log(report)
         self._post_ended(report, final=False)
         self._acknowledge(report)
@@ -155,6 +159,7 @@ class Effects:
         def failed(future: Future[Any]) -> None:
             error = future.exception()
             if error is not None and not isinstance(error, DeviceGone):
+                log.warning(Entry("SplitNotSet", command, detail=str(error)))
                 self._not_set(command, f"the agent could not set it: {error}")
 
         answer.add_done_callback(failed)
@@ -180,6 +185,7 @@ class Effects:
         self._dependencies.board.post(run_id, RunEnded(complete=True))
 
     def _compact_and_end(self, run_id: str) -> None:
-        with suppress(OrchestrateError):  # the results are there; only reading them is slower
+        # the results are there; only reading them is slower
+        with suppressed(log, "RunNotCompacted", OrchestrateError, run=run_id):
             self._dependencies.store.compact(run_id)
         self._dependencies.board.post(run_id, RunEnded(complete=True))

@@ -59,6 +59,29 @@ class JobRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """``ending``: measured, cancelled, or a Cause value; None while no end is reported."""
+
+    attempt: int
+    device_id: str
+    term: int
+    sent_unix_s: float
+    ended_unix_s: float | None
+    ending: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TermRow:
+    """The coordinator of one term."""
+
+    term: int
+    began_unix_s: float
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class SeenDevice:
     """A device that ever joined. ``trouble``: what kept it out when it was last there."""
 
@@ -303,6 +326,18 @@ class Ledger:
         """State and latest attempt; None for a job that is not here."""
         rows = self._read("SELECT state, attempt FROM jobs WHERE job_id = ?", job_id)
         return (str(rows[0][0]), int(rows[0][1])) if rows else None
+
+    def attempts(self, job_id: str) -> list[AttemptRow]:
+        """In their order; those that were sent."""
+        query = (
+            "SELECT attempt, device_id, term, sent_unix_s, ended_unix_s, ending, detail"
+            " FROM attempts WHERE job_id = ? ORDER BY attempt"
+        )
+        return [AttemptRow(*row) for row in self._read(query, job_id)]
+
+    def terms(self) -> dict[int, TermRow]:
+        """By their numbers."""
+        return {row[0]: TermRow(*row) for row in self._read("SELECT term, began_unix_s, host, pid FROM terms")}
 
     def leases(self) -> dict[str, Attempt]:
         """What each device has leave to run."""

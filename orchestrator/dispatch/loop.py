@@ -6,17 +6,18 @@ its inbox (``call_soon``).
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from agents.contract.device import Device
 from agents.contract.job import MachineState
+from agents.log import Entry, suppressed
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.effects import Dependencies, Effects
 from orchestrator.dispatch.fleet import (
@@ -34,6 +35,8 @@ from orchestrator.dispatch.messages import (
     DeviceJoined,
     DeviceLost,
     Event,
+    GiveUp,
+    Retry,
     RunChanged,
     RunStatus,
     Send,
@@ -67,7 +70,13 @@ second), which the next thing that is measured on the device, by whomever, would
 SEEN_S = 30.0
 """How exact the ledger is on when a device was last there."""
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+
+UNUSUAL = (DeviceLost, GiveUp, Retry, StateRefused)
+"""Events and commands that the log has as warnings."""
 
 
 class CoordinatorLoop:
@@ -97,6 +106,7 @@ class CoordinatorLoop:
         self._peers = peers
         self._monotonic = monotonic
         self._term = ledger.new_term()
+        log.info(Entry("TermBegan", term=self._term))
         fleet.begin(self._term)
         self._persister = Persister(ledger, store, self.registry.runs, self.registry.devices, self._term)
         dependencies = Dependencies(fleet, ledger, store, board, long_lived, notifier, peers, lease_s)
@@ -116,6 +126,10 @@ class CoordinatorLoop:
     def term(self) -> int:
         return self._term
 
+    @property
+    def rebooting_devices(self) -> frozenset[str]:
+        return frozenset(self._rebooting)
+
     def resume_runs(self) -> None:
         """Before the loop runs: resumes every run of the ledger that is not complete."""
         for row in self._ledger.runs():
@@ -124,6 +138,7 @@ class CoordinatorLoop:
                     self.resume_run(row.id)
                 except OrchestrateError as error:  # of another version, say: the others go on
                     self.registry.troubles[row.id] = str(error)
+                    log.warning(Entry("RunNotResumed", run=row.id, detail=str(error)))
 
     def resume_run(self, run_id: str) -> None:
         """On the loop's thread: what remains of a run is pending again. Raises OrchestrateError."""
@@ -180,7 +195,11 @@ class CoordinatorLoop:
     def handle(self, events: Sequence[Event]) -> None:
         """On the loop's thread: the schedule decides, its commands are written down, then carried out."""
         for event in events:
-            self._unwritten += self.schedule.handle(event)
+            commands = self.schedule.handle(event)
+            for message in (event, *commands):
+                level = logging.WARNING if isinstance(message, UNUSUAL) else logging.INFO
+                log.log(level, Entry(type(message).__name__, message))
+            self._unwritten += commands
         if self._unwritten:
             self._write()
 
@@ -223,6 +242,7 @@ class CoordinatorLoop:
 
     def _set_trouble(self, words: str) -> None:
         if words != self.trouble:
+            log.error(Entry("TroubleReported" if words else "TroubleOver", detail=words or None))
             self.trouble = words
             for run_id in self.registry.runs:
                 self._board.post(run_id, TroubleReported(words))
@@ -249,10 +269,12 @@ class CoordinatorLoop:
         """``detail`` empty: over."""
         if detail and self.registry.troubles.get(node) != detail:
             self.registry.troubles[node] = detail
+            log.warning(Entry("NodeTroubleReported", node=node, detail=detail))
             for run_id in self.registry.runs:
                 self._board.post(run_id, TroubleReported(detail))
-        elif not detail:
-            self.registry.troubles.pop(node, None)
+        elif not detail and node in self.registry.troubles:
+            del self.registry.troubles[node]
+            log.info(Entry("NodeTroubleOver", node=node))
 
     def _on_device_greeted(self, device: Device, address: str, status: Any) -> Sequence[Event]:
         before = self.registry.devices.get(device.device_id)
@@ -261,7 +283,7 @@ class CoordinatorLoop:
             self._sleeping, self._worked_s = False, self._monotonic()
         self.registry.devices[device.device_id] = device
         self.registry.addresses[device.device_id] = address
-        with suppress(OrchestrateError):  # a full disk: it is written when it is next seen
+        with suppressed(log, "DeviceNotRecorded", OrchestrateError):  # a full disk: written when it is next seen
             self._ledger.record_devices([device], address)
         if self._peers is not None:
             self._peers.device_joined(device.device_id, device.name, address)
@@ -315,7 +337,7 @@ class CoordinatorLoop:
     def _record_presence(self) -> None:
         if self._monotonic() - self._seen_s >= SEEN_S:
             self._seen_s = self._monotonic()
-            with suppress(OrchestrateError):
+            with suppressed(log, "PresenceNotRecorded", OrchestrateError):
                 self._ledger.touch_devices(self.registry.addresses)
 
 

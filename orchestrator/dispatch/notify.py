@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import threading
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, HttpUrl, SecretStr, ValidationError, field_validator
 
 from agents.contract.device import Device
+from agents.log import Entry
 from orchestrator.dispatch.messages import AskOperator
 from orchestrator.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
 
@@ -82,6 +86,11 @@ class Notifier:
 
     def _send(self, message: dict[str, Any]) -> None:
         self.problem = " ".join(filter(None, (self._run(message), self._post(message))))
+        ids = {"run": message["run"], "device": message["device_id"]}
+        if self.problem:
+            log.warning(Entry("NotificationFailed", **ids, detail=self.problem))
+        else:
+            log.info(Entry("OperatorNotified", **ids))
 
     def _run(self, message: dict[str, Any]) -> str:
         if not self._settings.command:

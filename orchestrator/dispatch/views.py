@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from orchestrator.dispatch.api import DeviceView, RunSnapshot, RunView, StatusView
+from orchestrator.dispatch.api import DeviceView, JobStory, RunSnapshot, RunView, StatusView
 from orchestrator.dispatch.board import NoticeBoard
+from orchestrator.dispatch.job_story import FleetState, story_of
 from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.notices import JobSent
 from orchestrator.dispatch.notify import Notifier
 from orchestrator.dispatch.operator_text import describe_ask, skip_command
 from orchestrator.dispatch.runs import run_of_ledger
+from orchestrator.results.store import Store
 
 
 class Views:
@@ -47,6 +49,11 @@ class Views:
             trouble=loop.trouble,
             after=self._board.count,
         )
+
+    def story(self, run_id: str, job: str, store: Store) -> JobStory:
+        loop = self._loop
+        fleet = FleetState(frozenset(loop.registry.addresses), loop.schedule.asks(), loop.rebooting_devices)
+        return story_of(self._ledger, store, run_id, job, fleet)
 
     def _running(self, run_id: str) -> tuple[JobSent, ...]:
         run = self._loop.registry.runs.get(run_id)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
+import os
 import pickle
 import queue
 import time
@@ -19,6 +21,7 @@ from agents.agent.agent import Agent
 from agents.agent.calls import Grant, Hello, Status
 from agents.contract.job import Job
 from agents.contract.report import Attempt
+from agents.log import AGENT, Entry, start_log_file
 from orchestrator.dispatch.fleet import (
     DeviceGone,
     DeviceGreeted,
@@ -30,6 +33,8 @@ from orchestrator.dispatch.fleet import (
 from orchestrator.dispatch.on_ray.connect import first_line
 from orchestrator.dispatch.on_ray.nodes import SLEEPING, Node, NodePhase
 from orchestrator.errors import OrchestrateError
+
+log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 """How long an agent holds a poll back when it has no news: the pace of the live view."""
@@ -50,7 +55,12 @@ ROLE_LABEL = "orchestrate-role"
 
 
 class DeviceAgent(Agent):
-    """What Ray makes an actor of."""
+    """What Ray makes an actor of: a process of its own, so it has the log of its device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        start_log_file(AGENT, self._folder)
+        log.info(Entry("AgentStarted", version=importlib.metadata.version("orchestrate-bench"), pid=os.getpid()))
 
     def start_packed(self, packed: bytes) -> Status:
         """``start`` with all its arguments in one: Ray takes 0.6 ms longer over the objects themselves."""
@@ -119,7 +129,8 @@ class RayFleet:
             return
         try:
             nodes = self._list_nodes()
-        except Exception:  # the head's own process is away for now: nothing can be said of any node
+        except Exception as error:  # the head's own process is away for now: nothing can be said of any node
+            log.warning(Entry("NodesNotListed", error=type(error).__name__, detail=first_line(error)))
             self._refresh_s = now + REFRESH_S
             return
         self._refresh_s = now + max(REFRESH_S, len(nodes) / 100)
@@ -129,6 +140,7 @@ class RayFleet:
         for node_id, facts in alive.items():
             if node_id not in self._nodes and (facts.get("Labels") or {}).get(ROLE_LABEL) != "head":
                 self._nodes[node_id] = Node(node_id, facts["NodeManagerAddress"], facts["NodeManagerHostname"])
+                log.info(Entry("NodeJoined", **self._nodes[node_id].ids))
                 self._greet(self._nodes[node_id])
         for node in list(self._nodes.values()):
             if now >= node.until_s:
@@ -166,6 +178,7 @@ class RayFleet:
 
     def _on_node_gone(self, node: Node) -> Iterator[FleetEvent]:
         del self._nodes[node.node_id]
+        log.info(Entry("NodeLeft", **node.ids, device=node.device.device_id if node.device else None))
         yield NodeTroubleChanged(node.key, "")
         yield from self._withdraw(node, f"its host {node.label} left the cluster")
         if node.phase is NodePhase.DUPLICATE:
@@ -191,12 +204,14 @@ class RayFleet:
 
     def _greet(self, node: Node) -> None:
         """Finds the node's agent, or makes it, and asks who it is."""
-        node.phase, node.until_s, node.poll_pending = NodePhase.GREETING, self._monotonic() + START_S, False
+        node.enter(NodePhase.GREETING, self._monotonic() + START_S)
+        node.poll_pending = False
         try:
             node.handle = self._make_agent(node)
             self._await_answer(node, "hello", node.handle.hello.remote(self._term))
-        except (RayError, ValueError, RuntimeError):  # the node, or a name that is not free yet: again soon
-            node.phase, node.until_s = NodePhase.UNUSABLE, self._monotonic() + REFRESH_S
+        except (RayError, ValueError, RuntimeError) as error:  # the node, or a name that is not free yet: again soon
+            log.debug(Entry("GreetingFailed", **node.ids, detail=first_line(error)))
+            node.enter(NodePhase.UNUSABLE, self._monotonic() + REFRESH_S)
 
     def _await_answer(self, node: Node, kind: str, ref: Any) -> None:
         ref.future().add_done_callback(lambda future: self._answers.put((node, kind, future)))
@@ -250,7 +265,7 @@ class RayFleet:
             yield from self._supersede(node)
             return
         yield from self._withdraw(node, f"its agent ended: {first_line(error)}")
-        node.phase, node.until_s = NodePhase.UNUSABLE, self._monotonic() + REFRESH_S
+        node.enter(NodePhase.UNUSABLE, self._monotonic() + REFRESH_S)
 
     def _on_call_failed(self, node: Node, kind: str, error: RayError) -> Iterator[FleetEvent]:
         """The agent lives, and cannot do its work."""
@@ -261,7 +276,7 @@ class RayFleet:
 
     def _set_unusable(self, node: Node, why: str) -> Iterator[FleetEvent]:
         yield from self._withdraw(node, why)
-        node.phase, node.until_s = NodePhase.UNUSABLE, self._monotonic() + AGAIN_S
+        node.enter(NodePhase.UNUSABLE, self._monotonic() + AGAIN_S)
         yield NodeTroubleChanged(node.key, f"node {node.label}: {why}")
 
     def _on_hello(self, node: Node, hello: Hello) -> Iterator[FleetEvent]:
@@ -281,12 +296,13 @@ class RayFleet:
             self._wake(other)
             yield from self._accept(node)
             return
-        node.phase, node.until_s = NodePhase.CLAIMING, self._monotonic() + CLAIM_S
+        node.enter(NodePhase.CLAIMING, self._monotonic() + CLAIM_S)
         self._await_answer(node, "claim", other.handle.ping.remote())
 
     def _accept(self, node: Node) -> Iterator[FleetEvent]:
         assert node.device is not None and node.status is not None
-        node.phase, node.is_announced = NodePhase.UP, True
+        node.enter(NodePhase.UP)
+        node.is_announced = True
         self._by_device[node.device.device_id] = node
         yield NodeTroubleChanged(node.key, "")
         yield DeviceGreeted(node.device, node.status, node.address)
@@ -302,7 +318,7 @@ class RayFleet:
                 node.device.device_id, f"it is at {node.label} now, and {other.label} answers no more"
             )
             other.is_announced = False
-            other.phase, other.until_s = NodePhase.UNUSABLE, self._monotonic() + START_S
+            other.enter(NodePhase.UNUSABLE, self._monotonic() + START_S)
         yield from self._accept(node)
 
     def _refuse_duplicates(self, node: Node) -> Iterator[FleetEvent]:
@@ -317,7 +333,8 @@ class RayFleet:
             " a copied disk: stop one of them, or delete the file device-id on the copy"
         )
         for each in filter(None, (node, other)):
-            each.phase, each.is_announced = NodePhase.DUPLICATE, False
+            each.enter(NodePhase.DUPLICATE)
+            each.is_announced = False
             with suppress(RayError):
                 each.handle.cancel.remote()
             yield NodeTroubleChanged(each.key, words)
@@ -326,7 +343,7 @@ class RayFleet:
     def sleep_devices(self) -> None:
         for node in self._nodes.values():
             if node.phase is NodePhase.UP and not node.poll_pending:
-                node.phase, node.until_s = NodePhase.CLOSING, self._monotonic() + CLOSE_S
+                node.enter(NodePhase.CLOSING, self._monotonic() + CLOSE_S)
                 self._await_answer(node, "close", node.handle.close.remote())
 
     def _on_closed(self, node: Node) -> None:
@@ -335,7 +352,7 @@ class RayFleet:
         node.handle = None
         node.until_s = self._monotonic() + NAME_FREE_S
         if node.phase is NodePhase.CLOSING:
-            node.phase = NodePhase.ASLEEP
+            node.enter(NodePhase.ASLEEP)
         else:  # roused since
             self._refresh_s = min(self._refresh_s, node.until_s)
 
@@ -345,7 +362,7 @@ class RayFleet:
                 self._wake(node)
 
     def _wake(self, node: Node) -> None:
-        node.phase = NodePhase.WAKING
+        node.enter(NodePhase.WAKING)
         self.settled = False
         self._refresh_s = min(self._refresh_s, max(node.until_s, self._monotonic()))
 

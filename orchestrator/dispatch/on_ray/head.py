@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
 from typing import Any, cast
 
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from agents.log import Entry, suppressed
 from agents.places import data_root
 from orchestrator.dispatch.api import CoordinatorApi
 from orchestrator.dispatch.coordinator import Coordinator
 from orchestrator.dispatch.on_ray.connect import NAMESPACE, Connection, answers, first_line
 from orchestrator.dispatch.on_ray.fleet import RayFleet
 from orchestrator.errors import OrchestrateError
+
+log = logging.getLogger(__name__)
 
 NAME = "coordinator"
 HEAD_RESOURCE = "node:__internal_head__"
@@ -43,7 +46,7 @@ class CoordinatorActor:
     def _begin(self) -> None:
         """Until it works: after a restart by Ray nobody need ask for it, and a disk may be full."""
         while self._service is None:
-            with suppress(OrchestrateError):  # whoever calls gets it raised
+            with suppressed(log, "CoordinatorNotStarted", OrchestrateError):  # whoever calls gets it raised
                 self._started()
                 return
             time.sleep(BEGIN_AGAIN_S)
@@ -51,7 +54,11 @@ class CoordinatorActor:
     def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
         if method not in CoordinatorApi.__dict__:
             raise OrchestrateError(f"the coordinator has no {method}: another version of orchestrate?")
-        return getattr(self._started(), method)(*arguments)
+        try:
+            return getattr(self._started(), method)(*arguments)
+        except OrchestrateError as error:
+            log.warning(Entry("CallRefused", method=method, detail=str(error)))
+            raise
 
     def _started(self) -> Coordinator:
         with self._starting:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
 from agents.agent.calls import Status
 from agents.contract.device import Device
+from agents.log import Entry
+
+log = logging.getLogger(__name__)
 
 
 class NodePhase(Enum):
@@ -36,6 +40,23 @@ class Node:
     until_s: float = 0.0  # when the phase is over
     poll_pending: bool = False  # an answer to poll or start is still to come
     is_announced: bool = False  # the coordinator has been sent DeviceGreeted, and nothing since
+
+    def enter(self, phase: NodePhase, until_s: float | None = None) -> None:
+        """The one way into a phase, so that the log has each change."""
+        before, self.phase = self.phase, phase
+        if until_s is not None:
+            self.until_s = until_s
+        if before is phase:
+            return
+        # what cannot be used is greeted again and again: its trouble is logged once, when it is reported
+        level = logging.DEBUG if {before, phase} == {NodePhase.UNUSABLE, NodePhase.GREETING} else logging.INFO
+        device = self.device.device_id if self.device else None
+        log.log(level, Entry("NodePhaseChanged", **self.ids, device=device, phase=phase.name, before=before.name))
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """For the log."""
+        return {"node": self.node_id[:8], "host": self.host, "address": self.address}
 
     @property
     def label(self) -> str:
