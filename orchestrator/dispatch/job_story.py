@@ -104,8 +104,8 @@ class _JobFacts:
     def cell(self) -> str:
         if self._made is None:
             return f"cell {self._job.cell_id} #{self._job.repeat + 1}"
-        name = self._made.name_of(self._job.job_id)
-        return f"{name.cell} #{name.repeat + 1}"
+        name, job = self._made.name_of(self._job.job_id), self._made.job(self._job.job_id, self._job.attempt)
+        return f"{job.load.engine} {job.load.model} {job.workload.name}, {name.cell} #{name.repeat + 1}"
 
     def device_name(self, device_id: str) -> str:
         seen = self._seen.get(device_id)
