@@ -61,7 +61,7 @@ def start_head(
     role = Role.BOTH if device else Role.HEAD
     settings = NodeSettings(role, f"{own}:{port}", own, _version(), _text(temp_dir))
     check_free(ports_of(settings))
-    _say_how_to_join(settings, token=token, tls=folder)
+    _print_how_to_join(settings, token=token, tls=folder)
     _run(settings, Noted(settings.cluster, role, uuid.uuid4().hex, None, _text(folder), token, _text(temp_dir)), block)
 
 
@@ -76,8 +76,8 @@ def join_cluster(options: JoinOptions) -> None:
     if not options.block and (why := _why_no_head(cluster, folder)) is not None:
         raise OrchestrateError(why)
     _keep_device_file(options.name, labels)
-    told = options.address is not None
-    settings = NodeSettings(Role.DEVICE, cluster, own, _version(), _text(options.temp_dir), told_address=told)
+    is_stated = options.address is not None
+    settings = NodeSettings(Role.DEVICE, cluster, own, _version(), _text(options.temp_dir), stated_address=is_stated)
     check_free(ports_of(settings))
     own_note = Noted(cluster, Role.DEVICE, uuid.uuid4().hex, None, _text(folder), options.token, settings.temp_dir)
     _run(settings, own_note, options.block)
@@ -99,7 +99,7 @@ def _run(settings: NodeSettings, of: Noted, block: bool) -> None:
     except BaseException:
         forget()
         raise
-    _say(f"node {settings.address} is up in the cluster {settings.cluster}; to end it: orchestrate leave")
+    _print(f"node {settings.address} is up in the cluster {settings.cluster}; to end it: orchestrate leave")
     _woken(settings, environment)
 
 
@@ -110,7 +110,7 @@ def _supervise(settings: NodeSettings, environment: Mapping[str, str], of: Noted
         environment,
         why_not_yet=lambda: None if settings.is_head else _why_no_head(settings.cluster, tls),
         after_start=lambda: _woken(settings, environment),
-        say=_say,
+        notify=_print,
     ).run()
 
 
@@ -129,10 +129,10 @@ def _user_environment(of: Noted) -> Mapping[str, str]:
 
 def _woken(settings: NodeSettings, environment: Mapping[str, str]) -> None:
     if settings.is_head:
-        _say(wake_coordinator(settings.cluster, environment))
+        _print(wake_coordinator(settings.cluster, environment))
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
@@ -175,18 +175,18 @@ def _device_certificates(folder: Path | None, own: str) -> Path | None:
     return folder.expanduser().absolute()
 
 
-def _say_how_to_join(settings: NodeSettings, *, token: bool, tls: Path | None) -> None:
+def _print_how_to_join(settings: NodeSettings, *, token: bool, tls: Path | None) -> None:
     if not token:
-        _say("warning: without a token whoever reaches this host can run code on every host of the cluster")
-    _say("on each device:")
+        _print("warning: without a token whoever reaches this host can run code on every host of the cluster")
+    _print("on each device:")
     if token:
         there = f"{_user()}{settings.address}:{token_file()}"
-        _say(f"  mkdir -p -m 700 ~/.ray && scp -p {there} ~/.ray/auth_token   # a secret: it opens every host")
+        _print(f"  mkdir -p -m 700 ~/.ray && scp -p {there} ~/.ray/auth_token   # a secret: it opens every host")
     option = ""
     if tls is not None:
-        _say("  (here, for each:) orchestrate certificate DEVICE_ADDRESS --to FOLDER   # then bring FOLDER to it")
+        _print("  (here, for each:) orchestrate certificate DEVICE_ADDRESS --to FOLDER   # then bring FOLDER to it")
         option = " --tls FOLDER"
-    _say(f"  orchestrate join {settings.cluster}{option}{'' if token else ' --no-token'}")
+    _print(f"  orchestrate join {settings.cluster}{option}{'' if token else ' --no-token'}")
 
 
 def _user() -> str:
@@ -230,7 +230,7 @@ def _keep_device_file(name: str | None, labels: Mapping[str, str]) -> None:
 def leave_cluster() -> None:
     found = noted()
     if found is None:
-        _say("nothing to end: neither `orchestrate head` nor `join` started a node on this host")
+        _print("nothing to end: neither `orchestrate head` nor `join` started a node on this host")
         return
     if found.pid is not None and _watches(found):
         with suppress(psutil.Error):
@@ -240,7 +240,7 @@ def leave_cluster() -> None:
                 watcher.wait(timeout=LEAVE_S)
     end_all(found.node)
     forget()
-    _say(f"left the cluster {found.cluster}")
+    _print(f"left the cluster {found.cluster}")
 
 
 def _watches(found: Noted) -> bool:

@@ -33,7 +33,7 @@ def export_run(
     where: Sequence[str],
     build: str | None,
 ) -> None:
-    """``path`` and ``output`` are the same, said in two ways; for llama-bench neither means standard output."""
+    """``path`` and ``output`` are the same thing, given in two ways; for llama-bench neither means standard output."""
     if path is not None and output is not None:
         raise UsageError(f"PATH {path} and --output {output}: one of them is enough")
     to = path if path is not None else output

@@ -14,7 +14,7 @@ from orchestrator.cli.texts import format_count
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import BadValue
 from orchestrator.matrix.read import read_file
-from orchestrator.results.foreign.importing import STDIN, Foreign, import_files
+from orchestrator.results.foreign.importing import STDIN, ForeignFile, import_files
 from orchestrator.results.foreign.mapping import read_mapping
 from orchestrator.results.store import Store
 
@@ -41,13 +41,13 @@ def import_results(
         print(f"see: orchestrate show {done[-1].run}")
 
 
-def _foreign(file: str) -> Foreign:
+def _foreign(file: str) -> ForeignFile:
     if file == "-":
         data = sys.stdin.buffer.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise UsageError(f"{STDIN}: is larger than {MOST_BYTES // 1024**2} MiB")
-        return Foreign(STDIN, data)
+        return ForeignFile(STDIN, data)
     try:
-        return Foreign(file, read_file(Path(file), MOST_BYTES))
+        return ForeignFile(file, read_file(Path(file), MOST_BYTES))
     except BadValue as error:
         raise UsageError(f"{file}: {error}") from None

@@ -90,8 +90,8 @@ class LiveView:
         for device, job, status in shown[:MOST_SHOWN]:
             rate = f"{status.reads_per_s:.1f}" if job and status and status.reads_per_s else ""
             phase = status.stage if status else ("sent" if job else "idle")
-            left = format_duration(self._progress.eta_s(device.device_id))
-            table.add_row(device.name, format_cell(job) if job else "", phase, rate, left)
+            remaining = format_duration(self._progress.eta_s(device.device_id))
+            table.add_row(device.name, format_cell(job) if job else "", phase, rate, remaining)
         if len(shown) > MOST_SHOWN:
             table.add_row("...", f"and {format_count(len(shown) - MOST_SHOWN, 'more device')}", "", "", "")
         progress = self._progress

@@ -181,7 +181,7 @@ def _time(line: PlannedCell, device: Device | None) -> str:
 
 
 def _before(phase: Phase) -> str:
-    """What happens before a phase begins."""
+    """What has to be done before a phase begins."""
     if phase.reboots:
         return "set and reboot: " if phase.by_hand else "set by the agent, with a reboot: "
     if phase.new_power:

@@ -68,7 +68,7 @@ def resume_run(name: str, *, address: str | None, as_json: bool) -> None:
     view.show_message("joining the Ray cluster, or starting one on this machine ...")
     with link_coordinator(address) as link:
         run = pick_run(name, link.coordinator.runs()) if run is None or link.own_cluster is None else run
-        opening = link.coordinator.snapshot(run)  # before: what happens from now on is watched
+        opening = link.coordinator.snapshot(run)  # before the resume, so that its notices are watched
         link.coordinator.resume(run)
         now = link.coordinator.snapshot(run)
         _watch(link, replace(now, after=opening.after), view)

@@ -70,7 +70,7 @@ def _drawn(now: Sequence[Now], missing: Sequence[Missing]) -> Any:
     for source, quantity, value in now:
         table.add_row(source if source != before else "", quantity.replace("_", " "), in_units(quantity, value))
         before = source
-    helped = [each for each in missing if each.todo]  # `orchestrate doctor` tells all
+    helped = [each for each in missing if each.todo]  # `orchestrate doctor` shows all
     return Group(table, *(Text(f"{each.source}: {each.why}; {each.todo}", style="dim") for each in helped))
 
 

@@ -103,7 +103,7 @@ class RunProgress:
         self._seconds.setdefault(device, []).append(notice.seconds)
 
     def eta_s(self, device_id: str) -> float | None:
-        """Seconds left on one device; None before its first job has ended."""
+        """Seconds remaining on one device; None before its first job has ended."""
         taken = self._seconds.get(device_id)
         return self.waiting.get(device_id, 0) * sum(taken) / len(taken) if taken else None
 

@@ -17,8 +17,8 @@ from orchestrator.errors import UsageError
 
 def token_file() -> Path:
     """Ray's own place for the token of the cluster."""
-    told = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return Path(told) if told else Path.home() / ".ray" / "auth_token"
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(path) if path else Path.home() / ".ray" / "auth_token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def cluster_environment() -> dict[str, str]:
     if found is not None and not found.token:
         wanted["RAY_AUTH_MODE"] = "disabled"  # else a head asks for the token wherever there is a file with one
     elif token_file().exists():
-        wanted["RAY_AUTH_MODE"] = "token"  # ray.init(address=...) has to be told
+        wanted["RAY_AUTH_MODE"] = "token"  # ray.init(address=...) needs it
     if found is not None and found.tls is not None:
         from orchestrator.cluster.tls import tls_environment
 

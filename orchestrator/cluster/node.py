@@ -34,7 +34,7 @@ def ray_program() -> str:
 
 
 def start(settings: NodeSettings, environment: Mapping[str, str]) -> None:
-    """Starts the node and returns when it is up. Raises OrchestrateError; then nothing of it is left."""
+    """Starts the node and returns when it is up. Raises OrchestrateError; then nothing of it stays."""
     node = environment[NODE_VARIABLE]
     remove_stale(settings)
     command = start_command(ray_program(), settings, block=False)
@@ -56,14 +56,14 @@ def start(settings: NodeSettings, environment: Mapping[str, str]) -> None:
 def remove_stale(settings: NodeSettings) -> None:
     """What a node that was killed hard left behind: with it, `ray start` would look for a cluster that is gone."""
     folder = Path(settings.temp_dir or Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray")
-    left = folder / "ray_current_cluster"
+    marker = folder / "ray_current_cluster"
     with suppress(OSError):
-        if why_no_answer(left.read_text(encoding="utf-8").strip() or ":0") is not None:
-            left.unlink()
+        if why_no_answer(marker.read_text(encoding="utf-8").strip() or ":0") is not None:
+            marker.unlink()
 
 
 def will_not_pass(output: str) -> bool:
-    """Whether what Ray said lets a node fail each time until somebody mends it. PURE"""
+    """Whether what Ray printed lets a node fail each time until somebody mends it. PURE"""
     return _MISMATCH in output or any(word in output for word in _WRONG_TOKEN)
 
 

@@ -1,4 +1,4 @@
-"""The processes of a node: told by a mark in their environment, whoever their parents are now; ended all of them."""
+"""The processes of a node: known by a mark in their environment, whoever their parents are now; ended all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.errors import OrchestrateError
 
 END_S = 8.0
 KILLS = 10
-"""So many times what is left is killed, with a second between; only the kernel could hold a process longer."""
+"""So many times what remains is killed, with a second between; only the kernel could hold a process longer."""
 RAYLET, HEAD_SERVER = "raylet", "gcs_server"
 
 
@@ -28,7 +28,7 @@ def processes_of(node: str) -> set[psutil.Process]:
 
 
 def end_all(node: str, within_s: float = END_S) -> None:
-    """Asks all that belongs to a node to end, then ends what is left. Raises OrchestrateError where something stays.
+    """Asks all that belongs to a node to end, then ends what remains. Raises OrchestrateError where something stays.
 
     The raylet first, as long as there is a head for it to leave; the head's server last.
     """
@@ -49,12 +49,12 @@ def end_all(node: str, within_s: float = END_S) -> None:
             with suppress(psutil.Error):
                 process.kill()
         _wait(known, 1.0)
-    if left := _running(known):
-        raise OrchestrateError(f"these processes do not end: {', '.join(str(each.pid) for each in left)}")
+    if remaining := _running(known):
+        raise OrchestrateError(f"these processes do not end: {', '.join(str(each.pid) for each in remaining)}")
 
 
 def _with_descendants(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
-    """Some of Ray's processes write their titles over their environment: their parents tell whose they are."""
+    """Some of Ray's processes write their titles over their environment: their parents show whose they are."""
     found = set(processes)
     for process in tuple(found):
         with suppress(psutil.Error):
@@ -74,10 +74,10 @@ def _running(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
 
 def _wait(processes: Iterable[psutil.Process], within_s: float) -> None:
     """Until all have ended, but no longer than that."""
-    left, waited_s = _running(processes), 0.0
-    while left and waited_s < within_s:
-        psutil.wait_procs(left, timeout=0.1)
-        left, waited_s = _running(left), waited_s + 0.1
+    remaining, waited_s = _running(processes), 0.0
+    while remaining and waited_s < within_s:
+        psutil.wait_procs(remaining, timeout=0.1)
+        remaining, waited_s = _running(remaining), waited_s + 0.1
 
 
 def _name(process: psutil.Process) -> str:

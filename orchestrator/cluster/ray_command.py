@@ -24,7 +24,7 @@ PINNED: Mapping[str, int] = {
     "dashboard-agent-grpc-port": 6385,
     "dashboard-agent-listen-port": 6386,
 }
-"""TCP ports of a node, each by Ray's option for it. Pinned, so that a firewall can be told."""
+"""TCP ports of a node, each by Ray's option for it. Pinned, so that a firewall can be set."""
 
 NODE_VARIABLE = "ORCHESTRATE_NODE"
 """In the environment of all that belongs to a node that was started here, so that all of it can be found and ended."""
@@ -47,7 +47,7 @@ class NodeSettings:
     address: str
     version: str
     temp_dir: str | None = None
-    told_address: bool = True  # else it was looked up, and may be another one at the next start
+    stated_address: bool = True  # else it was looked up, and may be another one at the next start
 
     @property
     def port(self) -> int:
@@ -92,7 +92,9 @@ def node_environment(
     if settings.is_head:
         own[HEAD_MODELS_PORT_VARIABLE] = str(HEAD_MODELS_PORT)
     else:
-        own["RAY_NUM_REDIS_GET_RETRIES"] = "5"  # else a wrong token is told after 21 s; the head answers when we start
+        own["RAY_NUM_REDIS_GET_RETRIES"] = (
+            "5"  # else a wrong token is reported after 21 s; the head answers when we start
+        )
     own |= {**wanted, **user, NODE_VARIABLE: node}
     own.pop("RAY_ADDRESS", None)  # another cluster's
     return own

@@ -1,4 +1,4 @@
-"""Keeps a Ray node up until it is told to stop: `ray start --block`, started again with growing pauses when it ends."""
+"""Keeps a Ray node up until it is stopped: `ray start --block`, started again with growing pauses when it ends."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def pauses(least_s: float = LEAST_PAUSE_S, most_s: float = MOST_PAUSE_S) -> Iter
 
 
 class Supervisor:
-    """``why_not_yet`` tells why the node cannot be started now; it is asked again until it can.
+    """``why_not_yet`` returns why the node cannot be started now; it is asked again until it can.
 
-    ``after_start`` is called each time that the node is up, from another thread. ``say`` gets lines for people.
+    ``after_start`` is called each time that the node is up, from another thread. ``notify`` gets lines for people.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Supervisor:
         *,
         why_not_yet: Callable[[], str | None] = lambda: None,
         after_start: Callable[[], None] = lambda: None,
-        say: Callable[[str], None] = print,
+        notify: Callable[[str], None] = print,
         pauses: Callable[[], Iterator[float]] = pauses,
     ) -> None:
         self._settings = settings
@@ -52,7 +52,7 @@ class Supervisor:
         self._node = environment[NODE_VARIABLE]
         self._why_not_yet = why_not_yet
         self._after_start = after_start
-        self._say = say
+        self._notify = notify
         self._pauses = pauses
         self._stop = threading.Event()
         self._child: subprocess.Popen[str] | None = None
@@ -65,7 +65,7 @@ class Supervisor:
             child.terminate()
 
     def run(self) -> None:
-        """Until ``stop``, SIGINT, SIGTERM or SIGHUP. Nothing of the node is left after.
+        """Until ``stop``, SIGINT, SIGTERM or SIGHUP. Nothing of the node stays after it.
 
         Raises OrchestrateError where the node never came up, for a reason that will not pass.
         """
@@ -75,38 +75,38 @@ class Supervisor:
         try:
             while self._can_start():
                 began = time.monotonic()
-                up, said = self._once()
+                up, output = self._once()
                 was_up = was_up or up
                 if self._stop.is_set():
                     return
-                if not was_up and will_not_pass(said):
-                    raise OrchestrateError(why_not_started(said, self._settings))
+                if not was_up and will_not_pass(output):
+                    raise OrchestrateError(why_not_started(output, self._settings))
                 if time.monotonic() - began > WELL_S:
                     waits = self._pauses()
                 pause_s = next(waits)
-                why = "the Ray node ended" if up else why_not_started(said, self._settings)
-                self._say(f"{why}; it is started again in {pause_s:g} s")
+                why = "the Ray node ended" if up else why_not_started(output, self._settings)
+                self._notify(f"{why}; it is started again in {pause_s:g} s")
                 self._stop.wait(pause_s)
         finally:
             end_all(self._node)
 
     def _can_start(self) -> bool:
         """True when the node can be started, which a device waits for: its head may start later. False at a stop."""
-        told = None
+        reported = None
         while not self._stop.is_set():
             why = self._why_not_yet()
             if why is None:
                 return not self._stop.is_set()
-            if why != told:
-                self._say(f"{why}: waiting")
-                told = why
+            if why != reported:
+                self._notify(f"{why}: waiting")
+                reported = why
             self._stop.wait(next(self._pauses()))
         return False
 
     def _once(self) -> tuple[bool, str]:
-        """One life of the node: whether it was up, and the last that it said."""
-        if not self._settings.told_address and not self._settings.is_head:
-            with suppress(OrchestrateError):  # no way there now: Ray will say so
+        """One life of the node: whether it was up, and its last output."""
+        if not self._settings.stated_address and not self._settings.is_head:
+            with suppress(OrchestrateError):  # no way there now: Ray will report it
                 self._settings = replace(self._settings, address=address_towards(self._settings.cluster))
         remove_stale(self._settings)
         command = start_command(ray_program(), self._settings, block=True)
@@ -119,23 +119,23 @@ class Supervisor:
             text=True,
             start_new_session=True,
         )
-        said: deque[str] = deque(maxlen=200)
+        output: deque[str] = deque(maxlen=200)
         up = threading.Event()
-        reader = threading.Thread(target=self._read, args=(self._child, said, up), daemon=True)
+        reader = threading.Thread(target=self._read, args=(self._child, output, up), daemon=True)
         reader.start()
         if self._stop.is_set():
             self.stop()
         self._child.wait()
-        end_all(self._node)  # what is left of it would hold the ports
+        end_all(self._node)  # what remains of it would hold the ports
         reader.join(timeout=END_S)
-        return up.is_set(), "".join(said)
+        return up.is_set(), "".join(output)
 
-    def _read(self, child: subprocess.Popen[str], said: deque[str], up: threading.Event) -> None:
+    def _read(self, child: subprocess.Popen[str], output: deque[str], up: threading.Event) -> None:
         assert child.stdout is not None
         for line in child.stdout:
-            said.append(line)
+            output.append(line)
             if "Ray runtime started" in line:
                 up.set()
-                self._say(f"node {self._settings.address} is up in the cluster {self._settings.cluster}")
+                self._notify(f"node {self._settings.address} is up in the cluster {self._settings.cluster}")
                 self._after_start()
         child.stdout.close()

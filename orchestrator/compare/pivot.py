@@ -206,7 +206,7 @@ def _added_note(added: Sequence[str]) -> tuple[str, ...]:
 
 def _confounded(rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[str, ...]) -> tuple[str, ...]:
     """Axes that go with the columns: the columns differ in them too."""
-    used = _said({*row_axes, *col_axes})
+    used = _implied({*row_axes, *col_axes})
     figures = [row for row in rows if row["status"] not in SILENT]
     groups = list(_grouped(figures, row_axes).values())
     names = [
@@ -217,24 +217,24 @@ def _confounded(rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[
     return (f"Columns differ in more than their heading says: {', '.join(names)}.",) if names else ()
 
 
-def _said(used: set[str]) -> set[str]:
-    """These axes, and what they say without being it."""
-    said = set(used)
-    said |= set(axes.WORKLOAD_AXES) if "workload" in used else set()
-    said |= {"model_source"} if "model" in used else set()
-    said |= {axes.KV_TYPE} if used & {"kv_type_k", "kv_type_v"} else set()
-    return said
+def _implied(used: set[str]) -> set[str]:
+    """These axes, and those that follow from them."""
+    implied = set(used)
+    implied |= set(axes.WORKLOAD_AXES) if "workload" in used else set()
+    implied |= {"model_source"} if "model" in used else set()
+    implied |= {axes.KV_TYPE} if used & {"kv_type_k", "kv_type_v"} else set()
+    return implied
 
 
-WORTH_SAYING = ("device", "engine", "runtime", "model", "quantisation", "workload", "context_tokens", "power_limit_w")
+WORTH_NAMING = ("device", "engine", "runtime", "model", "quantisation", "workload", "context_tokens", "power_limit_w")
 """Of what is the same in all cells: without it nobody knows what was measured."""
 
 
 def _everywhere(rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[str, ...]) -> tuple[str, ...]:
     """What is the same in the whole table; and what rows differ in beside their names."""
-    used = _said({*row_axes, *col_axes})
+    used = _implied({*row_axes, *col_axes})
     figures = [row for row in rows if row["status"] not in SILENT]
-    values = {axis: values_of(figures, axis) for axis in WORTH_SAYING if axis not in used}
+    values = {axis: values_of(figures, axis) for axis in WORTH_NAMING if axis not in used}
     same = [
         f"{axes.short_name(axis)} {axes.label(axis, next(iter(found)))}"
         for axis, found in values.items()

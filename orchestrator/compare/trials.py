@@ -21,7 +21,7 @@ ORIGIN_NOTES = {
     "published": "Published figures: not measured here, and by their tool's own definitions.",
     "imported": "Imported figures: measured by another tool, and by its own definitions.",
 }
-"""What is said of figures that are not Orchestrate's own."""
+"""The remark about figures that are not Orchestrate's own."""
 
 
 @dataclass(frozen=True, slots=True)

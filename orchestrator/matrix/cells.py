@@ -22,7 +22,7 @@ from orchestrator.matrix.matrix import Matrix
 from orchestrator.matrix.model_names import literal_source
 from orchestrator.matrix.models import fill_quantisation, identity
 
-# The canary: one fixed short cell, run before, between and after all others; its drift tells the device's. It is the
+# The canary: one fixed short cell, run before, between and after all others; its drift is the device's. It is the
 # same in every run of every matrix, so it can be compared over months too: the embedded engine on the model with
 # random weights and 0.6 B parameters, which every device makes for itself, on whatever back end the engine takes.
 CANARY_VALUES: dict[str, Value] = {

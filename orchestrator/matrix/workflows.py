@@ -156,7 +156,7 @@ def _existing(graph: Graph, sets: str, node: str, name: str) -> NodeInput:
 
 
 def _batch(graph: Graph, places: list[NodeInput], spec: WorkflowSpec) -> int:
-    """Images that a run makes, where the file does not say: the size of its batch."""
+    """Images that a run makes, by default the size of the graph's batch."""
     if spec.batch is not None:
         return spec.batch
     sizes = [graph[place.node]["inputs"][place.input] for place in places if place.sets == "batch"]

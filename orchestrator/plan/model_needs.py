@@ -16,7 +16,7 @@ _MOST_DETAILS = 3
 
 @dataclass(frozen=True, slots=True)
 class DeviceNeeds:
-    """``needs`` as ``agents.models.needs.needs`` tells them, ``free_bytes`` of the disk that the models go to."""
+    """``needs`` by ``agents.models.needs.needs``, ``free_bytes`` of the disk that the models go to."""
 
     name: str
     free_bytes: int
@@ -28,7 +28,7 @@ class DeviceNeeds:
 
     @property
     def missing_bytes(self) -> int:
-        """Of the models whose size can be told."""
+        """Of the models whose size is known."""
         return sum(need.missing_bytes or 0 for need in self.missing)
 
     @property
@@ -64,9 +64,9 @@ def _total(lacking: Sequence[DeviceNeeds], devices: int) -> str:
 
 
 def _size(devices: Sequence[DeviceNeeds]) -> str:
-    untold = sum(need.missing_bytes is None for device in devices for need in device.missing)
-    told = in_words(sum(device.missing_bytes for device in devices))
-    return f"{told} and {untold} of unknown size" if untold else told
+    unknown = sum(need.missing_bytes is None for device in devices for need in device.missing)
+    known = in_words(sum(device.missing_bytes for device in devices))
+    return f"{known} and {unknown} of unknown size" if unknown else known
 
 
 def _warnings(device: DeviceNeeds) -> list[str]:
@@ -76,10 +76,10 @@ def _warnings(device: DeviceNeeds) -> list[str]:
             f"models: warning: {device.name} has room for {in_words(device.free_bytes)} and lacks "
             f"{in_words(device.missing_bytes)}: {in_words(device.lacked_bytes)} too little"
         )
-    untold = [need for need in device.missing if need.missing_bytes is None]
-    if untold:
-        shown = ", ".join(f"{_name(need)} ({need.detail or 'size unknown'})" for need in untold[:_MOST_DETAILS])
-        more = f" and {len(untold) - _MOST_DETAILS} more" if len(untold) > _MOST_DETAILS else ""
+    unsized = [need for need in device.missing if need.missing_bytes is None]
+    if unsized:
+        shown = ", ".join(f"{_name(need)} ({need.detail or 'size unknown'})" for need in unsized[:_MOST_DETAILS])
+        more = f" and {len(unsized) - _MOST_DETAILS} more" if len(unsized) > _MOST_DETAILS else ""
         warnings.append(f"models: warning: {device.name}: {shown}{more}")
     return warnings
 

@@ -13,7 +13,7 @@ from orchestrator.plan.jobs import PlannedJob, state_of
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Jobs in a row that want one machine state. ``reboots`` and ``new_power`` say what must change before them.
+    """Jobs in a row that want one machine state. ``reboots`` and ``new_power`` are what must change before them.
 
     ``by_hand``: an operator changes it, not the agent.
     """
@@ -26,7 +26,7 @@ class Phase:
 
 
 def phases_of(queue: Sequence[PlannedJob], device: Device | None) -> tuple[Phase, ...]:
-    """``device`` None, or one that does not tell: the first value asked for then changes nothing.
+    """``device`` None, or one whose state is not known: the first value asked for then changes nothing.
 
     A value that a job does not ask for stays as it stands. A change of the memory split needs a reboot; a split that
     the device can never have changes nothing, for its jobs are refused.

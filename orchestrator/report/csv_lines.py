@@ -16,7 +16,7 @@ def print_pivots(pivots: Sequence[Pivot], file: IO[str]) -> None:
 
 
 def csv_lines(*pivots: Pivot) -> str:
-    """One table of all ``pivots``: the axes by their names in ``trials``, the figures, and what is said of the cell.
+    """One table of all ``pivots``: the axes by their names in ``trials``, the figures, and the remarks about the group.
 
     ``flagged`` and ``failures`` read ``what:count``, parted by ``;``. A cell that the table lacks has no line.
     """

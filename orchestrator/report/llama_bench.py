@@ -28,7 +28,7 @@ _BUILD = re.compile(r"\bb(?P<number>\d+)[- ]\(?(?P<commit>[0-9a-z]{7,40})\b")
 _XLLAMACPP = re.compile(r"\bxllamacpp \d+\.\d+\.(\d+)\b")  # its last number is llama.cpp's build
 _BUILD_NAME = re.compile(r"[A-Za-z0-9._-]{1,8}")
 _BUILD_DIGITS = 8  # the script cuts all commits to the shortest
-_NO_KEYS = ("build_number", "model_size", "model_n_params")  # by which the script tells no tests apart
+_NO_KEYS = ("build_number", "model_size", "model_n_params")  # by which the script does not distinguish tests
 _HIDDEN = (*(axis for axis in axes.AXES if axis not in axes.FOUND), "engine_version")
 
 _DEFAULTS: Fields = {
@@ -105,8 +105,8 @@ def llama_bench_file(
         named = fields | {"build_commit": build.ljust(_BUILD_DIGITS, "-")} if build else fields
         groups[tuple(value for field, value in named.items() if field not in _NO_KEYS)].append((named, row))
     if not groups:
-        said = "; ".join(f"{count} {why}" for why, count in left_out.items()) or "there are no trials"
-        raise UsageError(f"nothing here has an equivalent in llama-bench: {said}")
+        settings = "; ".join(f"{count} {why}" for why, count in left_out.items()) or "there are no trials"
+        raise UsageError(f"nothing here has an equivalent in llama-bench: {settings}")
     tests = [(group[0][0], [row for _, row in group]) for group in groups.values()]
     for fields, group in tests:
         _refuse_mixed(fields, group)
@@ -180,30 +180,30 @@ def _fields(row: Row, machine: Row | None) -> Fields:
         "n_gen": row["max_tokens"],
         "n_depth": row["depth"],
     }
-    told = _told(row)
-    told_or_known = {name: told.get(name, measured.get(name)) for name in _DEFAULTS}
-    return {name: _DEFAULTS[name] if value is None else value for name, value in told_or_known.items()}
+    reported = _reported(row)
+    reported_or_known = {name: reported.get(name, measured.get(name)) for name in _DEFAULTS}
+    return {name: _DEFAULTS[name] if value is None else value for name, value in reported_or_known.items()}
 
 
-def _told(row: Row) -> Fields:
-    """What an imported record of llama-bench said itself, in its fields' types."""
-    said = dict(row["settings"] or {}) if row["origin"] == "imported" else {}
-    told: Fields = {}
-    for name, default in _DEFAULTS.items() if "n_prompt" in said else ():
-        text = said.get(name)
+def _reported(row: Row) -> Fields:
+    """What an imported record of llama-bench reported itself, in its fields' types."""
+    settings = dict(row["settings"] or {}) if row["origin"] == "imported" else {}
+    reported: Fields = {}
+    for name, default in _DEFAULTS.items() if "n_prompt" in settings else ():
+        text = settings.get(name)
         if text is None:
             continue
         if isinstance(default, str):
-            told[name] = text
+            reported[name] = text
         elif text in ("true", "false") or (isinstance(default, bool) and text in ("1", "0")):
-            told[name] = type(default)(text in ("true", "1"))
+            reported[name] = type(default)(text in ("true", "1"))
         elif re.fullmatch(r"-?\d{1,18}", text) and not isinstance(default, bool):
-            told[name] = int(text)
-    return told
+            reported[name] = int(text)
+    return reported
 
 
 def _machine(row: Row, machine: Row | None) -> Fields:
-    """llama-bench tells the GPUs that its back ends see: a CPU build sees none."""
+    """llama-bench reports the GPUs that its back ends see: a CPU build sees none."""
     if machine is None:
         return {"cpu_info": row["device"], "gpu_info": ""}
     gpus = [] if row["runtime"] == "cpu" else [each["name"] for each in machine["gpus"] or ()]
@@ -218,7 +218,7 @@ def _load_mode(row: Row) -> str:
 
 
 def _build(row: Row) -> tuple[str, int]:
-    """Commit and number from the engine's version; where that tells no commit, eight digits that stand for it."""
+    """Commit and number from the engine's version; where that has no commit, eight digits that stand for it."""
     version = row["engine_version"] or ""
     if found := _BUILD.search(version):
         return found["commit"], int(found["number"])

@@ -54,8 +54,8 @@ def _heading(names: tuple[str, ...], key: Key) -> str:
     words = []
     for name, value in zip(names, key, strict=True):
         bare = isinstance(value, (bool, int)) and axes.COLUMN[name].unit in ("", "tokens")
-        said = axes.label(name, value)
-        words.append(f"{axes.short_name(name)} {said}" if bare or value is None else said)
+        text = axes.label(name, value)
+        words.append(f"{axes.short_name(name)} {text}" if bare or value is None else text)
     return ", ".join(words) if len(words) > 2 else " ".join(words)
 
 
@@ -68,8 +68,8 @@ def _table_cell(pivot: Pivot, cell: Group, usual_n: int, remarks: list[str]) -> 
     parts = [*_figure_parts(pivot, cell, usual_n)]
     if cell.failures:
         total = sum(count for _, count in cell.failures) + (cell.summary.n if cell.summary else 0)
-        said = "; ".join(_failure(words, count, total) for words, count in cell.failures)
-        parts = [" ".join(parts) + ";", said] if parts else [said]
+        failures = "; ".join(_failure(words, count, total) for words, count in cell.failures)
+        parts = [" ".join(parts) + ";", failures] if parts else [failures]
     if cell.silent:
         parts.append(cell.silent)
     marks = [ONLY_FLAGGED] if cell.only_flagged else [FLAGGED] if cell.flagged else []

@@ -65,15 +65,15 @@ def results_page() -> str:
     """The page as Markdown."""
     parts = [_HEAD]
     parts += [_table(f"Table `{name}`", schema.COLUMNS[name]) for name in schema.TABLES]
-    flags = ((str(flag), said) for flag, said in flag_words.items())
+    flags = ((str(flag), meaning) for flag, meaning in flag_words.items())
     parts.append("## Flags\n\n| flag | meaning |\n|---|---|\n" + _rows(flags))
-    words = ((cause.value, said) for cause, said in cause_words.items())
+    words = ((cause.value, meaning) for cause, meaning in cause_words.items())
     parts.append("## Causes\n\n| cause | shown as |\n|---|---|\n" + _rows(words))
     return "\n".join(parts)
 
 
 def _rows(pairs: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"| `{name}` | {said} |\n" for name, said in pairs)
+    return "".join(f"| `{name}` | {meaning} |\n" for name, meaning in pairs)
 
 
 def _table(title: str, columns: Iterable[schema.Column]) -> str:

@@ -3,7 +3,7 @@
 ::
 
     OrchestrateError
-    └── StoreError              the results folder cannot be used; nothing half written is left
+    └── StoreError              the results folder cannot be used; nothing half written stays
         ├── StoreFull           no space: free some, then resume
         └── StoreNotWritable    rights or a read-only disk
 """

@@ -59,7 +59,7 @@ def _write_json_lines(table: pa.Table, file: BinaryIO) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ExportFormat:
-    """``endings`` of its files; ``write`` writes a table into an open binary file, standard output say."""
+    """``endings`` of its files; ``write`` writes a table into an open binary file such as standard output."""
 
     name: str
     endings: tuple[str, ...]

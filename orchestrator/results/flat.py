@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from orchestrator.results import schema
 
 
-def needed(table: str) -> list[str]:
+def columns_needed(table: str) -> list[str]:
     """The columns of an attempt's file that ``table`` is made of."""
     if table == "trials":
         return [each.name for each in schema.TRIALS]
@@ -18,7 +18,7 @@ def needed(table: str) -> list[str]:
     return [*(each.name for each in schema.TRIALS if each.name in keys), table]
 
 
-def flat(attempts: pa.Table, table: str) -> pa.Table:
+def flatten(attempts: pa.Table, table: str) -> pa.Table:
     """``trials``, ``tokens``, ``steps`` or ``readings`` from rows in ``attempt_schema()``, or in an older one."""
     wanted = schema.schema(table)
     if table == "trials":
@@ -29,7 +29,9 @@ def flat(attempts: pa.Table, table: str) -> pa.Table:
     parents = pc.list_parent_indices(lists)
     inner: Any = pc.list_flatten(lists)
     columns: dict[str, Any] = {
-        name: attempts.column(name).take(parents) for name in needed(table)[:-1] if name in attempts.schema.names
+        name: attempts.column(name).take(parents)
+        for name in columns_needed(table)[:-1]
+        if name in attempts.schema.names
     }
     for position, field in enumerate(inner.type):
         columns[field.name] = inner.field(position)

@@ -15,7 +15,7 @@ from orchestrator.matrix.problems import nearest, quoted
 from orchestrator.results import schema
 from orchestrator.results.attempt_files import Unreadable, read_parquet
 from orchestrator.results.export import format_of, read_csv, read_json_lines
-from orchestrator.results.flat import flat
+from orchestrator.results.flat import flatten
 from orchestrator.results.reference import PREFIX, is_published, load_published_csv, load_reference, references
 from orchestrator.results.store import Store
 
@@ -87,7 +87,7 @@ def _file(path: Path, table: str, wanted: pa.Schema) -> pa.Table:
     found = readers[kind](path)
     held = (found.schema.metadata or {}).get(schema.TABLE_KEY, b"").decode()
     if held == "attempt" and table != "devices":
-        return flat(found, table)
+        return flatten(found, table)
     if held != table:
         raise UsageError(f"{path}: holds {quoted(held) if held else 'no table of Orchestrate'}, not {table}")
     return schema.conform(found, wanted)

@@ -82,7 +82,7 @@ KEYS = (
 OUTCOME = (
     Column("cell_id", pa.string(), "Hash of the cell's values, free of device and repeat"),
     Column("repeat", pa.int64(), "Which repetition of the cell, from 0; of the canary, from 10,000"),
-    Column("canary", pa.bool_(), "The fixed short cell whose drift tells that of the device; in no comparison"),
+    Column("canary", pa.bool_(), "The fixed short cell that shows the drift of the device; in no comparison"),
     Column("status", pa.string(), "ok, failed, refused; in published figures also estimate_only and not_measured"),
     Column("cause", pa.string(), "Why there is no figure: a value of agents.contract.report.Cause"),
     Column("detail", pa.string(), "What happened, in the engine's or the agent's own words"),
@@ -149,7 +149,7 @@ MEASURED = (
     Column(
         "prompt_tps",
         pa.float64(),
-        "Prompt rate: prompt tokens computed / the engine's own time for the prompt; null where it tells none",
+        "Prompt rate: prompt tokens computed / the engine's own time for the prompt; null where it reports none",
         "tokens/s",
     ),
     Column("decode_tps", pa.float64(), "Decode rate: (n - 1) / (last token - first token) at the client", "tokens/s"),
@@ -165,7 +165,7 @@ MEASURED = (
     Column("prompt_tokens", pa.int64(), "Prompt tokens by the engine's usage", "tokens"),
     Column("completion_tokens", pa.int64(), "Tokens generated, reasoning included", "tokens"),
     Column("reasoning_tokens", pa.int64(), "Generated tokens that were reasoning", "tokens"),
-    Column("image_tokens", pa.int64(), "Prompt tokens of the image, where the text's are told too", "tokens"),
+    Column("image_tokens", pa.int64(), "Prompt tokens of the image, where the text's are reported too", "tokens"),
     Column("stop_reason", pa.string(), "Why a generation of text ended: end, length, context_full, unknown"),
     Column("duration_s", pa.float64(), "Request sent to end of the response", "s"),
     Column("flags", pa.list_(pa.string()), "Why the trial should be doubted: values of agents.contract.measure.Flag"),
@@ -185,7 +185,7 @@ TRIALS = (*KEYS, *OUTCOME, *WORKLOAD, *SETTINGS, *LOADED, *MEASURED, *USED)
 ARRIVAL = (
     Column("at_s", pa.float64(), "Arrival at the client, from the request's sending", "s"),
     Column("read", pa.int64(), "Socket read that brought the event; equal numbers share one time stamp"),
-    Column("tokens", pa.int64(), "Tokens in the event; null where the engine does not tell", "tokens"),
+    Column("tokens", pa.int64(), "Tokens in the event; null where the engine does not report it", "tokens"),
     Column("reasoning", pa.bool_(), "The event carried reasoning"),
 )
 TOKENS = (*KEYS, Column("event", pa.int64(), "Index of the streamed event in the trial, from 0"), *ARRIVAL)

@@ -33,7 +33,7 @@ from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.results import schema
 from orchestrator.results.attempt_files import Read, Unreadable, can_merge, read_all, read_parquet
 from orchestrator.results.durable import StoreError, durable_file, remove
-from orchestrator.results.flat import flat, needed
+from orchestrator.results.flat import columns_needed, flatten
 from orchestrator.results.rows import Kept, devices_of, rows_of_many
 
 Key = tuple[str, int]
@@ -124,7 +124,7 @@ class Store:
         return f"{_checked(report.job_id, 'job id')}-{report.attempt}"
 
     def _beside(self, attempt: Kept) -> Kept:
-        """Keeps what lies beside the rows, the log and the device; the attempt as its rows then say it."""
+        """Keeps what lies beside the rows, the log and the device; returns the attempt as its rows then have it."""
         run, report = attempt.job.run_id, attempt.report
         self._name(report)  # checked before anything is written
         self._clean_once(run)
@@ -167,7 +167,9 @@ class Store:
         if table == "devices":
             files = sorted((folder / "devices").glob("[!.]*.parquet"))
             return read_all(files, lambda path: schema.conform(read_parquet(path), wanted), wanted)
-        names = needed(table) if columns is None else sorted({*columns, "job_id", "attempt", "trial", "started_at"})
+        names = (
+            columns_needed(table) if columns is None else sorted({*columns, "job_id", "attempt", "trial", "started_at"})
+        )
         for _ in range(3):
             takes = dict(self._takes(self._files(run)))
             read = _read_flat(takes, table, names)
@@ -263,7 +265,7 @@ class Store:
 
 def _read_flat(takes: Mapping[Path, frozenset[Key]], table: str, names: Sequence[str]) -> Read:
     def prepare(path: Path) -> pa.Table:
-        return flat(_without(read_parquet(path, names), takes[path]), table)
+        return flatten(_without(read_parquet(path, names), takes[path]), table)
 
     return read_all(list(takes), prepare, schema.schema(table))
 

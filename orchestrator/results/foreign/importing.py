@@ -17,10 +17,10 @@ from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import quoted
 from orchestrator.results import schema
 from orchestrator.results.durable import remove
-from orchestrator.results.flat import flat
+from orchestrator.results.flat import flatten
 from orchestrator.results.foreign.llama_bench import KNOWN_BY, is_llama_bench, rows_of_record
 from orchestrator.results.foreign.mapping import ColumnMap, filled, mapped_row
-from orchestrator.results.foreign.records import Record, Records, read_records, text_of
+from orchestrator.results.foreign.records import Record, RecordFile, decoded_text, read_records
 from orchestrator.results.store import Store
 
 ORIGIN = "imported"
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ForeignFile:
     """A file as it was read: ``name`` for people, ``data`` its bytes."""
 
     name: str
@@ -61,7 +61,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    foreign: Foreign
+    foreign: ForeignFile
     run: str
     kind: str
     records: int
@@ -77,7 +77,7 @@ class _Ready:
 
 def import_files(
     store: Store,
-    files: Sequence[Foreign],
+    files: Sequence[ForeignFile],
     *,
     run: str | None = None,
     device: str | None = None,
@@ -116,7 +116,7 @@ def _all_or_nothing() -> Iterator[list[Path]]:
         raise
 
 
-def run_name(foreign: Foreign) -> str:
+def run_name(foreign: ForeignFile) -> str:
     """``bench.json`` -> ``bench``; what a pipe brought is named after its content."""
     if foreign.name == STDIN:
         return f"import-{foreign.digest[:8]}"
@@ -124,11 +124,11 @@ def run_name(foreign: Foreign) -> str:
     return stem or f"import-{foreign.digest[:8]}"
 
 
-def _read(foreign: Foreign, run: str | None, device: str | None, mapping: ColumnMap | None) -> _Ready:
+def _read(foreign: ForeignFile, run: str | None, device: str | None, mapping: ColumnMap | None) -> _Ready:
     name = run or run_name(foreign)
     if not _RUN.fullmatch(name) or name == "latest":
         raise UsageError(f"--run {quoted(name)}: allowed: letters, digits, '.', '_', '-', at most 128; not latest")
-    text = text_of(foreign.data, foreign.name)
+    text = decoded_text(foreign.data, foreign.name)
     found = read_records(text, foreign.name, mapping.delimiter if mapping else ",")
     own = is_llama_bench(found.names) and not (mapping and mapping.columns)
     if not own and mapping is None:
@@ -152,7 +152,7 @@ def _rows(record: Record, device: str | None, mapping: ColumnMap | None, *, own:
     return [row | more for row in rows_of_record(record, device or more.get("device"))]
 
 
-def _unknown(found: Records, file: str) -> str:
+def _unknown(found: RecordFile, file: str) -> str:
     missing = [name for name in KNOWN_BY if name not in found.names]
     there = ", ".join(quoted(name) for name in found.names[:40])
     return (
@@ -164,8 +164,8 @@ def _unknown(found: Records, file: str) -> str:
 def _cell_id(row: Row) -> str:
     """Of what was asked for and with what settings, without the device: equal for repetitions of one test."""
     asked = {each.name: row.get(each.name) for each in (*schema.WORKLOAD, *schema.SETTINGS)}
-    told = [pair for pair in row.get("settings") or () if pair[0] not in ("cpu_info", "gpu_info")]
-    return hashlib.sha256(json.dumps([asked, told], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    reported = [pair for pair in row.get("settings") or () if pair[0] not in ("cpu_info", "gpu_info")]
+    return hashlib.sha256(json.dumps([asked, reported], sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _there_already(store: Store, ready: _Ready, *, named: bool) -> Imported | None:
@@ -176,7 +176,7 @@ def _there_already(store: Store, ready: _Ready, *, named: bool) -> Imported | No
         if run not in runs or not store.has(run, ready.first_job, 1):
             continue
         kept = _of_file(store.read(run).table, ready.foreign)
-        if kept != _of_file(flat(ready.table, "trials"), ready.foreign):
+        if kept != _of_file(flatten(ready.table, "trials"), ready.foreign):
             raise UsageError(
                 f"{ready.foreign.name}: is in run {run} already, imported with another --device or --map;"
                 f" give another --run, or remove {store.run_folder(run)}"
@@ -185,7 +185,7 @@ def _there_already(store: Store, ready: _Ready, *, named: bool) -> Imported | No
     return None
 
 
-def _of_file(trials: pa.Table, foreign: Foreign) -> list[tuple[tuple[Any, ...], Row]]:
+def _of_file(trials: pa.Table, foreign: ForeignFile) -> list[tuple[tuple[Any, ...], Row]]:
     """Rows that came from the file, in their order, without what may differ: the run, and who wrote them."""
     rows = [row for row in trials.to_pylist() if str(row["job_id"]).startswith(foreign.jobs)]
     same = {"run": None, "orchestrate_version": None}

@@ -88,9 +88,9 @@ def _samples(record: Record, tokens: int) -> list[tuple[float, float]]:
         raise record.refused("samples_ts", f"{len(rates)} values; samples_ns has {len(times)}")
     if times:
         found = [(ns / 1e9, 1e9 * tokens / ns) for ns in times]
-        for (_, rate), told in zip(found, rates, strict=False):
-            if abs(told - rate) > _FAR * rate:
-                why = f"{told:g} is not {tokens} tokens by their time in samples_ns, {rate:g} tokens/s"
+        for (_, rate), reported in zip(found, rates, strict=False):
+            if abs(reported - rate) > _FAR * rate:
+                why = f"{reported:g} is not {tokens} tokens by their time in samples_ns, {rate:g} tokens/s"
                 raise record.refused("samples_ts", why)
         return found
     if rates:
@@ -169,7 +169,7 @@ def _load_mode(record: Record) -> Row:
 
 
 def _runtime(backends: str | None) -> str | None:
-    """Of several back ends (``Metal,BLAS``) the one that is no helper of the CPU; None where more are left."""
+    """Of several back ends (``Metal,BLAS``) the one that is no helper of the CPU; None where several remain."""
     names = [name.strip().casefold() for name in (backends or "").split(",") if name.strip()]
     gpus = [name for name in names if name not in _BESIDE]
     if len(gpus) == 1:
@@ -178,10 +178,10 @@ def _runtime(backends: str | None) -> str | None:
 
 
 def _device(record: Record) -> str:
-    told = _text(record, "gpu_info") or _text(record, "cpu_info")
-    if not told:
+    device = _text(record, "gpu_info") or _text(record, "cpu_info")
+    if not device:
         raise record.refused("gpu_info, cpu_info", "neither tells the device; give --device NAME")
-    return told
+    return device
 
 
 def _time(record: Record) -> datetime | None:
@@ -250,7 +250,7 @@ _SWITCH = {"1": True, "true": True, "on": True, "0": False, "false": False, "off
 
 
 def _switch(record: Record, name: str) -> bool | None:
-    """``-1`` and ``auto``: the engine chose, and does not say what."""
+    """``-1`` and ``auto``: the engine chose, and does not report what."""
     value = record.fields.get(name)
     if value is None or value == "":
         return None

@@ -2,7 +2,7 @@
 
 ::
 
-    delimiter: ";"                                  # of a CSV; a comma where nothing is said
+    delimiter: ";"                                  # of a CSV; a comma by default
     columns:
       model: Model                                  # as it stands there
       decode_tps: {column: "t/s"}
@@ -54,7 +54,7 @@ _MOST_BYTES = 1024**2
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ColumnSource:
     """``factor`` makes our unit of theirs; None: the cell is read as in a matrix (``16K``, ``512MiB``, ``on``)."""
 
     column: str
@@ -64,7 +64,7 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class ColumnMap:
     file: str
-    columns: Mapping[str, Source] = field(default_factory=dict)
+    columns: Mapping[str, ColumnSource] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     delimiter: str = ","
 
@@ -85,14 +85,14 @@ def parse_mapping(text: str, file: str) -> ColumnMap:
     if tree is None or tree.entries is None:
         wanted = "a mapping with the keys columns and constants belongs here"
         raise MatrixErrors(problems or [Problem(file, tree.line if tree else 0, "", wanted)])
-    reader = _Reader(file)
+    reader = _MappingReader(file)
     made = reader.read(tree.entries)
     if problems or reader.problems:
         raise MatrixErrors([*problems, *reader.problems])
     return made
 
 
-class _Reader:
+class _MappingReader:
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[Problem] = []
@@ -130,10 +130,10 @@ class _Reader:
                 self._wrong(at, f"{section}.{name}", message)
         return {name: inner for name, (_, inner) in node.entries.items() if name in COLUMNS}
 
-    def _source(self, name: str, node: Node) -> Source | None:
+    def _source(self, name: str, node: Node) -> ColumnSource | None:
         key = f"columns.{name}"
         if node.scalar is not None:
-            return Source(node.scalar)
+            return ColumnSource(node.scalar)
         allowed = ("column", "unit", "scale")
         if node.entries is None:
             self._wrong(node.line, key, f"their column's name belongs here, or a mapping with {', '.join(allowed)}")
@@ -144,7 +144,7 @@ class _Reader:
         texts = {each: inner.scalar for each, (_, inner) in node.entries.items()}
         if not texts.get("column"):
             self._wrong(node.line, key, "key column is missing: the name of their column")
-        return Source(texts.get("column") or "", self._factor(name, node, texts))
+        return ColumnSource(texts.get("column") or "", self._factor(name, node, texts))
 
     def _factor(self, name: str, node: Node, texts: Mapping[str, str | None]) -> float | None:
         if texts.get("unit") is None and texts.get("scale") is None:
@@ -183,8 +183,8 @@ def mapped_row(record: Record, mapping: ColumnMap, device: str | None) -> Row:
             also = ", or --device NAME" if name == "device" else ""
             raise record.refused(name, f"nothing says it; give it in columns or constants of {mapping.file}{also}")
     if (work := from_notation(str(row["workload"]))) is not None:
-        told = {"prompt_tokens_asked": work.prompt_tokens, "max_tokens": work.generate_tokens, "depth": work.depth}
-        row = {"workload_kind": "synthetic", "stop": "exact", **told} | row | {"workload": work.name}
+        lengths = {"prompt_tokens_asked": work.prompt_tokens, "max_tokens": work.generate_tokens, "depth": work.depth}
+        row = {"workload_kind": "synthetic", "stop": "exact", **lengths} | row | {"workload": work.name}
         if not work.generate_tokens and row.get("prompt_tps") is None:  # tools have one column for both rates
             row["prompt_tps"] = row.pop("decode_tps", None)
     measured = any(row.get(name) is not None for name in FIGURES)

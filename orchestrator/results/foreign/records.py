@@ -28,7 +28,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class RecordFile:
     """``names``: the header of a CSV, in its order; of JSON every key that a record has."""
 
     kind: str  # "JSON", "JSON lines" or "CSV"
@@ -36,7 +36,7 @@ class Records:
     records: tuple[Record, ...]
 
 
-def text_of(data: bytes, file: str) -> str:
+def decoded_text(data: bytes, file: str) -> str:
     """UTF-8, or UTF-16 with its mark: what ``>`` writes in Windows PowerShell. Raises UsageError."""
     kind = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
@@ -48,8 +48,8 @@ def text_of(data: bytes, file: str) -> str:
         ) from None
 
 
-def read_records(text: str, file: str, delimiter: str = ",") -> Records:
-    """What stands in ``text``, told by how it begins. Raises UsageError that names file and line or record."""
+def read_records(text: str, file: str, delimiter: str = ",") -> RecordFile:
+    """What stands in ``text``; its beginning shows the format. Raises UsageError that names file and line or record."""
     begin = text.lstrip()[:13].lower()
     if not begin:
         raise UsageError(f"{file}: the file is empty. Allowed: {ALLOWED}")
@@ -68,7 +68,7 @@ def read_records(text: str, file: str, delimiter: str = ",") -> Records:
     return found
 
 
-def _json(text: str, file: str) -> Records:
+def _json(text: str, file: str) -> RecordFile:
     first = text.lstrip().splitlines()[0]
     if first.startswith("{") and first.rstrip().endswith("}"):
         lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
@@ -79,12 +79,12 @@ def _json(text: str, file: str) -> Records:
     return _objects("JSON", [(f"{file}: record {number}", each) for number, each in enumerate(listed, start=1)])
 
 
-def _objects(kind: str, items: list[tuple[str, Any]]) -> Records:
+def _objects(kind: str, items: list[tuple[str, Any]]) -> RecordFile:
     for where, item in items:
         if not isinstance(item, dict):
             raise UsageError(f"{where}: not an object {{key: value}}. Allowed: {ALLOWED}")
     records = tuple(Record(where, item) for where, item in items)
-    return Records(kind, tuple(dict.fromkeys(name for each in records for name in each.fields)), records)
+    return RecordFile(kind, tuple(dict.fromkeys(name for each in records for name in each.fields)), records)
 
 
 def _loaded(text: str, file: str, line: int) -> Any:
@@ -101,7 +101,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-def _csv(text: str, file: str, delimiter: str) -> Records:
+def _csv(text: str, file: str, delimiter: str) -> RecordFile:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     records = []
     try:
@@ -117,4 +117,4 @@ def _csv(text: str, file: str, delimiter: str) -> Records:
             line = reader.line_num + 1
     except csv.Error as error:
         raise UsageError(f"{file}:{reader.line_num}: not CSV: {error}") from None
-    return Records("CSV", tuple(header), tuple(records))
+    return RecordFile("CSV", tuple(header), tuple(records))

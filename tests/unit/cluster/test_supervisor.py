@@ -35,7 +35,7 @@ class Run:
         self.supervisor = Supervisor(
             DEVICE,
             ray.environment,
-            say=self.said.append,
+            notify=self.said.append,
             pauses=lambda: itertools.repeat(0.0),
             after_start=self._is_up,
             **more,

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.errors import UsageError
 from orchestrator.results import schema
 from orchestrator.results.durable import StoreFull
-from orchestrator.results.foreign.importing import STDIN, Foreign, Imported, import_files, run_name
+from orchestrator.results.foreign.importing import STDIN, ForeignFile, Imported, import_files, run_name
 from orchestrator.results.foreign.llama_bench import quantisation
 from orchestrator.results.foreign.mapping import COLUMNS, parse_mapping
 from orchestrator.results.store import Store
@@ -28,12 +28,12 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "home")
 
 
-def recorded(name: str) -> Foreign:
-    return Foreign(name, (RECORDED / name).read_bytes())
+def recorded(name: str) -> ForeignFile:
+    return ForeignFile(name, (RECORDED / name).read_bytes())
 
 
-def as_json(*records: dict[str, Any]) -> Foreign:
-    return Foreign("f.json", json.dumps(records).encode())
+def as_json(*records: dict[str, Any]) -> ForeignFile:
+    return ForeignFile("f.json", json.dumps(records).encode())
 
 
 def rows(store: Store, run: str) -> list[dict[str, Any]]:
@@ -149,7 +149,7 @@ def test_quantisation_from_words(text: str, said: str | None) -> None:
 def test_the_same_file_twice_is_there_once(store: Store) -> None:
     first = import_files(store, [recorded("b11549.json")])
     before = {path: path.read_bytes() for path in store.root.rglob("*.parquet")}
-    renamed = Foreign("elsewhere/other.json", recorded("b11549.json").data)
+    renamed = ForeignFile("elsewhere/other.json", recorded("b11549.json").data)
     again = [*import_files(store, [recorded("b11549.json")]), *import_files(store, [renamed, renamed])]
     assert [(each.run, each.added) for each in (*first, *again)] == [("b11549", True), *[("b11549", False)] * 3]
     store.compact("b11549")
@@ -206,8 +206,8 @@ def test_runs_are_not_mixed_up(store: Store, act: Callable[[Store], list[Importe
 
 
 def test_runs_are_named_after_the_file() -> None:
-    assert run_name(Foreign("a b/.my bench.v2.json", b"")) == "my-bench.v2"
-    assert run_name(Foreign(STDIN, b"")) == "import-e3b0c442"
+    assert run_name(ForeignFile("a b/.my bench.v2.json", b"")) == "my-bench.v2"
+    assert run_name(ForeignFile(STDIN, b"")) == "import-e3b0c442"
 
 
 GOOD = json.dumps(EXAMPLE[0])
@@ -255,7 +255,7 @@ def changed(**fields: Any) -> str:
 )
 def test_a_bad_file_is_told_by_place_and_key_and_nothing_is_kept(store: Store, text: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        import_files(store, [recorded("readme.json"), Foreign("f", text.encode())])
+        import_files(store, [recorded("readme.json"), ForeignFile("f", text.encode())])
     assert str(caught.value).startswith(said)
     assert not store.root.exists()
 
@@ -263,13 +263,13 @@ def test_a_bad_file_is_told_by_place_and_key_and_nothing_is_kept(store: Store, t
 def test_encodings() -> None:
     store_text = GOOD.replace("AMD Ryzen", "AMD Ryzén")
     for data in (store_text.encode("utf-16"), store_text.encode("utf-8-sig")):
-        table = _imported(Foreign("f", data))
+        table = _imported(ForeignFile("f", data))
         assert table.column("workload").to_pylist() == ["pp512"] * 5
     with pytest.raises(UsageError, match=r"^f:1: not UTF-8: byte 0 "):
-        _imported(Foreign("f", b"\xe9" + GOOD.encode()))
+        _imported(ForeignFile("f", b"\xe9" + GOOD.encode()))
 
 
-def _imported(foreign: Foreign) -> pa.Table:
+def _imported(foreign: ForeignFile) -> pa.Table:
     class Kept(Store):
         def append_rows(self, run: str, attempts: pa.Table) -> Path:
             self.table = attempts
@@ -319,7 +319,7 @@ a;tg128;17.5;250;4.5;16K;80W;on;2026-01-02T03:04:05Z;0.5
 def test_a_table_by_a_mapping(store: Store) -> None:
     mapping = parse_mapping(MAPPING, "m.yaml")
     table = TABLE + TABLE.splitlines()[1].replace("17.5", "17.6") + "\n"  # the first line's test, repeated
-    (done,) = import_files(store, [Foreign("t.csv", table.encode())], mapping=mapping, device="box")
+    (done,) = import_files(store, [ForeignFile("t.csv", table.encode())], mapping=mapping, device="box")
     assert done.kind == "CSV by m.yaml"
     first, second, third = sorted(rows(store, "t"), key=lambda row: str(row["job_id"]))
     assert first["cell_id"] == third["cell_id"] != second["cell_id"]
@@ -351,7 +351,7 @@ def test_a_table_by_a_mapping(store: Store) -> None:
 def test_a_tool_with_one_column_for_both_rates(store: Store) -> None:
     mapping = parse_mapping(MAPPING, "m.yaml")
     table = TABLE.splitlines()[0] + "\n" + TABLE.splitlines()[1].replace("tg128", "pp512") + "\n"
-    import_files(store, [Foreign("t.csv", table.encode())], mapping=mapping, device="box")
+    import_files(store, [ForeignFile("t.csv", table.encode())], mapping=mapping, device="box")
     (row,) = rows(store, "t")
     assert (row["prompt_tps"], row["decode_tps"], row["status"]) == (17.5, None, "ok")
 
@@ -416,7 +416,7 @@ def test_a_bad_mapping(text: str, said: str) -> None:
 def test_a_table_that_does_not_fit_its_mapping(store: Store, mapping: str, table: str, said: str) -> None:
     read = parse_mapping(f"columns: {mapping if mapping[0] == '{' else '{' + mapping + '}'}", "m")
     with pytest.raises(UsageError) as caught:
-        import_files(store, [Foreign("t", table.encode())], mapping=read)
+        import_files(store, [ForeignFile("t", table.encode())], mapping=read)
     assert str(caught.value).startswith(said)
 
 

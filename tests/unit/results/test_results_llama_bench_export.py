@@ -12,7 +12,7 @@ import pytest
 from orchestrator.errors import UsageError
 from orchestrator.report.llama_bench import llama_bench_file
 from orchestrator.results import schema
-from orchestrator.results.foreign.importing import Foreign, import_files
+from orchestrator.results.foreign.importing import ForeignFile, import_files
 from orchestrator.results.store import Store
 
 RECORDED = Path(__file__).parents[2] / "recordings" / "llama_bench"
@@ -167,7 +167,7 @@ def test_cells_that_llama_bench_cannot_tell_apart_are_not_mixed() -> None:
 @pytest.mark.parametrize("name", ["b11549.json", "b11549.jsonl", "readme.json"])
 def test_llama_bench_s_own_file_comes_back(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path)
-    import_files(store, [Foreign(name, (RECORDED / name).read_bytes())], run="r", device="a name of mine")
+    import_files(store, [ForeignFile(name, (RECORDED / name).read_bytes())], run="r", device="a name of mine")
     text = (RECORDED / name).read_text()
     was = json.loads(text) if name.endswith("json") else [json.loads(line) for line in text.splitlines()]
     back = {(r["n_prompt"], r["n_gen"], r["n_depth"]): r for r in llama_bench_file(store.load("r"), NO_DEVICES).records}
@@ -185,7 +185,7 @@ def test_our_export_can_be_imported(tmp_path: Path) -> None:
     rows = [PP | {"prompt_tps": rate} for rate in rates["pp64"]] + [TG | {"decode_tps": rate} for rate in rates["tg16"]]
     exported = llama_bench_file(trials(*rows), DEVICES)
     store = Store(tmp_path)
-    import_files(store, [Foreign("x.json", json.dumps(exported.records).encode())])
+    import_files(store, [ForeignFile("x.json", json.dumps(exported.records).encode())])
     table = store.load("x")
     for workload, metric in (("pp64", "prompt_tps"), ("tg16", "decode_tps")):
         found = [row[metric] for row in table.to_pylist() if row["workload"] == workload]

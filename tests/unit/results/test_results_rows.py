@@ -11,7 +11,7 @@ from agents.contract.measure import Flag
 from agents.contract.rates import iteration_rate, seconds_per_image
 from agents.contract.report import MachineSeen, Measured, Outcome
 from orchestrator.results import schema
-from orchestrator.results.flat import flat
+from orchestrator.results.flat import flatten
 from orchestrator.results.rows import devices_of, rows_of
 from tests.unit.results.made_attempts import (
     CHAT,
@@ -32,7 +32,7 @@ from tests.unit.results.made_attempts import (
 def test_a_measured_job_is_a_row_a_trial_with_all_that_was_asked_and_found() -> None:
     table = rows_of(job(), report(job()), DEVICE, "0.1")
     assert table.schema.equals(schema.attempt_schema(), check_metadata=True)
-    warm, row = flat(table, "trials").to_pylist()
+    warm, row = flatten(table, "trials").to_pylist()
     assert (warm["warmup"], row["warmup"], warm["trial"], row["trial"]) == (True, False, 0, 1)
     expected = {
         "run": "run-1",
@@ -106,13 +106,13 @@ def test_a_state_that_nothing_tells_is_null() -> None:
 
 def test_tokens_and_readings_are_flat_tables() -> None:
     table = rows_of(job(), report(job(), FAILED), DEVICE)
-    tokens = flat(table, "tokens")
+    tokens = flatten(table, "tokens")
     assert tokens.schema.equals(schema.schema("tokens"))
     assert tokens.column("event").to_pylist() == [0, 1, 2, 3]
     assert tokens.column("at_s").to_pylist() == pytest.approx([0.5, 0.6, 0.7, 0.8])
     assert tokens.column("reasoning").to_pylist() == [True, False, False, False]
     assert set(tokens.column("warmup").to_pylist()) == {True}
-    readings = flat(table, "readings").to_pylist()
+    readings = flatten(table, "readings").to_pylist()
     assert [(row["at_s"], row["value"], row["device_id"]) for row in readings] == [
         (0.0, 12.5, "device-1"),
         (1.0, None, "device-1"),
@@ -121,7 +121,7 @@ def test_tokens_and_readings_are_flat_tables() -> None:
 
 def test_a_slice_of_the_rows_keeps_its_own_tokens() -> None:
     table = rows_of(job(), report(job(), Measured(LOADED, (trial(0, tokens=2), trial(1, tokens=3)))), None).slice(1)
-    tokens = flat(table, "tokens")
+    tokens = flatten(table, "tokens")
     assert tokens.column("trial").to_pylist() == [1, 1, 1]
     assert tokens.column("event").to_pylist() == [0, 1, 2]
 
@@ -179,7 +179,7 @@ def test_a_run_of_a_workflow_is_a_row_with_its_figures_and_its_steps() -> None:
     empty = ("ttft_s", "decode_tps", "completion_tokens", "stop_reason", "output_sha256", "prompt_sha256", "load_s")
     assert all(row[name] is None for name in empty) and row["tokens"] == []
     assert len(row["workflow_sha256"]) == 64
-    steps = flat(rows_of(asked, report(asked, IMAGED), DEVICE), "steps").to_pylist()
+    steps = flatten(rows_of(asked, report(asked, IMAGED), DEVICE), "steps").to_pylist()
     assert [(step["event"], step["at_s"], step["node"], step["done"], step["of"]) for step in steps] == [
         (n, 1.0 + 0.5 * n, "5", n + 1.0, 4.0) for n in range(4)
     ]
