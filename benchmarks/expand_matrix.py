@@ -7,6 +7,7 @@ process's peak memory. Exit code 1 where a limit is passed.
 
 from __future__ import annotations
 
+import argparse
 import math
 import resource
 import sys
@@ -22,7 +23,9 @@ ON_MACOS = sys.platform == "darwin"  # ru_maxrss is in bytes there, in KiB elsew
 
 
 def main() -> int:
-    asked = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cells", nargs="?", type=int, default=1_000_000)
+    asked: int = parser.parse_args().cells
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.yaml"
         path.write_text(matrix_text(asked), encoding="utf-8")
