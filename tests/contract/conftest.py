@@ -1,4 +1,4 @@
-"""Tiny models made once for all tests here, and a look round for what a test left running."""
+"""Tiny models made once for all tests here, and a look for processes that a test did not end."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def agent(folder: Path) -> Iterator[Agent]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_running() -> Iterator[None]:
+def nothing_remains_running() -> Iterator[None]:
     """Every process that a test starts has ended, and been reaped, when the test has."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
 
-    def left() -> list[psutil.Process]:
+    def remaining() -> list[psutil.Process]:
         return [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
 
-    until(lambda: not left(), f"the end of {left()}")
+    until(lambda: not remaining(), f"the end of {remaining()}")

@@ -66,7 +66,7 @@ def made(server: FakeLMStudio) -> LMStudio:
 
 def test_the_axes_of_the_sdk_arrive_and_are_read_back(server: FakeLMStudio, place: LoadPlace) -> None:
     session = made(server).load(SETTINGS, place)
-    (asked,) = [said["creationParameter"] for said in server.said if said.get("type") == "channelCreate"]
+    (asked,) = [message["creationParameter"] for message in server.received if message.get("type") == "channelCreate"]
     assert (asked["modelKey"], asked["identifier"]) == (MODEL, "orchestrate-1")
     assert "ttlMs" not in asked or asked["ttlMs"] is None
     assert server.loaded["orchestrate-1"] == {
@@ -145,4 +145,4 @@ def test_a_token_that_this_sdk_does_not_take_is_refused_before_a_load(
         pytest.skip("this one takes tokens")
     with pytest.raises(Unsupported, match="takes no API token"):
         made(server).load(SETTINGS, place)
-    assert not server.said
+    assert not server.received

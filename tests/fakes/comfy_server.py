@@ -209,16 +209,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self._flush(protocol)
         self._linger(protocol)
 
-    def _do(self, deed: Control, protocol: ServerProtocol) -> None:
-        if deed is Control.AWAIT_INTERRUPT:
+    def _do(self, control: Control, protocol: ServerProtocol) -> None:
+        if control is Control.AWAIT_INTERRUPT:
             self.shared.interrupted.wait(WAIT_S)
-        elif deed is Control.HOLD:
+        elif control is Control.HOLD:
             self.shared.ended.wait(WAIT_S)
-        elif deed is Control.CLOSE:
+        elif control is Control.CLOSE:
             protocol.send_close(1001, "going away")
             self._flush(protocol)
         else:
-            if deed is Control.VANISH:
+            if control is Control.VANISH:
                 self.shared.vanish()
             raise ConnectionAbortedError
 

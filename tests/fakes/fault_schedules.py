@@ -251,11 +251,13 @@ class Schedule:
         rows = Store(self.folder).load(RUN).to_pylist() if RUN in Store(self.folder).runs() else []
         attempts = {(row["job_id"], row["attempt"]) for row in rows}
         stored = Counter(job_id for job_id, _ in attempts)
-        told = {row.job_id: row.attempt for row in ledger.jobs(RUN)}
+        recorded = {row.job_id: row.attempt for row in ledger.jobs(RUN)}
         twice = [key for key, count in Counter((row["job_id"], row["trial"]) for row in rows).items() if count > 1]
         wrong += tuple(f"{key} is there twice" for key in twice)
         wrong += tuple(
-            f"{job}-{number} is stored, the ledger says {told[job]}" for job, number in attempts if told[job] != number
+            f"{job}-{number} is stored, the ledger says {recorded[job]}"
+            for job, number in attempts
+            if recorded[job] != number
         )
         for device in self.devices:
             wrong += tuple(f"{key} ran twice" for key, count in Counter(device.ran).items() if count > 1)

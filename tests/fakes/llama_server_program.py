@@ -58,14 +58,14 @@ def program(folder: Path, poses: str = "cpu") -> Path:
 def main() -> None:
     poses, *arguments = sys.argv[1:]
     if arguments == ["--list-devices"]:
-        say(DEVICES[poses])
+        print_line(DEVICES[poses])
     elif arguments in (["--help"], ["--version"]):
-        say((RECORDINGS / f"{arguments[0][2:]}.txt").read_text())
+        print_line((RECORDINGS / f"{arguments[0][2:]}.txt").read_text())
     else:
         serve(arguments)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     sys.stdout.write(text)
 
 

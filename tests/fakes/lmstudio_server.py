@@ -23,7 +23,7 @@ Answer = Mapping[str, Any]
 
 @dataclass
 class FakeLMStudio:
-    """``rest``: (method and path, body) -> answer, given this state; None is a 404. ``said`` is what came by websocket.
+    """``rest``: (method and path, body) -> answer, given this state; None is a 404. ``received`` came by websocket.
 
     ``held``: a load answers when the event is set; ``refusal``: the error that a load is answered with; ``changes``:
     fields of the configuration that the server loads with, whatever was asked.
@@ -31,7 +31,7 @@ class FakeLMStudio:
 
     rest: Callable[[FakeLMStudio, str, Any], Answer | None]
     loaded: dict[str, dict[str, Any]] = field(default_factory=dict)
-    said: list[dict[str, Any]] = field(default_factory=list)
+    received: list[dict[str, Any]] = field(default_factory=list)
     unloaded: list[str] = field(default_factory=list)
     held: threading.Event | None = None
     refusal: dict[str, Any] | None = None
@@ -67,24 +67,24 @@ class FakeLMStudio:
         self.unloaded.append(instance)
         self.loaded.pop(instance, None)
 
-    def answers(self, said: dict[str, Any]) -> list[dict[str, Any]]:
+    def answers(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         """To one message of the SDK."""
-        self.said.append(said)
-        if said.get("type") == "channelCreate":
-            return self._load(said)
-        if said.get("type") != "rpcCall":
+        self.received.append(message)
+        if message.get("type") == "channelCreate":
+            return self._load(message)
+        if message.get("type") != "rpcCall":
             return []
         results: dict[str, Callable[[], Any]] = {
             "version": lambda: {"version": "0.3.39", "build": 2},
             "getLoadConfig": lambda: {
-                "fields": _fields(self.loaded[said["parameter"]["specifier"]["query"]["identifier"]])
+                "fields": _fields(self.loaded[message["parameter"]["specifier"]["query"]["identifier"]])
             },
-            "unloadModel": lambda: self.unload(said["parameter"]["identifier"]),
+            "unloadModel": lambda: self.unload(message["parameter"]["identifier"]),
         }
-        return [{"type": "rpcResult", "callId": said["callId"], "result": results[said["endpoint"]]()}]
+        return [{"type": "rpcResult", "callId": message["callId"], "result": results[message["endpoint"]]()}]
 
-    def _load(self, said: dict[str, Any]) -> list[dict[str, Any]]:
-        channel, asked = {"channelId": said["channelId"]}, said["creationParameter"]
+    def _load(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        channel, asked = {"channelId": message["channelId"]}, message["creationParameter"]
         self.loading.set()
         if self.held is not None:
             self.held.wait(30.0)
@@ -146,8 +146,8 @@ def _talk(state: FakeLMStudio, connection: Any, first: bytes) -> None:
                 text += event.data
                 if not event.message_finished:
                     continue
-                said, text = json.loads(text), ""
-                answers = state.answers(said) if authenticated else [{"success": True}]
+                message, text = json.loads(text), ""
+                answers = state.answers(message) if authenticated else [{"success": True}]
                 authenticated = True
                 for answer in answers:
                     connection.sendall(ws.send(Message(data=json.dumps(answer))))

@@ -1,4 +1,4 @@
-"""Reports as an agent would say them."""
+"""Reports as an agent makes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agents.contract.report import Outcome, Report
 
 
 def report_of(job: Job, outcome: Outcome, device: Device) -> Report:
-    """As an agent on ``device`` would say it; the job took two seconds."""
+    """As an agent on ``device`` makes it; the job took two seconds."""
     return Report(
         job_id=job.job_id,
         attempt=job.attempt,

@@ -244,14 +244,14 @@ def main() -> None:
 
     def tell(truth: Truth) -> None:
         time.sleep(0.05)  # the client may be about to wake up on this core: let it read the last bytes first
-        say(json.dumps({**asdict(truth), "request": len(truth.request)}))
+        print_line(json.dumps({**asdict(truth), "request": len(truth.request)}))
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
     with ScriptedServer(lambda target: Stream.of(target).script(), tell=tell, spin_s=0.0003) as server:
-        say(server.url)
+        print_line(server.url)
         server.wait()
 
 

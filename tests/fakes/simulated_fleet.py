@@ -90,8 +90,8 @@ class SimulatedDevice:
         self._heard_s = self.world.now_s
         running = (self.running.job_id, self.running.attempt) if self.running else None
         reports = {**self.spool, **self.untold}
-        told = tuple(report for key, report in reports.items() if key not in self.aside)
-        return Status(running, "measuring" if running else "idle", 0, None, told)
+        reported = tuple(report for key, report in reports.items() if key not in self.aside)
+        return Status(running, "measuring" if running else "idle", 0, None, reported)
 
     def start(self, job: Job, grant: Grant) -> None:
         if self.running is not None:

@@ -203,7 +203,7 @@ class Host:
     # Power
 
     def power_off(self) -> None:
-        """As when the mains fail: nobody is told. What is on disk stays."""
+        """As when the mains fail: no process can do anything about it. What is on disk stays."""
         if self._kernel:
             self._set_port("down")
             self._kernel.end()
@@ -418,9 +418,9 @@ class Namespaces:
 
     def _wait_for_first(self) -> int:
         assert self._holder.stdout is not None
-        with self._holder.stdout as said:
+        with self._holder.stdout as lines_of_boot:
             lines = []
-            for line in said:
+            for line in lines_of_boot:
                 if line == "up\n":
                     return psutil.Process(self._holder.pid).children()[0].pid
                 lines.append(line)
@@ -480,7 +480,7 @@ def _identity(pid: int) -> str:
         return str(pid)
 
 
-def _is_left(owner: str) -> bool:
+def _is_orphaned(owner: str) -> bool:
     """Whether the session that made something, ``owner``, has ended."""
     identity, _, _ = owner.rpartition("-")
     pid = identity.partition("-")[0]
@@ -490,14 +490,14 @@ def _is_left(owner: str) -> bool:
 def _remove_leftovers() -> None:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if _is_left(process.environ().get(MARK, "")):
+            if _is_orphaned(process.environ().get(MARK, "")):
                 process.kill()
     mount = re.compile(rf"\S+ \S+ \S+ \S+ (?P<point>\S+) .* - tmpfs {MARK}-(?P<owner>\d+-\d+-\d+)-.*")
     for found in filter(None, map(mount.fullmatch, Path("/proc/self/mountinfo").read_text().splitlines())):
-        if _is_left(found["owner"]):
+        if _is_orphaned(found["owner"]):
             point = found["point"].encode().decode("unicode_escape")
             subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
     for owner in SHORT.glob("orch-lan-*/owner"):
         with suppress(FileNotFoundError):  # another session does the same, or ends
-            if _is_left(owner.read_text()):
+            if _is_orphaned(owner.read_text()):
                 shutil.rmtree(owner.parent, ignore_errors=True)

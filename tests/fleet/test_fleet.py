@@ -63,7 +63,7 @@ def test_splits_and_reboots(fleet: Fleet) -> None:
     assert "set dedicated VRAM of two to 32GiB and reboot" in fleet.command("status")
     fleet.reboot("two", INDEX_32_GIB)
     fleet.reboot("three", INDEX_8_GIB)
-    run.until(lambda: len(asks("three")) == 2, "a wrong split is said")
+    run.until(lambda: len(asks("three")) == 2, "a wrong split is reported")
     assert asks("three")[1] == "set dedicated VRAM of three to 32GiB and reboot (it came back with 8192 MiB)"
     fleet.reboot("three", INDEX_32_GIB)
     run.completed()
@@ -126,7 +126,7 @@ def test_the_head_is_killed_and_starts_again(fleet: Fleet) -> None:
 
 
 def test_disks_are_full_and_a_clock_jumps(fleet: Fleet) -> None:
-    """What the head cannot write waits until it can; what a device cannot keep is told all the same."""
+    """What the head cannot write waits until it can; what a device cannot keep is reported all the same."""
     run = fleet.submit(LONG)
     for name in DEVICES:
         run.until_sent(name, 2)
@@ -134,7 +134,7 @@ def test_disks_are_full_and_a_clock_jumps(fleet: Fleet) -> None:
         fleet.lan.hosts["three"].jump_clock(-7200)
     fleet.lan.hosts["two"].fill_disk()
     fleet.head.fill_disk()
-    run.until(lambda: any(event["text"] for event in run.events("trouble")), "trouble is said")
+    run.until(lambda: any(event["text"] for event in run.events("trouble")), "trouble is reported")
     done = len(run.events("job_ended"))
     fleet.head.free_disk()
     run.until(lambda: len(run.events("job_ended")) > done, "it goes on")
@@ -160,7 +160,7 @@ def test_two_hosts_with_one_identity_are_both_refused(fleet: Fleet) -> None:
     assert one.address in words and late.address in words
     late.run(*COMMAND, "leave")
     fleet.services.pop("late").wait()
-    until(lambda: not late.processes(), lambda: f"left: {late.processes()}")
+    until(lambda: not late.processes(), lambda: f"the end of {late.processes()}")
     fleet.until_free()
     run = fleet.submit(SHORT)
     run.completed()

@@ -117,7 +117,7 @@ class TestNetwork:
         one.heal()
         until(lambda: answer(head, one.address) == "one", "an answer")
 
-    def test_a_crash_is_told_to_peers_and_a_power_failure_is_not(self, head: Host, one: Host) -> None:
+    def test_peers_notice_a_crash_and_no_power_failure(self, head: Host, one: Host) -> None:
         calls = []
         for fail in (one.power_off, one.crash):
             serve(one)
@@ -231,7 +231,7 @@ class TestProcesses:
         assert head.process("sleep 1000").is_running()
         assert one.run("echo", "here").stdout == "here\n"
 
-    def test_a_command_gets_its_input_and_says_how_it_failed(self, one: Host) -> None:
+    def test_a_command_gets_its_input_and_reports_its_failure(self, one: Host) -> None:
         assert one.run("cat", input="some text").stdout == "some text"
         with pytest.raises(AssertionError, match="No such file"):
             one.run("ls", "/nonsense")
@@ -244,14 +244,14 @@ class TestProcesses:
 
     @pytest.mark.parametrize("group", [False, True])
     def test_a_signal_reaches_the_command(self, one: Host, group: bool) -> None:
-        command = one.start("sh", "-c", "trap 'echo told; exit 3' INT; echo ready; while :; do sleep 0.1; done")
+        command = one.start("sh", "-c", "trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.1; done")
         until(lambda: "ready" in command.out, lambda: f"its start: {command.describe()}")
         command.signal(signal.SIGINT, group=group)
         assert command.wait(30) == 3
-        assert command.out == "ready\ntold\n"
+        assert command.out == "ready\ninterrupted\n"
 
 
-def left_by(owner: str) -> list[str]:
+def remains_of(owner: str) -> list[str]:
     """What there is of a session in the machine outside, whose id begins with ``owner``."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     folders = [each for each in SHORT.glob("orch-lan-*/owner") if each.read_text().startswith(owner)]
@@ -267,19 +267,19 @@ def marked(owner: str) -> list[psutil.Process]:
     return found
 
 
-class TestNothingIsLeft:
+class TestNothingRemains:
     def test_after_a_with_block_that_failed(self, tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt), Lan(tmp_path / "lan", ["head", "one"]) as lan:
             lan.hosts["one"].run(sys.executable, "-c", DAEMON)
             lan.hosts["one"].start("sleep", "1000")
             lan.hosts["head"].fill_disk()
             lan.hosts["head"].power_off()
-            during = left_by(lan.owner)
+            during = remains_of(lan.owner)
             links = set(psutil.net_if_addrs())
             raise KeyboardInterrupt
         assert len(during) > 4  # two disks, a folder, processes
         assert links.isdisjoint({"bridge0", "port1", "port2"})
-        assert left_by(lan.owner) == []
+        assert remains_of(lan.owner) == []
 
     def test_after_a_session_that_was_killed(self, tmp_path: Path) -> None:
         folder = str(tmp_path / "killed")
@@ -292,6 +292,6 @@ class TestNothingIsLeft:
             assert marked(owner)
             session.kill()
         until(lambda: not marked(owner), lambda: f"the end of {marked(owner)}")
-        assert len(left_by(owner)) == 2  # a disk and a folder
+        assert len(remains_of(owner)) == 2  # a disk and a folder
         with Lan(tmp_path / "next", ["one"]):
-            assert left_by(owner) == []
+            assert remains_of(owner) == []

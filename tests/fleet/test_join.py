@@ -21,7 +21,7 @@ ORCHESTRATE = (sys.executable, "-m", "orchestrator")
 NOBODY = "10.77.0.99"
 WRONG = "c0ffee" * 8
 RAY_ALONE = ("--disable-usage-stats", "--include-log-monitor=false", "--num-cpus=1", "--object-store-memory=78643200")
-# Joins as any program of this host would, and tells the nodes' roles.
+# Joins as any program of this host would, and prints the nodes' roles.
 NODES = """
 import json, os, sys
 from orchestrator.cluster.environment import cluster_environment, recorded_address
@@ -61,7 +61,7 @@ def token_of(host: Host) -> Path:
 
 
 def join(host: Host, *words: str | Path, token: str | None = None) -> tuple[int, str, float]:
-    """Exit code, what was said, and the seconds that it took."""
+    """Exit code, output, and the seconds that it took."""
     began = time.monotonic()
     given = () if token is None else ("--token-file", "-")
     done = host.run(*ORCHESTRATE, "join", *words, *given, input=token, check=False)
@@ -84,15 +84,15 @@ def listening(host: Host, *programs: str) -> set[int]:
 
 class TestWithoutTheToken:
     def test_none_at_all(self, head: Host, one: Host) -> None:
-        code, said, _ = join(one, head.address)
+        code, printed, _ = join(one, head.address)
         assert (code, one.processes()) == (2, [])
-        assert re.search(r"no token: .*auth_token is not there.*--token-file", said)
+        assert re.search(r"no token: .*auth_token is not there.*--token-file", printed)
 
     def test_a_wrong_one(self, head: Host, one: Host) -> None:
-        code, said, took_s = join(one, head.address, token=WRONG)
+        code, printed, took_s = join(one, head.address, token=WRONG)
         assert (code, one.processes()) == (1, [])
-        assert re.fullmatch(r"error: the cluster at \S+ wants another token: [^\n]+\n", said)
-        assert WRONG not in said
+        assert re.fullmatch(r"error: the cluster at \S+ wants another token: [^\n]+\n", printed)
+        assert WRONG not in printed
         assert took_s < 15
         assert not (one.home / "cluster.json").exists()
 
@@ -110,8 +110,8 @@ class TestWithoutTheToken:
 
 def test_a_device_joins_and_leaves_and_nothing_is_left(head: Host, one: Host) -> None:
     token = token_of(head).read_text()
-    code, said, _ = join(one, f"{head.address}:{HEAD_PORT}", "--name", "lab-1", "--label", "lab=munich", token=token)
-    assert code == 0, said
+    code, printed, _ = join(one, f"{head.address}:{HEAD_PORT}", "--name", "lab-1", "--label", "lab=munich", token=token)
+    assert code == 0, printed
     assert roles(one) == ["device", "head"]
     assert stat.S_IMODE(token_of(head).stat().st_mode) == stat.S_IMODE(token_of(one).stat().st_mode) == 0o600
 
@@ -125,7 +125,7 @@ def test_a_device_joins_and_leaves_and_nothing_is_left(head: Host, one: Host) ->
         files = [path for path in (*host.home.rglob("*"), *host.temporary.rglob("*")) if path.is_file()]
         assert not any(token in text for text in shown)
         assert not [path for path in files if token.encode() in path.read_bytes()]
-        assert token not in said
+        assert token not in printed
 
     assert "already" in join(one, head.address)[1]
     one.run(*ORCHESTRATE, "leave")
@@ -138,18 +138,20 @@ def test_a_device_joins_and_leaves_and_nothing_is_left(head: Host, one: Host) ->
     ("there", "why"), [(NOBODY, "No route to host|timed out"), ("10.77.0.1:6999", "Connection refused")]
 )
 def test_a_head_that_is_not_there(head: Host, one: Host, there: str, why: str) -> None:
-    code, said, took_s = join(one, there, token=WRONG)
+    code, printed, took_s = join(one, there, token=WRONG)
     assert (code, one.processes()) == (1, [])
-    assert re.fullmatch(rf"error: the head at \S+ cannot be joined: ({why})\n", said)
+    assert re.fullmatch(rf"error: the head at \S+ cannot be joined: ({why})\n", printed)
     assert took_s < 10
 
 
 def test_a_port_that_is_taken_is_named(head: Host, one: Host) -> None:
     holder = one.start(sys.executable, "-u", "-m", "http.server", str(PINNED["object-manager-port"]))
     until(lambda: "Serving" in holder.out, holder.describe)
-    code, said, _ = join(one, head.address, token=token_of(head).read_text())
+    code, printed, _ = join(one, head.address, token=token_of(head).read_text())
     assert code == 1
-    assert re.search(rf"port {PINNED['object-manager-port']} \(object-manager-port\) is taken by \S+ \(process", said)
+    assert re.search(
+        rf"port {PINNED['object-manager-port']} \(object-manager-port\) is taken by \S+ \(process", printed
+    )
 
 
 def test_a_watched_node_comes_back_and_ends_with_its_watcher(head: Host, one: Host) -> None:
@@ -171,17 +173,17 @@ def test_with_tls_only_those_with_a_certificate_of_this_head_join(head: Host, on
     head.run(*ORCHESTRATE, "leave")
     assert head.processes() == []
     head.run(*ORCHESTRATE, "head", "--address", head.address, "--tls")
-    code, said, took_s = join(one, head.address, token=token)
+    code, printed, took_s = join(one, head.address, token=token)
     assert (code, one.processes()) == (1, [])
-    assert "it was started with --tls" in said
+    assert "it was started with --tls" in printed
     assert took_s < 10
     head.run(*ORCHESTRATE, "certificate", "10.77.0.98", "--to", one.folder / "others")
-    code, said, _ = join(one, head.address, "--tls", one.folder / "others")
+    code, printed, _ = join(one, head.address, "--tls", one.folder / "others")
     assert code == 2
-    assert re.search(rf"is for 10\.77\.0\.98, .*this host is {one.address}", said)
+    assert re.search(rf"is for 10\.77\.0\.98, .*this host is {one.address}", printed)
     head.run(*ORCHESTRATE, "certificate", one.address, "--to", one.folder / "certificate")
-    code, said, _ = join(one, head.address, "--tls", one.folder / "certificate")
-    assert code == 0, said
+    code, printed, _ = join(one, head.address, "--tls", one.folder / "certificate")
+    assert code == 0, printed
     assert roles(one) == ["device", "head"]
     keys = [*head.home.rglob("*.key"), one.folder / "certificate" / "server.key"]
     assert len(keys) == 3

@@ -1,7 +1,7 @@
-"""As for the contract tests: tiny models made once, and a look round for what a test left running."""
+"""As for the contract tests: tiny models made once, and a look for processes that a test did not end."""
 
 from __future__ import annotations
 
-from tests.contract.conftest import folder, models, nothing_left_running
+from tests.contract.conftest import folder, models, nothing_remains_running
 
-__all__ = ["folder", "models", "nothing_left_running"]
+__all__ = ["folder", "models", "nothing_remains_running"]
