@@ -1,6 +1,6 @@
-"""The head of a GGUF file: its key-value pairs and its list of tensors, with hard bounds.
+"""The header of a GGUF file: its key-value pairs and its list of tensors, with hard bounds.
 
-Why not ``gguf.GGUFReader``: it makes a numpy view of every token and merge of the vocabulary (11 s on the head of a
+Why not ``gguf.GGUFReader``: it makes a numpy view of every token and merge of the vocabulary (11 s on the header of a
 52-GiB model with 154,880 tokens and 321,649 merges, against 0.05 s here), and on garbage it raises whatever numpy
 does, or loops over as many elements as a broken length says. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import BinaryIO
 
-MAX_HEADER_BYTES = 128 << 20  # the head of a 256,000-token model takes about 12 MiB
+MAX_HEADER_BYTES = 128 << 20  # the header of a 256,000-token model takes about 12 MiB
 MAX_TENSORS = 100_000  # DeepSeek-V3 has 1,809
 MAX_KEYS = 10_000
 MAX_KEY_BYTES = 65_535  # the format's own bound
@@ -57,7 +57,7 @@ class GgufHeader:
 
 
 def read_header(file: BinaryIO, file_bytes: int) -> GgufHeader:
-    """Reads the head from the start of ``file``, not the weights. Raises NotGguf, or the file's OSError."""
+    """Reads the header from the start of ``file``, not the weights. Raises NotGguf, or the file's OSError."""
     cursor = _Cursor(file, file_bytes)
     version = _version(cursor)
     tensor_count, key_count = cursor.number("<Q"), cursor.number("<Q")
@@ -147,7 +147,7 @@ def _tensor(cursor: _Cursor) -> TensorEntry:
 
 
 class _Cursor:
-    """Walks through the head; holds what it has read of the file, MAX_HEADER_BYTES at most."""
+    """Walks through the header; holds what it has read of the file, MAX_HEADER_BYTES at most."""
 
     def __init__(self, file: BinaryIO, file_bytes: int) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Writes a ModelPlan as a GGUF file: the head, then each tensor as it is made. The format: see ``gguf.header``."""
+"""Writes a ModelPlan as a GGUF file: the header, then each tensor as it is made. The format: see ``gguf.header``."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _FILE_TYPE_NUMBERS = {name: number for number, name in FILE_TYPES.items()}
 
 def file_bytes(plan: ModelPlan, name: str, quantisation: str, generator: int) -> int:
     """Size in bytes of the file that ``write`` makes."""
-    head = len(_head(plan, name, quantisation, generator))
-    return head + sum(_padded(_tensor_bytes(tensor, quantisation)) for tensor in plan.tensors)
+    header = len(_header(plan, name, quantisation, generator))
+    return header + sum(_padded(_tensor_bytes(tensor, quantisation)) for tensor in plan.tensors)
 
 
 def write(file: BinaryIO, plan: ModelPlan, name: str, quantisation: str, generator: int) -> str:
@@ -38,7 +38,7 @@ def write(file: BinaryIO, plan: ModelPlan, name: str, quantisation: str, generat
 
 
 def _blocks(plan: ModelPlan, name: str, quantisation: str, generator: int) -> Iterator[Any]:
-    yield _head(plan, name, quantisation, generator)
+    yield _header(plan, name, quantisation, generator)
     for tensor in plan.tensors:
         yield from _tensor(tensor, _type_of(tensor, quantisation), f"{generator}/{name}/{tensor.name}")
         size = _tensor_bytes(tensor, quantisation)
@@ -62,7 +62,7 @@ def _tensor(tensor: TensorPlan, kind: str, seed: str) -> Iterator[Any]:
         yield pack(weights, highest, kind).data
 
 
-def _head(plan: ModelPlan, name: str, quantisation: str, generator: int) -> bytes:
+def _header(plan: ModelPlan, name: str, quantisation: str, generator: int) -> bytes:
     metadata: dict[str, Value] = {
         "general.architecture": plan.architecture,
         "general.name": name,
@@ -72,16 +72,16 @@ def _head(plan: ModelPlan, name: str, quantisation: str, generator: int) -> byte
         "orchestrate.generator": generator,
         **plan.metadata,
     }
-    head = bytearray(struct.pack("<4sIQQ", b"GGUF", _GGUF_VERSION, len(plan.tensors), len(metadata)))
+    header = bytearray(struct.pack("<4sIQQ", b"GGUF", _GGUF_VERSION, len(plan.tensors), len(metadata)))
     for key, value in metadata.items():
-        head += _string(key) + _typed(value)
+        header += _string(key) + _typed(value)
     offset = 0
     for tensor in plan.tensors:
         dimensions = tensor.shape[::-1]
-        head += _string(tensor.name) + struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions)
-        head += struct.pack("<IQ", _TYPE_NUMBERS[_type_of(tensor, quantisation)], offset)
+        header += _string(tensor.name) + struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions)
+        header += struct.pack("<IQ", _TYPE_NUMBERS[_type_of(tensor, quantisation)], offset)
         offset += _padded(_tensor_bytes(tensor, quantisation))
-    return bytes(head) + bytes(_padded(len(head)) - len(head))
+    return bytes(header) + bytes(_padded(len(header)) - len(header))
 
 
 def _type_of(tensor: TensorPlan, quantisation: str) -> str:

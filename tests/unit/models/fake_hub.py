@@ -110,8 +110,8 @@ class _RequestHandler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        said = self.headers
-        asked = Asked(self.command, path, said.get("Range"), said.get("Authorization"), said.get("If-Range"))
+        headers = self.headers
+        asked = Asked(self.command, path, headers.get("Range"), headers.get("Authorization"), headers.get("If-Range"))
         self.hub.asked.append(asked)
         api, resolve = f"/api/models/{self.hub.repo}", f"/{self.hub.repo}/resolve/"
         if not self.hub.knows_head and self.command == "HEAD":

@@ -37,7 +37,7 @@ def shorten_waits(monkeypatch: pytest.MonkeyPatch, **pace: float) -> None:
 
 @dataclass
 class LanDevice:
-    """``measuring`` is what its agent would say of a benchmark; ``said`` what the job process said."""
+    """``measuring`` is what its agent would say of a benchmark; ``messages`` are what its job process notified."""
 
     device_id: str
     store: Path

@@ -68,6 +68,6 @@ def test_many_devices_have_one_line_and_the_warnings_of_those_that_cannot_do() -
 
 def test_the_warnings_of_a_large_fleet_are_counted() -> None:
     fleet = [DeviceNeeds(f"strix-{number}", GIB, (lacks(9),)) for number in range(20)]
-    said = lines(*fleet)
-    assert len(said) == 1 + 8 + 1
-    assert said[-1] == "models: and 12 more warnings"
+    messages = lines(*fleet)
+    assert len(messages) == 1 + 8 + 1
+    assert messages[-1] == "models: and 12 more warnings"

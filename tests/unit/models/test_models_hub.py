@@ -23,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("on_this_machine_alone")
 TOKEN = "hf_secretsecretsecret"
 
 
-def get(hub: FakeHub, store: Path, said: list[str] | None = None, **wanted: str) -> ModelFiles:
+def get(hub: FakeHub, store: Path, messages: list[str] | None = None, **wanted: str) -> ModelFiles:
     request = HubRequest(REPO, **({"quantisation": "Q4_0"} | wanted))
-    return fetch(request, store, (said if said is not None else []).append, endpoint=hub.endpoint)
+    return fetch(request, store, (messages if messages is not None else []).append, endpoint=hub.endpoint)
 
 
 def age_listings(store: Path) -> None:
@@ -39,13 +39,13 @@ def ranges(requests: list[Asked]) -> list[str | None]:
 
 
 def test_a_file_is_fetched_verified_and_its_facts_read(hub: FakeHub, model: bytes, tmp_path: Path) -> None:
-    said: list[str] = []
-    files = get(hub, tmp_path, said)
+    messages: list[str] = []
+    files = get(hub, tmp_path, messages)
     assert files.path.read_bytes() == model
     assert files.path.name == "tiny-Q4_0.gguf"
     assert files.sha256 == hashlib.sha256(model).hexdigest()
     assert files.facts is not None and files.facts.architecture == "llama"
-    assert said[-2:] == [
+    assert messages[-2:] == [
         "fetching hf:someone/Tiny-GGUF: 2.3 MiB of 2.3 MiB",
         "checking tiny-Q4_0.gguf.partial: " + "2.3 MiB of 2.3 MiB",
     ]
@@ -182,11 +182,11 @@ def test_without_a_network_what_was_fetched_is_used(hub: FakeHub, tmp_path: Path
     age_listings(tmp_path)
     endpoint = hub.endpoint
     hub.__exit__()
-    said: list[str] = []
-    assert fetch(HubRequest(REPO, quantisation="Q4_0"), tmp_path, said.append, endpoint=endpoint) == files
-    assert any("cannot be reached" in one and "kept on this device" in one for one in said)
+    messages: list[str] = []
+    assert fetch(HubRequest(REPO, quantisation="Q4_0"), tmp_path, messages.append, endpoint=endpoint) == files
+    assert any("cannot be reached" in one and "kept on this device" in one for one in messages)
     with pytest.raises(LoadFailed, match="is not on this device, and the hub cannot be reached") as caught:
-        fetch(HubRequest(REPO, quantisation="Q4_0"), tmp_path / "other", said.append, endpoint=endpoint)
+        fetch(HubRequest(REPO, quantisation="Q4_0"), tmp_path / "other", messages.append, endpoint=endpoint)
     assert caught.value.cause is Cause.MODEL_FILE_MISSING
     hub.__enter__()
 
@@ -220,16 +220,16 @@ def test_the_token_goes_to_the_hub_alone(
     hub: FakeHub, model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    said: list[str] = []
+    messages: list[str] = []
     with FakeHub(REPO, {"tiny-Q4_0.gguf": model}) as elsewhere:
         hub.sends_files_from = elsewhere.endpoint.replace("127.0.0.1", "localhost")
-        get(hub, tmp_path, said)
+        get(hub, tmp_path, messages)
         assert [one.authorization for one in elsewhere.asked] == [None]
     assert {one.authorization for one in hub.asked} == {f"Bearer {TOKEN}"}
     hub.refusal = (403, {})
     with pytest.raises(LoadFailed) as caught:
-        get(hub, tmp_path / "other", said)
-    assert TOKEN not in caught.value.detail and not any(TOKEN in one for one in said)
+        get(hub, tmp_path / "other", messages)
+    assert TOKEN not in caught.value.detail and not any(TOKEN in one for one in messages)
 
 
 def test_all_parts_of_a_split_model_and_its_projector(model: bytes, projector: bytes, tmp_path: Path) -> None:

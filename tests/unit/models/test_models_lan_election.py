@@ -16,7 +16,7 @@ def answer(device_id: str, state: FileStatus) -> Answer:
     return Answer(Peer(device_id, f"http://{device_id}"), state)
 
 
-def said(**states: FileStatus) -> list[Answer]:
+def answers_of(**states: FileStatus) -> list[Answer]:
     return [answer(device_id, state) for device_id, state in states.items()]
 
 
@@ -48,7 +48,7 @@ INTENDS, WAITS, READS, LACKS = FileStatus.INTENDS, FileStatus.WAITS, FileStatus.
     ],
 )
 def test_what_a_device_does_next(answers: dict[str, FileStatus], given_up: tuple[str, ...], expected: Step) -> None:
-    assert next_step(said(**answers), "m", set(given_up)) == expected
+    assert next_step(answers_of(**answers), "m", set(given_up)) == expected
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,10 @@ def test_a_path_is_fetched_once_and_found_here_from_then_on(models: Path, model:
 def test_it_is_hashed_once_however_often_it_is_asked_for(
     models: Path, model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hash_file: list[Path] = []
+    hashed: list[Path] = []
 
     def counted(path: Path, *how: Any) -> str:
-        hash_file.append(path)
+        hashed.append(path)
         return disk.hash_file(path, *how)
 
     monkeypatch.setattr(f"{SERVER}.hash_file", counted)
@@ -70,7 +70,7 @@ def test_it_is_hashed_once_however_often_it_is_asked_for(
         second.knows = third.knows = [first]
         for device in (second, third):
             device.resolve(path_source("/models/m.gguf"))
-        assert hash_file == [models / "m.gguf"]
+        assert hashed == [models / "m.gguf"]
 
 
 def test_all_parts_and_the_projector_lie_side_by_side(

@@ -22,8 +22,8 @@ def settings(source: ModelSource, quantisation: str | None = None) -> LoadSettin
 
 
 def resolved(source: ModelSource, store: Path, quantisation: str | None = None) -> tuple[ModelFiles, list[str]]:
-    said: list[str] = []
-    return resolve(settings(source, quantisation), store, said.append), said
+    messages: list[str] = []
+    return resolve(settings(source, quantisation), store, messages.append), messages
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_tiny_model_is_made(tmp_path: Path) -> None:
-    files, said = resolved(ModelSource(tiny="llama"), tmp_path, "Q8_0")
+    files, messages = resolved(ModelSource(tiny="llama"), tmp_path, "Q8_0")
     assert files.path == tmp_path / "tiny" / "tiny-llama-Q8_0.g1.gguf"
     assert files.facts is not None and files.facts.quantisation == "Q8_0"
-    assert said == ["making tiny-llama-Q8_0.g1.gguf, 4.3 MiB"]
+    assert messages == ["making tiny-llama-Q8_0.g1.gguf, 4.3 MiB"]
 
 
 def test_a_path_absolute_relative_and_of_the_home(
@@ -51,8 +51,8 @@ def test_a_path_absolute_relative_and_of_the_home(
     monkeypatch.setenv("HOME", str(models))
     expected = models / "vl-Q4_0.gguf"
     for path in (str(expected), "vl-Q4_0.gguf", "~/vl-Q4_0.gguf"):
-        files, said = resolved(ModelSource(path=path), tmp_path, "q4_0")
-        assert files.path == expected and files.mmproj is None and said == []
+        files, messages = resolved(ModelSource(path=path), tmp_path, "q4_0")
+        assert files.path == expected and files.mmproj is None and messages == []
         assert files.facts is not None and files.facts.architecture == "qwen3vl"
     assert list(tmp_path.iterdir()) == []
 
@@ -99,8 +99,8 @@ def test_a_projector_is_no_model_and_a_model_no_projector(models: Path, tmp_path
 
 def test_a_file_of_another_quantisation_than_asked_is_said(models: Path, tmp_path: Path) -> None:
     source = ModelSource(path=str(models / "vl-Q4_0.gguf"))
-    _, said = resolved(source, tmp_path, "UD-Q4_K_XL")
-    assert said == ["vl-Q4_0.gguf calls itself Q4_0; UD-Q4_K_XL is asked for"]
+    _, messages = resolved(source, tmp_path, "UD-Q4_K_XL")
+    assert messages == ["vl-Q4_0.gguf calls itself Q4_0; UD-Q4_K_XL is asked for"]
     with pytest.raises(LoadFailed, match=r"vl-Q4_0\.gguf calls itself Q4_0; Q6_K is asked for") as caught:
         resolved(source, tmp_path, "Q6_K")
     assert caught.value.cause is Cause.MODEL_FILE_INVALID
@@ -114,11 +114,11 @@ def test_importing_the_door_is_light() -> None:
 
 def test_progress_is_said_once_a_second_and_at_the_end() -> None:
     times = iter([0.0, 0.5, 0.99, 1.0, 1.5, 1.6])
-    said: list[str] = []
-    progress = ByteProgress(said.append, "fetching", 10 << 30, seconds=lambda: next(times))
+    messages: list[str] = []
+    progress = ByteProgress(messages.append, "fetching", 10 << 30, seconds=lambda: next(times))
     for gib in (1, 2, 3, 4, 5, 10):
         progress.update(gib << 30)
-    assert said == [f"fetching: {gib}.0 GiB of 10.0 GiB" for gib in (1, 4, 10)]
+    assert messages == [f"fetching: {gib}.0 GiB of 10.0 GiB" for gib in (1, 4, 10)]
 
 
 @pytest.mark.parametrize(

@@ -150,14 +150,14 @@ def test_what_cannot_be_made(tmp_path: Path, name: str, quantisation: str | None
 
 
 def test_made_once_and_made_again_only_where_it_is_broken(tmp_path: Path) -> None:
-    said: list[str] = []
-    first = make_tiny("qwen3vl", "Q8_0", tmp_path, said.append)
-    assert said == ["making tiny-qwen3vl-Q8_0.g1.gguf, 4.3 MiB", "making tiny-qwen3vl-mmproj-F16.g1.gguf, 2.5 MiB"]
-    assert make_tiny("qwen3vl", "Q8_0", tmp_path, said.append) == first
-    assert len(said) == 2
+    messages: list[str] = []
+    first = make_tiny("qwen3vl", "Q8_0", tmp_path, messages.append)
+    assert messages == ["making tiny-qwen3vl-Q8_0.g1.gguf, 4.3 MiB", "making tiny-qwen3vl-mmproj-F16.g1.gguf, 2.5 MiB"]
+    assert make_tiny("qwen3vl", "Q8_0", tmp_path, messages.append) == first
+    assert len(messages) == 2
     os.truncate(first.path, 1_000_000)
-    assert make_tiny("qwen3vl", "Q8_0", tmp_path, said.append) == first
-    assert said[2:] == ["making tiny-qwen3vl-Q8_0.g1.gguf, 4.3 MiB"]
+    assert make_tiny("qwen3vl", "Q8_0", tmp_path, messages.append) == first
+    assert messages[2:] == ["making tiny-qwen3vl-Q8_0.g1.gguf, 4.3 MiB"]
 
 
 def test_a_new_generator_leaves_old_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ NAME = "tiny-Q4_0.gguf"
 SECRETS = ("annie", "pass/word", "pass%2Fword", "s3cr3t")
 
 
-def get(source: ModelSource, store: Path, said: list[str] | None = None) -> ModelFiles:
-    return fetch_url(source, store, (said if said is not None else []).append)
+def get(source: ModelSource, store: Path, messages: list[str] | None = None) -> ModelFiles:
+    return fetch_url(source, store, (messages if messages is not None else []).append)
 
 
 def of(hub: FakeHub, name: str = NAME, mmproj: str | None = None, sha256: str | None = None) -> ModelSource:
@@ -38,19 +38,19 @@ def gets(hub: FakeHub) -> list[Asked]:
     return [one for one in hub.asked if one.method == "GET"]
 
 
-def failed(source: ModelSource, store: Path, said: list[str] | None = None) -> LoadFailed:
+def failed(source: ModelSource, store: Path, messages: list[str] | None = None) -> LoadFailed:
     with pytest.raises(LoadFailed) as caught:
-        get(source, store, said)
+        get(source, store, messages)
     return caught.value
 
 
 def test_a_file_is_fetched_once_hashed_and_checked(hub: FakeHub, model: bytes, tmp_path: Path) -> None:
-    said: list[str] = []
-    files = get(of(hub), tmp_path, said)
+    messages: list[str] = []
+    files = get(of(hub), tmp_path, messages)
     assert files.path.read_bytes() == model and files.path.name == NAME
     assert files.sha256 == hashlib.sha256(model).hexdigest()
     assert files.facts is not None and files.facts.architecture == "llama"
-    assert said[-2] == f"fetching url:{hub.address(NAME)}: 2.3 MiB of 2.3 MiB"
+    assert messages[-2] == f"fetching url:{hub.address(NAME)}: 2.3 MiB of 2.3 MiB"
     hub.asked.clear()
     assert get(of(hub), tmp_path) == files
     assert hub.asked == []
@@ -108,9 +108,9 @@ def test_a_server_without_ranges_sends_all_again(hub: FakeHub, model: bytes, tmp
 
 def test_a_server_that_knows_no_head_and_tells_no_size(hub: FakeHub, model: bytes, tmp_path: Path) -> None:
     hub.knows_head = hub.knows_ranges = hub.tells_size = False
-    said: list[str] = []
-    assert get(of(hub), tmp_path, said).path.read_bytes() == model
-    assert f"fetching url:{hub.address(NAME)}: 0 bytes" in said
+    messages: list[str] = []
+    assert get(of(hub), tmp_path, messages).path.read_bytes() == model
+    assert f"fetching url:{hub.address(NAME)}: 0 bytes" in messages
 
 
 def test_a_signed_address_that_knows_no_head_is_asked_for_its_first_byte(
@@ -203,9 +203,9 @@ def test_neither_login_nor_query_stands_in_a_message_a_path_or_a_log(
     address = hub.address(NAME).replace("http://", "http://annie:pass%2Fword@") + "?token=s3cr3t"
     hub.refusal = None if status == 200 else (status, {})
     hub.files[NAME] = b"no model"
-    said: list[str] = []
-    error = failed(ModelSource(url=address), tmp_path, said)
-    words = [error.detail, *said, *(str(path) for path in tmp_path.rglob("*")), repr(ModelSource(url=address))]
+    messages: list[str] = []
+    error = failed(ModelSource(url=address), tmp_path, messages)
+    words = [error.detail, *messages, *(str(path) for path in tmp_path.rglob("*")), repr(ModelSource(url=address))]
     words += [path.read_text("utf-8", "replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert not [one for one in words for secret in SECRETS if secret in one]
     assert not [one for one in caplog.messages for secret in SECRETS[:3] if secret in one]
