@@ -19,8 +19,9 @@ from agents.contract.job import LoadSettings, Stop, Synthetic, Workflow, Workloa
 from agents.contract.measure import EngineTimings, Trial
 from agents.contract.model_peers import Peers
 from agents.contract.report import Cause, Loaded
-from agents.engines.stream.chunks import Chunk, Event
+from agents.engines.stream.chunks import Chunk
 from agents.engines.stream.exchange import Exchange, Limits, LiveCount
+from agents.engines.stream.sse import Event
 from agents.errors import LoadFailed, Unsupported
 
 DYING_S = 3.0  # between the end of an engine's connections and that of its process

@@ -18,8 +18,9 @@ from agents.contract.rates import DISAGREEMENT, decode_tps, ttft_s
 from agents.contract.report import Cause
 from agents.engines.base import Request
 from agents.engines.causes import cause_of_request
-from agents.engines.stream.chunks import Chunk, Event, Final, Response, bunched_share, read_response, stream_events
+from agents.engines.stream.chunks import Chunk, Final, bunched_share, stream_events
 from agents.engines.stream.exchange import Exchange, ExchangeEnd
+from agents.engines.stream.sse import Event, Response, read_response
 from agents.errors import EngineLost, RequestFailed
 from agents.job.sanity import output_flags
 

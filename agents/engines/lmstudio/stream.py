@@ -13,8 +13,9 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from agents.contract.measure import EngineTimings, StopReason
-from agents.engines.stream.chunks import Chunk, ChunkBuilder, Event, Final, openai_chat_chunks
+from agents.engines.stream.chunks import Chunk, ChunkBuilder, Final, openai_chat_chunks
 from agents.engines.stream.shapes import Count, Figure, WholeText, WireObject
+from agents.engines.stream.sse import Event
 
 RELOADED = "LM Studio loaded the model anew for this request: the instance that was loaded for the job is gone"
 

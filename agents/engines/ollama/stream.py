@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from agents.contract.measure import EngineTimings, StopReason
-from agents.engines.stream.chunks import Chunk, ChunkBuilder, Event, Final
+from agents.engines.stream.chunks import Chunk, ChunkBuilder, Final
 from agents.engines.stream.shapes import Count, Figure, WholeText, WireObject
+from agents.engines.stream.sse import Event
 
 RELOAD_S = 1.0  # a loaded model is found within milliseconds
 

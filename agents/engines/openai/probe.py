@@ -9,9 +9,10 @@ from agents.contract.report import Cause
 from agents.engines.base import LoadPlace, Request
 from agents.engines.causes import cause_of_load
 from agents.engines.server.api import CALL_S, NOT_READY
-from agents.engines.stream.chunks import Event, Response, error_text, read_response, refusal_text, stream_events
+from agents.engines.stream.chunks import error_text, refusal_text, stream_events
 from agents.engines.stream.exchange import Exchange, ExchangeEnd, Limits, exchange
 from agents.engines.stream.shapes import whole
+from agents.engines.stream.sse import Event, Response, read_response
 from agents.errors import LoadFailed, NotReady, RequestFailed, Unsupported
 
 _STANDARD = {"model", "messages", "max_tokens", "stream"}

@@ -1,5 +1,9 @@
 """Events of an engine's stream -> chunks: what was generated, when it came, and the engine's own figures of it. PURE
 
+The problem: an event is not a token. It may hold several (speculative decoding), a part of one (servers that send
+letters), or none (a role, the end of text), and few engines count the tokens of each event. So a chunk keeps what the
+engine counted, and None where it counted nothing; nothing is estimated here.
+
 Nothing that a server sends makes these functions raise: what cannot be read becomes the last chunk, with ``error``.
 Fields as llama-server b11549 sends them (recorded), and as the OpenAI API reference and its dialects have them.
 """
@@ -16,26 +20,12 @@ from pydantic import ValidationError
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
 from agents.engines.stream.shapes import ChatEvent, CompletionEvent, Timings, TokenCounts, WireObject
-from agents.engines.stream.sse import Event, Response, read_response
+from agents.engines.stream.sse import Event, Response
 from agents.errors import RequestFailed
 
-__all__ = [
-    "Chunk",
-    "Event",
-    "Final",
-    "Response",
-    "bunched_share",
-    "error_text",
-    "llama_completion_chunks",
-    "openai_chat_chunks",
-    "read_response",
-    "refusal_text",
-    "stream_events",
-]
-
 _ERROR_TEXT_MAX = 2_000
-_BUSY = (429, 502, 503, 504)  # nothing is wrong with the request
-_FAILED = ("error", "abort")  # reasons to finish, SGLang's and others'
+_BUSY = (429, 502, 503, 504)  # the same request may succeed later
+_FAILED = ("error", "abort")  # values of finish_reason, SGLang's and others'
 _KNOWN = frozenset(("choices", "usage", "timings", "type", "content", "response", "done", "stop", "stats", "model"))
 """An object that reports an error has none of these names."""
 
@@ -106,6 +96,7 @@ def openai_chat_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
     counts, timings = TokenCounts(), Timings()
     for event in events:
         if event.data.strip() == "[DONE]":
+            # Some servers send no finish_reason: the mark at least says that nothing was cut off.
             builder.finish(event, _openai_final(stop, counts, timings))
             continue
         part = builder.parse(event, ChatEvent)
@@ -114,6 +105,7 @@ def openai_chat_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
         reported = part.counts
         counts = reported.merged_into(counts) if reported else counts
         timings = part.timings or timings
+        # Tokens generated so far, where the event counts them: the difference to the event before is its own.
         total = part.timings.predicted_n if part.timings else reported.completion if reported else None
         for choice in part.choices or []:
             for text, reasoning in choice.texts():
@@ -123,6 +115,7 @@ def openai_chat_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
                 builder.fail(event, _text_of(choice.error) or f"the engine ended with finish_reason {stop}")
                 return builder.build()
         if stop or reported:
+            # Counts may come before the end (vLLM's, with each event): then this final is not yet the ``ended`` one.
             final = _openai_final(stop, counts, timings)
             builder.finish(event, final if stop or not part.choices else replace(final, ended=False))
     return builder.build()
@@ -135,6 +128,7 @@ def bunched_share(chunks: Sequence[Chunk], whole: int | None = None) -> float:
     not counted, ``whole`` is how many there are in all. TLS hands out one record a read, so there two records that
     lay ready count as two reads.
     """
+    # One time stamp a read: of the tokens in a read, one has a time of its own.
     counts = [(chunk.read, 1 if chunk.tokens is None else chunk.tokens) for chunk in chunks if chunk.generated]
     tokens = max(sum(count for _, count in counts), whole or 0) if counts else 0
     return 1 - len({read for read, count in counts if count}) / tokens if tokens else 0.0
@@ -150,6 +144,7 @@ def stream_events(response: Response) -> tuple[Event, ...]:
         cause = Cause.STREAM_BROKEN if response.status in _BUSY else Cause.REQUEST_REFUSED
         raise RequestFailed(cause, refusal_text(response))
     if not response.events and response.body.strip():
+        # Some servers answer an error with status 200 and a plain JSON document.
         if (error := _error_of(response.body)) is not None:
             raise RequestFailed(Cause.REQUEST_REFUSED, f"HTTP {response.status}: {one_line(error)}")
         kind = response.header("content-type") or "no content type"
@@ -195,7 +190,7 @@ class ChunkBuilder:
         self._drafts.append((Chunk(event.at_ns, event.read, text, reasoning, own), total))
 
     def finish(self, event: Event, final: Final) -> None:
-        if not self._drafts:
+        if not self._drafts:  # a final needs a chunk to stand on, also of an answer without a token
             self._drafts.append((Chunk(event.at_ns, event.read), None))
         self._final = final
 
@@ -206,7 +201,7 @@ class ChunkBuilder:
         """The event's object, or None after an error, which is kept as the last chunk."""
         message: str
         try:
-            # NaN and Infinity are not JSON, but Python servers write them.
+            # NaN and Infinity are not JSON, but Python servers write them: as None they cost their field alone.
             found = json.loads(event.data, parse_constant=lambda _: None)
             error = "the event is not an object" if not isinstance(found, dict) else _error_in(found)
             if event.kind == "error" and error is None:
@@ -227,15 +222,16 @@ class ChunkBuilder:
 
     def build(self) -> tuple[Chunk, ...]:
         chunks = [chunk for chunk, _ in self._drafts]
+        # All or none: a stream that counts some events only would give the others' tokens to the next one counted.
         totals = [total for chunk, total in self._drafts if chunk.text]
-        if totals and None not in totals and totals[-1]:  # every event with text counts the tokens so far
+        if totals and None not in totals and totals[-1]:
             before = 0
             for place, (chunk, total) in enumerate(self._drafts):
                 if total is not None:
                     chunks[place] = replace(chunk, tokens=max(total - before, 0))
                     before = max(total, before)
             whole = self._final.completion_tokens if self._final else None
-            # The end-of-text token came with the last event.
+            # The end-of-text token has no text: it came with the last event, and is counted by the final alone.
             if whole is not None and whole > before and chunks[-1].error is None:
                 chunks[-1] = replace(chunks[-1], tokens=(chunks[-1].tokens or 0) + whole - before)
         if chunks and chunks[-1].error is None:
@@ -252,7 +248,7 @@ def _error_in(found: object) -> str | None:
         message, kind = error.get("message"), error.get("type") or error.get("code")
         return f"{message} ({kind})" if message and kind else str(message or json.dumps(error))
     if error:
-        return str(error)
+        return str(error)  # mlx-lm and Ollama: a text
     if found.get("object") == "error":  # vLLM
         return _text_of(found.get("message"))
     if _KNOWN.isdisjoint(found):  # FastAPI and others
@@ -285,6 +281,7 @@ def _openai_final(stop: str | None, counts: TokenCounts, timings: Timings) -> Fi
     reasons |= {"tool_calls": StopReason.END, "function_call": StopReason.END}
     reasons |= {"eos_token": StopReason.END, "stop_sequence": StopReason.END}  # TGI
     engine = timings.as_engine_timings()
+    # llama.cpp's own timings come first; other servers report the cache in ``usage``, and no times at all.
     if engine.cached_tokens is None:
         engine = replace(engine, cached_tokens=counts.cached)
     return Final(

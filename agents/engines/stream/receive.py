@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agents.clock import Clock
-from agents.engines.stream.sse import EndDetector, first_event_ns
+from agents.engines.stream.response import EndDetector
+from agents.engines.stream.sse import first_event_ns
 
 LOOK_S = 0.1  # between two looks of the limit keeper: how late a cancel is obeyed
 READ_BYTES = 65_536

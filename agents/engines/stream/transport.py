@@ -1,5 +1,7 @@
 """The connection under httpx, tapped: every receive is stamped and kept before anyone looks at it.
 
+The problem: httpx and httpcore parse a response as it comes, and their work on one token delays the stamp of the next.
+Writing HTTP by hand would avoid that, and lose what they do well: addresses, TLS, proxies refused, headers checked. So
 httpx builds the request and httpcore sends it, over a network backend of ours. When httpcore asks for the first bytes
 of the response, the whole response is read here, in a loop that does nothing but receive and take the time; only then
 does httpcore get to see its head. So no library works between a token's arrival and its time stamp.
@@ -25,7 +27,9 @@ def post(
     try:
         sent_headers = httpx.Headers(dict(headers))
         sent_headers.setdefault("Content-Type", "application/json")
+        # No connection is used twice, and the server's close is one sign of the response's end.
         sent_headers["Connection"] = "close"
+        # A compressor holds tokens back until it has a block of them.
         sent_headers["Accept-Encoding"] = "identity"
         with (
             httpx.Client(
@@ -33,7 +37,7 @@ def post(
             ) as client,
             client.stream("POST", url, content=body, headers=sent_headers),
         ):
-            return ExchangeEnd.COMPLETE, ""
+            return ExchangeEnd.COMPLETE, ""  # by now the receiver has the whole response
     except ExchangeStopped as stop:
         return stop.end, stop.detail
     except (httpx.HTTPError, httpx.InvalidURL, *_HTTPCORE_ERRORS, OSError, ValueError) as error:
@@ -119,7 +123,8 @@ class _TappedStream(httpcore.NetworkStream):
         self._received: Iterator[tuple[int, bytes]] | None = None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        if self._received is None:
+        if self._received is None:  # httpcore has written the request, and asks for the response's head
+            # One write of the whole request, so that its sending is one moment: ``sent_ns``.
             request = b"".join(self._request)
 
             def send() -> None:
@@ -127,6 +132,7 @@ class _TappedStream(httpcore.NetworkStream):
                 with suppress(httpcore.WriteError):
                     self._stream.write(request, self._receiver.limits.connect_s)
 
+            # The socket itself, without httpcore's time-outs and wrappers: ``recv`` is called on it thousands of times.
             self._receiver.exchange(self._stream.get_extra_info("socket"), send)
             self._received = iter(self._receiver.reads)
         return next(self._received, (0, b""))[1]

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.clock import SystemClock
-from agents.engines.stream.chunks import llama_completion_chunks, read_response, stream_events
+from agents.engines.stream.chunks import llama_completion_chunks, stream_events
 from agents.engines.stream.exchange import Exchange, ExchangeEnd, Limits, LiveCount, exchange
+from agents.engines.stream.sse import read_response
 from tests.fakes.scripted_server import (
     LAST_CHUNK,
     End,

@@ -29,7 +29,8 @@ from agents.engines.ollama.adapter import (
 from agents.engines.ollama.api import LoadedModel, ModelDetails, address_of, loaded_models, pull
 from agents.engines.ollama.stream import ollama_chunks
 from agents.engines.server.api import Api
-from agents.engines.stream.chunks import Event, read_response, stream_events
+from agents.engines.stream.chunks import stream_events
+from agents.engines.stream.sse import Event, read_response
 from agents.errors import LoadFailed, Unsupported
 from tests.contract.adapters.ollama import ollama_routes
 from tests.fakes.recorded_server import RecordedServer, json_answer, lines_answer

@@ -12,16 +12,15 @@ from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
 from agents.engines.stream.chunks import (
     Chunk,
-    Event,
     Final,
     bunched_share,
     error_text,
     llama_completion_chunks,
     openai_chat_chunks,
-    read_response,
     stream_events,
 )
-from agents.engines.stream.sse import EndDetector, first_event_ns
+from agents.engines.stream.response import EndDetector
+from agents.engines.stream.sse import Event, first_event_ns, read_response
 from agents.errors import RequestFailed
 from tests.fakes.scripted_server import chunked, head, response
 
