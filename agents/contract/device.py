@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agents.units import format_size
+
 
 class MemoryKind(StrEnum):
     """How the GPU gets its memory."""
@@ -109,7 +111,7 @@ def why_no_split(wanted_bytes: int, device: Device) -> str | None:
     """Why this split can never be had on ``device``; None where the firmware's setting may bring it. PURE"""
     if same_split(wanted_bytes, device.dedicated_vram_bytes):
         return None
-    asked = f"asked for: {wanted_bytes / 2**20:.0f} MiB"
+    asked = f"asked for: {format_size(wanted_bytes)}"
     if device.memory_kind is not MemoryKind.CARVE_OUT:
         kind = {
             MemoryKind.NONE: "has no GPU that shares its memory, as far as it can be seen",
@@ -119,6 +121,6 @@ def why_no_split(wanted_bytes: int, device: Device) -> str | None:
         return f"dedicated VRAM of {device.name} cannot be chosen: it {kind}; {asked}"
     options = device.carveout_options_bytes
     if options and not any(same_split(wanted_bytes, option) for option in options):
-        offered = ", ".join(f"{option / 2**20:.0f}" for option in options)
-        return f"the firmware of {device.name} offers dedicated VRAM of {offered} MiB; {asked}"
+        offered = ", ".join(map(format_size, options))
+        return f"the firmware of {device.name} offers dedicated VRAM of {offered}; {asked}"
     return None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agents.contract.device import same_split
 from agents.errors import Unsupported
+from agents.units import format_size
 
 _OPTION = re.compile(r"^\s*(\d+):.*\((\d+)\s*(MB|GB)\)\s*$", re.MULTILINE)
 _UNITS = {"MB": 2**20, "GB": 2**30}  # as firmware menus count
@@ -54,8 +55,8 @@ def choose(wanted_bytes: int, sys_root: Path) -> str:
     folder, options = _folder(sys_root), options_of(sys_root)
     option = option_for(wanted_bytes, options)
     if folder is None or option is None:
-        offered = ", ".join(f"{each.size_bytes / 2**20:.0f} MiB" for each in options) or "none"
-        raise Unsupported(f"the firmware offers no carve-out of {wanted_bytes / 2**20:.0f} MiB; it offers {offered}")
+        offered = ", ".join(format_size(each.size_bytes) for each in options) or "none"
+        raise Unsupported(f"the firmware offers no carve-out of {format_size(wanted_bytes)}; it offers {offered}")
     file = folder / "carveout"
     try:
         before = _index(file)

@@ -31,6 +31,7 @@ from agents.power.methods.base import NotRestored
 from agents.power.state import PowerControls, PowerState, find_power
 from agents.telemetry.recorder import JobRecord, LoadRecord, Recorder, TrialsRecord
 from agents.telemetry.validity import Machine
+from agents.units import format_size
 
 log = logging.getLogger(__name__)
 
@@ -317,8 +318,8 @@ def _is_alive(session: Session) -> bool:
 
 def _set_it(wanted_bytes: int, device: Device) -> str:
     seen = device.dedicated_vram_bytes
-    now = "cannot be seen here" if seen is None else f"is {seen / 2**20:.0f} MiB now"
+    now = "cannot be seen here" if seen is None else f"is {format_size(seen)} now"
     return (
-        f"dedicated VRAM of {device.name} {now}; the cell asks for {wanted_bytes / 2**20:.0f} MiB:"
+        f"dedicated VRAM of {device.name} {now}; the cell asks for {format_size(wanted_bytes)}:"
         " set it in the firmware and reboot"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from agents.units import in_words
+from agents.units import format_size
 
 Notify = Callable[[str], None]
 
@@ -37,8 +37,8 @@ class ByteProgress:
         due = self._notified_at is None or now - self._notified_at >= self._every_s
         if due or (self._total is not None and done_bytes >= self._total):
             self._notified_at = now
-            of_all = "" if self._total is None else f" of {in_words(self._total)}"
-            self._notify(f"{self._what}: {in_words(done_bytes)}{of_all}")
+            of_all = "" if self._total is None else f" of {format_size(self._total)}"
+            self._notify(f"{self._what}: {format_size(done_bytes)}{of_all}")
 
     def offset_by(self, before_bytes: int) -> Callable[[int], None]:
         """``update`` for one of several files: ``before_bytes`` were in those before it."""

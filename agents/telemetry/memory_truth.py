@@ -14,6 +14,7 @@ from agents.contract.measure import Reading
 from agents.contract.report import Loaded
 from agents.telemetry.series import Series, Window, kind_of
 from agents.telemetry.sources.base import Quantity
+from agents.units import format_size
 
 DISAGREE = 0.10
 DISAGREE_FLOOR_BYTES = 256 * 2**20  # what a desktop may take or give back meanwhile
@@ -133,4 +134,4 @@ def _differ(one: int | None, other: int | None) -> bool:
 
 
 def _gib(size_bytes: int | None) -> str:
-    return "unknown" if size_bytes is None else f"{size_bytes / 2**30:.2f} GiB"
+    return "unknown" if size_bytes is None else format_size(size_bytes, 2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from agents.device.doctor import ControlSeen, EngineSeen, Examined, examine
 from agents.places import data_root, device_root
+from agents.units import format_size
 from orchestrator.errors import UsageError
 from orchestrator.report.terminal import print_table
 from orchestrator.report.text_table import TableCell, TextTable
@@ -57,8 +58,8 @@ def machine_table(device: Device, device_file: str) -> TextTable:
         ("CPU", f"{device.cpu} ({device.physical_cores or '?'} cores, {device.logical_cores or '?'} threads)"),
         ("GPU", gpus or "none that the kernel shows"),
         ("NPU", ", ".join(device.npus) or "none that the kernel shows"),
-        ("memory", f"{device.memory_kind.value}, {device.ram_bytes / 2**30:.1f} GiB of RAM ({modules})"),
-        ("dedicated VRAM", "-" if split is None else f"{split / 2**20:.0f} MiB ({device.split_source})"),
+        ("memory", f"{device.memory_kind.value}, {format_size(device.ram_bytes)} of RAM ({modules})"),
+        ("dedicated VRAM", "-" if split is None else f"{format_size(split)} ({device.split_source})"),
         (
             "bandwidth",
             unknown if bandwidth is None else f"{bandwidth / 1e9:g} GB/s",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agents.contract.device import Device, StateSource
+from agents.units import format_size
 from orchestrator.cli.texts import format_duration
 from orchestrator.dispatch.api import DeviceView, StatusView
 from orchestrator.report.text_table import TableCell, TextTable
@@ -47,7 +48,7 @@ def _device_texts(view: DeviceView, device: Device, now_unix_s: float) -> tuple[
         device.name,
         view.doing,
         device.memory_kind.value,
-        f"{device.ram_bytes / 2**30:.1f} GiB",
+        format_size(device.ram_bytes),
         _split(device),
         _power(device),
         device.cpu,
@@ -62,8 +63,7 @@ def _device_texts(view: DeviceView, device: Device, now_unix_s: float) -> tuple[
 def _split(device: Device) -> str:
     if device.dedicated_vram_bytes is None:
         return "-"
-    size = device.dedicated_vram_bytes
-    text = f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+    text = format_size(device.dedicated_vram_bytes)
     return f"{text} (stated)" if device.split_source is StateSource.STATED else text
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.contract.device import Device
+from agents.units import format_size
 from orchestrator.cli.texts import format_count, format_duration
 from orchestrator.dispatch.operator_text import describe_state
 from orchestrator.matrix import CellCounts, Matrix
@@ -106,7 +107,7 @@ def as_text(page: PlanPage, shown: int | None) -> Iterator[str]:
     for known in page.known:
         if known.device is not None:
             yield ""
-            yield _heading(known, f"on {known.name} ({known.device.cpu}, {known.device.ram_bytes / 2**30:.1f} GiB RAM)")
+            yield _heading(known, f"on {known.name} ({known.device.cpu}, {format_size(known.device.ram_bytes)} RAM)")
             yield from _phases(known, shown)
             yield from _refused(known.cells)
     if page.unknown:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.telemetry.sources.base import Missing, Quantity, Source
+from agents.units import format_size
 
 EVERY_S = 0.5
 Now = tuple[str, Quantity, float | None]
@@ -81,7 +82,7 @@ def in_units(quantity: Quantity, value: float | None) -> str:
     unit = quantity.unit
     if unit in ("bytes", "bytes/s"):
         per = "/s" if unit.endswith("/s") else ""
-        return f"{value / 2**30:.2f} GiB{per}" if value >= 2**30 else f"{value / 2**20:.1f} MiB{per}"
+        return f"{format_size(value, 2)}{per}"
     if unit == "Hz":
         return f"{value / 1e9:.2f} GHz"
     if unit == "":

@@ -15,6 +15,7 @@ import pyarrow.types as kinds
 
 from agents.contract.job import Runtime
 from agents.contract.report import MachineSeen
+from agents.units import format_size
 from orchestrator.compare.energy import DERIVED
 from orchestrator.errors import UsageError
 from orchestrator.matrix import axes as matrix_axes
@@ -124,19 +125,11 @@ def label(axis: str, value: Any) -> str:
     if unit == "tokens":
         return format_tokens(value)
     if unit == "bytes":
-        return bytes_label(value)
+        return format_size(value, 2)
     if isinstance(value, float):
         return f"{value:g}" + (f" {unit}" if unit else "")
     text = f"{value} {unit}" if unit else str(value)
     return text[:10] if axis in ("fingerprint", "prompt_sha256", "workflow_sha256", "model_sha256", "boot_id") else text
-
-
-def bytes_label(size_bytes: float) -> str:
-    """``32 GiB``, ``512 MiB``, ``20.8 GiB``: at most two decimals."""
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size_bytes >= size:
-            return f"{size_bytes / size:.2f}".rstrip("0").rstrip(".") + f" {unit}"
-    return f"{size_bytes:g} B"
 
 
 _RUNTIMES = tuple(Runtime)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from agents.units import format_size
+
 DRIFTED = 0.05
 """From so much on, of the first canary's rate, figures of the first and the last hour are not to be compared as they
 stand. Canaries of one idle machine in a row differ by 1 to 2 %."""
@@ -59,7 +61,7 @@ def _drift(device: str, state: str, canaries: list[tuple[datetime, float]]) -> D
 def _state(row: Mapping[str, Any]) -> str:
     split, limit_w, profile = row["dedicated_vram_bytes"], row["power_limit_w"], row["power_profile"]
     words = (
-        None if split is None else f"{split / 2**30:g} GiB",
+        None if split is None else format_size(split),
         None if limit_w is None else f"{limit_w:g} W",
         profile,
     )

@@ -13,6 +13,7 @@ from agents.agent.calls import Grant
 from agents.contract.job import MachineState
 from agents.contract.report import Report
 from agents.log import Entry, suppressed
+from agents.units import format_size
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.fleet import DeviceGone, Fleet
 from orchestrator.dispatch.ledger import Ledger
@@ -151,7 +152,7 @@ class Effects:
 
     def _set_split(self, command: SetSplit) -> None:
         name = self._registry.name_of(command.device_id)
-        size = f"{command.dedicated_vram_bytes / 2**20:.0f} MiB"
+        size = format_size(command.dedicated_vram_bytes)
         notice = DeviceAppeared(name, f"is set to {size} of dedicated VRAM and reboots")
         self._dependencies.board.post(command.run_id, notice)
         answer = self._dependencies.fleet.call(command.device_id, "set_split", command.dedicated_vram_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agents.contract.device import Device, StateSource
 from agents.contract.job import MachineState
+from agents.units import format_size
 from orchestrator.dispatch.messages import AskOperator
 from orchestrator.matrix.units import format_bytes
 from orchestrator.plan.changes import Change
@@ -13,7 +14,7 @@ def describe_state(state: MachineState) -> str:
     """``dedicated VRAM 32GiB, power limit 80 W``; empty where nothing is asked for."""
     words = []
     if state.dedicated_vram_bytes is not None:
-        words.append(f"dedicated VRAM {format_bytes(state.dedicated_vram_bytes)}")
+        words.append(f"dedicated VRAM {format_size(state.dedicated_vram_bytes)}")
     if state.power_limit_w is not None:
         words.append(f"power limit {state.power_limit_w:g} W")
     if state.power_profile is not None:
@@ -26,9 +27,9 @@ def describe_ask(ask: AskOperator, device: Device) -> str:
     state, name = ask.state, device.name
     note = f" ({ask.note})" if ask.note else ""
     if ask.change is Change.OPERATOR_REBOOT and state.dedicated_vram_bytes is not None:
-        size = format_bytes(state.dedicated_vram_bytes)
-        words = f"set dedicated VRAM of {name} to {size} and reboot{note}"
+        words = f"set dedicated VRAM of {name} to {format_size(state.dedicated_vram_bytes)} and reboot{note}"
         if device.split_source is not StateSource.SEEN:
+            size = format_bytes(state.dedicated_vram_bytes)
             words += f"; then say so, for it cannot be seen there: orchestrate state {name} --dedicated-vram {size}"
         return words
     limit = f"{state.power_limit_w:g}W"

@@ -15,6 +15,7 @@ from dataclasses import replace
 from agents.contract.device import Device, same_split
 from agents.contract.job import MachineState
 from agents.contract.report import RETRIED, Attempt, Cause, Failed, Refused, Report
+from agents.units import format_size
 from orchestrator.dispatch.messages import (
     AskOperator,
     AttemptEnded,
@@ -327,7 +328,7 @@ class Schedule:
 
 def _describe_split_seen(facts: Device) -> str:
     split = facts.dedicated_vram_bytes
-    return "it came back " + ("and its split cannot be seen" if split is None else f"with {split / 2**20:.0f} MiB")
+    return "it came back " + ("and its split cannot be seen" if split is None else f"with {format_size(split)}")
 
 
 def _cost_rank(change: Change) -> int:

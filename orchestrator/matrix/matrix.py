@@ -11,8 +11,8 @@ from pathlib import Path
 
 from agents.contract.device import Device, MemoryKind
 from agents.contract.job import Conditions, ModelSource, Timeouts, Workload
+from agents.units import format_size
 from orchestrator.matrix.axes import Value
-from orchestrator.matrix.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class DeviceSelector:
             if has.get(key) != value:
                 yield f"its label {key} is {has[key]}, not {value}" if key in has else f"it has no label {key}"
         if self.min_ram_bytes is not None and device.ram_bytes < self.min_ram_bytes:
-            yield f"it has {_size(device.ram_bytes)} of RAM, less than {format_bytes(self.min_ram_bytes)}"
+            yield f"it has {format_size(device.ram_bytes)} of RAM, less than {format_size(self.min_ram_bytes)}"
         if self.min_vram_bytes is not None and _vram_bytes(device) < self.min_vram_bytes:
-            yield f"it has {_size(_vram_bytes(device))} of VRAM, less than {format_bytes(self.min_vram_bytes)}"
+            yield f"it has {format_size(_vram_bytes(device))} of VRAM, less than {format_size(self.min_vram_bytes)}"
         vendors = tuple(gpu.vendor.lower() for gpu in device.gpus)
         if self.gpu_vendors and not set(vendors) & set(self.gpu_vendors):
             asked = ", ".join(self.gpu_vendors)
@@ -61,10 +61,6 @@ def _vram_bytes(device: Device) -> int:
     if device.memory_kind is MemoryKind.UNIFIED:
         return device.ram_bytes
     return max([device.dedicated_vram_bytes or 0, *(gpu.vram_bytes or 0 for gpu in device.gpus)])
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1024**3:.1f}GiB"
 
 
 class Rounds(StrEnum):

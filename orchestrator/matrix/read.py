@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.contract.job import Conditions, Timeouts
+from agents.units import format_size
 from orchestrator.errors import UsageError
 from orchestrator.matrix.cross_check import CrossCheck, exclude_problems
 from orchestrator.matrix.matrix import DeviceSelector, Matrix, Measure, OnBattery
@@ -65,7 +66,7 @@ def read_file(path: Path, most_bytes: int) -> bytes:
             raise
         raise BadValue(f"cannot be read: {error}") from None
     if len(data) > most_bytes:
-        raise BadValue(f"is larger than {most_bytes // 1024**2} MiB")
+        raise BadValue(f"is larger than {format_size(most_bytes)}")
     return data
 
 

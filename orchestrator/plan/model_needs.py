@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.contract.model_need import DISK_MARGIN_BYTES, ModelNeed
-from agents.units import in_words
+from agents.units import format_size
 
 MOST_DEVICES = 8
 """With more devices that lack something there is one line for all of them, beside the warnings."""
@@ -51,7 +51,7 @@ def needs_lines(by_device: Mapping[str, DeviceNeeds]) -> list[str]:
 def _line(device: DeviceNeeds) -> str:
     return (
         f"models: {device.name} lacks {len(device.missing)} of {len(device.needs)}, "
-        f"{_size([device])} of {in_words(device.free_bytes)} free"
+        f"{_size([device])} of {format_size(device.free_bytes)} free"
     )
 
 
@@ -59,13 +59,13 @@ def _total(lacking: Sequence[DeviceNeeds], devices: int) -> str:
     most = max(lacking, key=lambda device: device.missing_bytes)
     return (
         f"models: {len(lacking)} of {devices} devices lack {sum(len(device.missing) for device in lacking)} in all, "
-        f"{_size(lacking)}; the most: {most.name}, {_size([most])} of {in_words(most.free_bytes)} free"
+        f"{_size(lacking)}; the most: {most.name}, {_size([most])} of {format_size(most.free_bytes)} free"
     )
 
 
 def _size(devices: Sequence[DeviceNeeds]) -> str:
     unknown = sum(need.missing_bytes is None for device in devices for need in device.missing)
-    known = in_words(sum(device.missing_bytes for device in devices))
+    known = format_size(sum(device.missing_bytes for device in devices))
     return f"{known} and {unknown} of unknown size" if unknown else known
 
 
@@ -73,8 +73,8 @@ def _warnings(device: DeviceNeeds) -> list[str]:
     warnings = []
     if device.lacked_bytes:
         warnings.append(
-            f"models: warning: {device.name} has room for {in_words(device.free_bytes)} and lacks "
-            f"{in_words(device.missing_bytes)}: {in_words(device.lacked_bytes)} too little"
+            f"models: warning: {device.name} has room for {format_size(device.free_bytes)} and lacks "
+            f"{format_size(device.missing_bytes)}: {format_size(device.lacked_bytes)} too little"
         )
     unsized = [need for need in device.missing if need.missing_bytes is None]
     if unsized:

@@ -64,7 +64,7 @@ def test_without_the_owners_leave_nothing_is_touched(agent: Agent, folder: Path,
 def test_a_size_that_is_not_offered_reboots_nothing(agent: Agent, folder: Path, uma: Path, rebooted: Path) -> None:
     allow(folder, "touch", str(rebooted))
     words = refusal(agent, 3 * GIB)
-    assert words.startswith("the firmware offers no carve-out of 3072 MiB; it offers 512 MiB, 1024 MiB")
+    assert words.startswith("the firmware offers no carve-out of 3 GiB; it offers 512 MiB, 1 GiB")
     assert chosen(uma) == "9" and not rebooted.exists()
 
 

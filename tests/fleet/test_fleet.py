@@ -59,12 +59,12 @@ def test_splits_and_reboots(fleet: Fleet) -> None:
         return [event["text"] for event in run.events("operator_asked") if event["device"] == name]
 
     run.until(lambda: asks("two") and asks("three"), "operators are asked")
-    assert asks("two") == ["set dedicated VRAM of two to 32GiB and reboot"]
-    assert "set dedicated VRAM of two to 32GiB and reboot" in fleet.command("status")
+    assert asks("two") == ["set dedicated VRAM of two to 32 GiB and reboot"]
+    assert "set dedicated VRAM of two to 32 GiB and reboot" in fleet.command("status")
     fleet.reboot("two", INDEX_32_GIB)
     fleet.reboot("three", INDEX_8_GIB)
     run.until(lambda: len(asks("three")) == 2, "a wrong split is reported")
-    assert asks("three")[1] == "set dedicated VRAM of three to 32GiB and reboot (it came back with 8192 MiB)"
+    assert asks("three")[1] == "set dedicated VRAM of three to 32 GiB and reboot (it came back with 8192 MiB)"
     fleet.reboot("three", INDEX_32_GIB)
     run.completed()
     fleet.assert_once(run.name, SPLIT_JOBS)

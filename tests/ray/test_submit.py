@@ -138,7 +138,7 @@ def test_a_split_that_is_stated(sandbox: Sandbox) -> None:
         "submit", sandbox.write(FOUR_CELLS.replace("axes: {context: [512, 1K], kv_type: [f16, q8_0]}", axes))
     )
     assert first.code == 1, first.text
-    assert "to do: set dedicated VRAM of apu to 32GiB and reboot" in first.text
+    assert "to do: set dedicated VRAM of apu to 32 GiB and reboot" in first.text
     assert "1 of 2 jobs left" in first.lines[-1]
     (folder / "device.yaml").write_text("name: apu\nmemory: carve-out\ndedicated_vram: 32GiB\n")
     resumed = sandbox.run("resume", "--json")

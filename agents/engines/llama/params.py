@@ -9,7 +9,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed, Unsupported
 from agents.models.gguf.kv_cache import kv_bytes
 from agents.models.store.files import ModelFiles
-from agents.units import in_words
+from agents.units import format_size
 
 KV_TYPES = {
     name: f"GGML_TYPE_{name.upper()}"
@@ -73,8 +73,8 @@ def refuse_more_than_memory(settings: LoadSettings, files: ModelFiles, have_byte
     if kv is not None and kv + held > have_bytes:
         raise LoadFailed(
             Cause.RAM,
-            f"the KV cache for {context:,} tokens needs {in_words(kv)} (and the weights"
-            f" {in_words(facts.tensor_bytes)}); this machine has {in_words(have_bytes)} of memory in all:"
+            f"the KV cache for {context:,} tokens needs {format_size(kv)} (and the weights"
+            f" {format_size(facts.tensor_bytes)}); this machine has {format_size(have_bytes)} of memory in all:"
             " RAM, swap, and what its GPUs have",
         )
 

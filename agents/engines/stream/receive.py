@@ -22,6 +22,7 @@ from enum import StrEnum
 from agents.clock import Clock
 from agents.engines.stream.response import EndDetector
 from agents.engines.stream.sse import first_event_ns
+from agents.units import format_size
 
 LOOK_S = 0.1  # between two looks of the limit keeper: how late a cancel is obeyed
 READ_BYTES = 65_536
@@ -185,7 +186,7 @@ class _LimitKeeper:
         if self._cancelled.is_set():
             return ExchangeStopped(ExchangeEnd.CANCELLED, "cancelled")
         if self._seen_bytes > RESPONSE_BYTES_MAX:
-            detail = f"the response is longer than {RESPONSE_BYTES_MAX >> 20} MiB"
+            detail = f"the response is longer than {format_size(RESPONSE_BYTES_MAX)}"
             return ExchangeStopped(ExchangeEnd.BROKEN, detail)
         if self._detector.fault:
             return ExchangeStopped(ExchangeEnd.BROKEN, self._detector.fault)

@@ -14,7 +14,7 @@ from agents.errors import LoadFailed
 from agents.models.gguf.header import GgufHeader, NotGguf, TensorEntry, read_header
 from agents.models.gguf.kv_cache import KvShape, kv_shape
 from agents.models.gguf.types import FILE_TYPES, TENSOR_TYPES
-from agents.units import in_words
+from agents.units import format_size
 
 SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 """How llama.cpp names the parts of a split model; it loads them all from the first one's name."""
@@ -201,7 +201,7 @@ def _tensor_sizes(header: GgufHeader, file_bytes: int) -> tuple[int, ...]:
 
 
 def _too_short(file_bytes: int, need_bytes: int) -> str:
-    has, needs = in_words(file_bytes), in_words(need_bytes)
+    has, needs = format_size(file_bytes), format_size(need_bytes)
     if has == needs:
         has, needs = f"{file_bytes:,} bytes", f"{need_bytes:,}"
     return f"is {has} but its tensors need {needs}: truncated?"

@@ -19,13 +19,25 @@ from agents.errors import LoadFailed
 from agents.files import rename_durably
 from agents.models.lan.announcement import Announcement, announcing
 from agents.models.lan.client import PeerClient, SendingRefused
-from agents.models.lan.election import AwaitDecision, FetchFromInternet, TakeFrom, WaitFor, next_step
-from agents.models.lan.protocol import Answer, FileStatus, SharedFile, address_query, contents_query
+from agents.models.lan.election import (
+    AwaitDecision,
+    FetchFromInternet,
+    TakeFrom,
+    WaitFor,
+    next_step,
+)
+from agents.models.lan.protocol import (
+    Answer,
+    FileStatus,
+    SharedFile,
+    address_query,
+    contents_query,
+)
 from agents.models.lan.shared_files import record_origin, share
 from agents.models.progress import ByteProgress, Notify
 from agents.models.store.disk import need_room, record_sha256, sha256_of, size_of
 from agents.models.store.transfer import Sender, TransferStopped, partial_of, receive, verify_partial
-from agents.units import in_words
+from agents.units import format_size
 
 _MAX_SILENT = 3  # questions in a row without an answer, after which a device that was waited for counts as gone
 _MAX_FAILURES = 3  # transfers in a row without a byte, after which a device is asked no more for this file
@@ -255,13 +267,13 @@ def _rank(own: str, peer: Peer) -> str:
 
 def _describe_wait(answer: Answer, wanted: WantedFile) -> str:
     peer = answer.peer.shown
-    of_all = f" of {in_words(wanted.size_bytes)}" if wanted.size_bytes else ""
+    of_all = f" of {format_size(wanted.size_bytes)}" if wanted.size_bytes else ""
     match answer.status:
         case FileStatus.SERVES:
             return f"waiting for {peer}, which sends {wanted.name} to others"
         case FileStatus.MEASURES:
             return f"waiting for {peer}, which has {wanted.name} and measures now"
         case FileStatus.READS:
-            return f"waiting for {peer}, which checks {wanted.name}: {in_words(answer.bytes_so_far)}"
+            return f"waiting for {peer}, which checks {wanted.name}: {format_size(answer.bytes_so_far)}"
         case _:
-            return f"waiting for {peer} to fetch {wanted.name}: {in_words(answer.bytes_so_far)}{of_all}"
+            return f"waiting for {peer} to fetch {wanted.name}: {format_size(answer.bytes_so_far)}{of_all}"

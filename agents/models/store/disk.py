@@ -15,7 +15,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.files import remove_abandoned, write_atomic
 from agents.models.progress import ByteProgress, Notify
-from agents.units import in_words
+from agents.units import format_size
 
 _READ_BYTES = 4 << 20
 
@@ -28,8 +28,8 @@ def need_room(directory: Path, need_bytes: int, what: str) -> None:
     if need_bytes + DISK_MARGIN_BYTES > free_bytes:
         raise LoadFailed(
             Cause.DISK_FULL,
-            f"{what} needs {in_words(need_bytes)} (and {in_words(DISK_MARGIN_BYTES)} to spare), "
-            f"but the disk of {directory} has {in_words(free_bytes)} free",
+            f"{what} needs {format_size(need_bytes)} (and {format_size(DISK_MARGIN_BYTES)} to spare), "
+            f"but the disk of {directory} has {format_size(free_bytes)} free",
         )
 
 

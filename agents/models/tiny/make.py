@@ -29,7 +29,7 @@ from agents.models.tiny.architectures import (
     qwen3vl_projector,
 )
 from agents.models.tiny.plan import ModelPlan
-from agents.units import in_words
+from agents.units import format_size
 
 GENERATOR = 1
 """Goes up with every change of a byte in a file made here: it is part of the files' names, so that none is mixed up."""
@@ -145,7 +145,7 @@ def _make(path: Path, name: str, plan: ModelPlan, quantisation: str, notify: Not
 
     size_bytes = file_bytes(plan, name, quantisation, GENERATOR)
     need_room(path.parent, size_bytes, path.name)
-    notify(f"making {path.name}, {in_words(size_bytes)}")
+    notify(f"making {path.name}, {format_size(size_bytes)}")
     with atomic_file(path) as file:
         sha256 = write(file, plan, name, quantisation, GENERATOR)
     record_sha256(path, sha256)

@@ -351,10 +351,10 @@ class TestGrids:
         ("changes", "column", "text"),
         [
             ({"memory_kind": MemoryKind.CARVE_OUT}, "memory", "carve-out"),
-            ({"ram_bytes": 96 * GIB}, "RAM", "96.0 GiB"),
+            ({"ram_bytes": 96 * GIB}, "RAM", "96 GiB"),
             ({"dedicated_vram_bytes": None}, "VRAM", "-"),
             ({"dedicated_vram_bytes": 512 * 2**20, "split_source": StateSource.SEEN}, "VRAM", "512 MiB"),
-            ({"dedicated_vram_bytes": 32 * GIB, "split_source": StateSource.STATED}, "VRAM", "32.0 GiB (stated)"),
+            ({"dedicated_vram_bytes": 32 * GIB, "split_source": StateSource.STATED}, "VRAM", "32 GiB (stated)"),
             ({"power_limit_w": 55.0, "power_source": StateSource.STATED}, "power", "55 W (stated)"),
             ({"power_limit_w": 7.5, "power_source": StateSource.SEEN}, "power", "7.5 W (seen)"),
             ({"power_methods": ("a", "b")}, "power", "set by a, b"),

@@ -68,7 +68,7 @@ def test_a_matrix_on_a_known_device(orchestrate: Orchestrate, tmp_path: Path) ->
         "simple: 2 cells x 3 repeats = 6 jobs",
         "question: Which context?",
         "",
-        "on alpha (a CPU, 64.0 GiB RAM), time unknown: none of these cells ran here before:",
+        "on alpha (a CPU, 64 GiB RAM), time unknown: none of these cells ran here before:",
         "ctx 1K  x3  ?",
         "ctx 2K  x3  ?",
     ]
@@ -84,7 +84,7 @@ def test_earlier_runs_tell_how_long(orchestrate: Orchestrate, tmp_path: Path) ->
     ledger.mark_done("j2", 1, None, 40.0)
     ledger.close()
     assert cells_sorted(orchestrate("plan", path).out)[3:] == [
-        "on alpha (a CPU, 64.0 GiB RAM), about 3 min 00 s:",
+        "on alpha (a CPU, 64 GiB RAM), about 3 min 00 s:",
         "ctx 1K  x3  1 min 00 s",
         "ctx 2K  x3  2 min 00 s",
     ]
@@ -110,11 +110,11 @@ def cells(state: str, pad: int, mark: str = "") -> list[str]:
 def test_a_known_device_and_its_machine_states(orchestrate: Orchestrate, tmp_path: Path) -> None:
     remember(tmp_path, HERE).close()
     out = cells_sorted(orchestrate("plan", write(tmp_path, NO_POWER)).out)
-    assert out[2].startswith("on alpha (a CPU, 64.0 GiB RAM), 10 cells in 2 machine states, 1 reboot, 0 changes of")
+    assert out[2].startswith("on alpha (a CPU, 64 GiB RAM), 10 cells in 2 machine states, 1 reboot, 0 changes of")
     assert out[3:] == [
-        "  dedicated VRAM 512MiB:",
+        "  dedicated VRAM 512 MiB:",
         *cells("vram 512MiB", 0, "  ?"),
-        "  set and reboot: dedicated VRAM 32GiB:",
+        "  set and reboot: dedicated VRAM 32 GiB:",
         *cells("vram 32GiB", 1, "  ?"),
     ]
 
@@ -123,12 +123,12 @@ def test_who_sets_a_state(orchestrate: Orchestrate, tmp_path: Path) -> None:
     ours = replace(HERE, sets_split=True, carveout_options_bytes=(2**29, 2**35), power_limit_w=55.0)
     remember(tmp_path, ours).close()
     out = orchestrate("plan", write(tmp_path, STATES)).out.splitlines()
-    assert out[2].startswith("on alpha (a CPU, 64.0 GiB RAM), 20 cells in 4 machine states, 1 reboot, 2 changes of")
+    assert out[2].startswith("on alpha (a CPU, 64 GiB RAM), 20 cells in 4 machine states, 1 reboot, 2 changes of")
     assert [line for line in out[3:] if line.endswith(":")] == [
-        "  dedicated VRAM 512MiB, power limit 55 W:",
-        "  set by hand: dedicated VRAM 512MiB, power limit 80 W:",
-        "  set by the agent, with a reboot: dedicated VRAM 32GiB, power limit 80 W:",
-        "  set by hand: dedicated VRAM 32GiB, power limit 55 W:",
+        "  dedicated VRAM 512 MiB, power limit 55 W:",
+        "  set by hand: dedicated VRAM 512 MiB, power limit 80 W:",
+        "  set by the agent, with a reboot: dedicated VRAM 32 GiB, power limit 80 W:",
+        "  set by hand: dedicated VRAM 32 GiB, power limit 55 W:",
     ]
 
 
@@ -137,11 +137,11 @@ def test_what_a_device_can_never_be_is_refused_and_needs_no_reboot(orchestrate: 
     out = cells_sorted(orchestrate("plan", write(tmp_path, NO_POWER)).out)
     assert "10 cells in 2 machine states, 0 reboots, 0 changes of the power limit" in out[2]
     assert out[9:] == [
-        "  dedicated VRAM 32GiB:",
+        "  dedicated VRAM 32 GiB:",
         *cells("vram 32GiB", 1, "  refused"),
         "  would be refused, as it was last seen (5 of 10 cells):",
         "    5 cells: dedicated VRAM of alpha cannot be chosen: it has a card with memory of its own;"
-        " asked for: 32768 MiB",
+        " asked for: 32 GiB",
     ]
 
 
@@ -156,13 +156,13 @@ def test_no_known_device_fits_and_the_order_is_shown_all_the_same(orchestrate: O
         "  20 cells: no device fits the matrix's devices: section; known: alpha",
         "",
         "on a device that fits, 20 cells in 4 machine states, 1 reboot, 2 changes of the power limit:",
-        "  dedicated VRAM 512MiB, power limit 55 W:",
+        "  dedicated VRAM 512 MiB, power limit 55 W:",
         *cells("vram 512MiB 55W", 0),
-        "  set by hand: dedicated VRAM 512MiB, power limit 80 W:",
+        "  set by hand: dedicated VRAM 512 MiB, power limit 80 W:",
         *cells("vram 512MiB 80W", 0),
-        "  set and reboot: dedicated VRAM 32GiB, power limit 80 W:",
+        "  set and reboot: dedicated VRAM 32 GiB, power limit 80 W:",
         *cells("vram 32GiB 80W", 1),
-        "  set by hand: dedicated VRAM 32GiB, power limit 55 W:",
+        "  set by hand: dedicated VRAM 32 GiB, power limit 55 W:",
         *cells("vram 32GiB 55W", 1),
     ]
 

@@ -31,7 +31,7 @@ def test_every_setting_that_a_job_can_carry_is_an_axis() -> None:
         ("context_tokens", 1000, "1000"),
         ("dedicated_vram_bytes", 32 * GIB, "32 GiB"),
         ("dedicated_vram_bytes", GIB // 2, "512 MiB"),
-        ("dedicated_vram_bytes", 0, "0 B"),
+        ("dedicated_vram_bytes", 0, "0 bytes"),
         ("power_limit_w", 80.0, "80 W"),
         ("power_limit_w", 7.5, "7.5 W"),
         ("flash_attention", True, "on"),

@@ -45,7 +45,7 @@ def test_another_state_is_another_canary() -> None:
         {"power_profile": "balanced"},
     ]
     found = drifts_of([row(number, 10.0 + number, **state) for number, state in enumerate(states)])
-    assert [each.state for each in found] == ["0.5 GiB", "32 GiB, 80 W", "balanced"]
+    assert [each.state for each in found] == ["32 GiB, 80 W", "512 MiB", "balanced"]
     assert not any(each.drifted for each in found)
     assert drift_table(found).notes == ()
 

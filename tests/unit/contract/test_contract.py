@@ -186,11 +186,14 @@ def a_device(kind: MemoryKind, split_gib: float | None = None, options_gib: tupl
         (a_device(MemoryKind.CARVE_OUT, 15.9, (0.5, 32)), None),  # there already, whatever the menu says
         (
             a_device(MemoryKind.CARVE_OUT, 32, (0.5, 8, 32)),
-            "the firmware of bosgame offers dedicated VRAM of 512, 8192, 32768 MiB; asked for: 16384 MiB",
+            "the firmware of bosgame offers dedicated VRAM of 512 MiB, 8 GiB, 32 GiB; asked for: 16 GiB",
         ),
-        (a_device(MemoryKind.DISCRETE, 24), "it has a card with memory of its own; asked for: 16384 MiB"),
-        (a_device(MemoryKind.UNIFIED), "it has one pool of memory, without a split; asked for: 16384 MiB"),
-        (a_device(MemoryKind.NONE), "it has no GPU that shares its memory, as far as it can be seen; asked for: 16384"),
+        (a_device(MemoryKind.DISCRETE, 24), "it has a card with memory of its own; asked for: 16 GiB"),
+        (a_device(MemoryKind.UNIFIED), "it has one pool of memory, without a split; asked for: 16 GiB"),
+        (
+            a_device(MemoryKind.NONE),
+            "as far as it can be seen; asked for: 16 GiB",
+        ),
     ],
 )
 def test_why_a_split_can_never_be_had(device: Device, why: str | None) -> None:

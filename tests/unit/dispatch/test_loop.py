@@ -288,10 +288,10 @@ def test_an_operator_is_asked_and_the_run_goes_on_when_the_split_is_right(tmp_pa
         return [each.text for each in run.told if isinstance(each, OperatorAsked)]
 
     loop.run(until=lambda: bool(asked()))
-    assert asked() == ["set dedicated VRAM of alpha to 32GiB and reboot"]
+    assert asked() == ["set dedicated VRAM of alpha to 32 GiB and reboot"]
     run.devices[0].reboot(8 * GIB)
     loop.run(until=lambda: len(asked()) == 2)
-    assert asked()[1] == "set dedicated VRAM of alpha to 32GiB and reboot (it came back with 8192 MiB)"
+    assert asked()[1] == "set dedicated VRAM of alpha to 32 GiB and reboot (it came back with 8 GiB)"
     run.devices[0].reboot(32 * GIB)
     run.complete(loop)
     assert run.states() == [("done", 1, None)] * 2

@@ -25,11 +25,11 @@ def asked(split: int | None, watts: float | None, change: Change, note: str = ""
     ("split", "watts", "words"),
     [
         (None, None, ""),
-        (32 * GIB, None, "dedicated VRAM 32GiB"),
-        (512 * 2**20, None, "dedicated VRAM 512MiB"),
+        (32 * GIB, None, "dedicated VRAM 32 GiB"),
+        (512 * 2**20, None, "dedicated VRAM 512 MiB"),
         (None, 80.0, "power limit 80 W"),
         (None, 7.5, "power limit 7.5 W"),
-        (32 * GIB, 80.0, "dedicated VRAM 32GiB, power limit 80 W"),
+        (32 * GIB, 80.0, "dedicated VRAM 32 GiB, power limit 80 W"),
     ],
 )
 def test_a_state_in_words(split: int | None, watts: float | None, words: str) -> None:
@@ -42,18 +42,18 @@ def test_a_state_in_words(split: int | None, watts: float | None, words: str) ->
         (
             asked(32 * GIB, None, Change.OPERATOR_REBOOT),
             SEEN,
-            "set dedicated VRAM of mini to 32GiB and reboot",
+            "set dedicated VRAM of mini to 32 GiB and reboot",
         ),
         (
-            asked(32 * GIB, 55.0, Change.OPERATOR_REBOOT, "it came back with 8192 MiB"),
+            asked(32 * GIB, 55.0, Change.OPERATOR_REBOOT, "it came back with 8 GiB"),
             SEEN,
-            "set dedicated VRAM of mini to 32GiB and reboot (it came back with 8192 MiB)",
+            "set dedicated VRAM of mini to 32 GiB and reboot (it came back with 8 GiB)",
         ),
         *(
             (
                 asked(32 * GIB, None, Change.OPERATOR_REBOOT),
                 device,
-                "set dedicated VRAM of mini to 32GiB and reboot; then say so, for it cannot be seen there:"
+                "set dedicated VRAM of mini to 32 GiB and reboot; then say so, for it cannot be seen there:"
                 " orchestrate state mini --dedicated-vram 32GiB",
             )
             for device in (UNSEEN, STATED)

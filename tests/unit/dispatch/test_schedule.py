@@ -185,7 +185,7 @@ ASKED: dict[str, Story] = {
         (added("c", jobs("a", "1", gib=32)), ["ask a: 32 GiB for c (operator_reboot)"]),
         (
             joined(machine(gib=8, boot=2)),
-            ["ask a: 32 GiB for c (operator_reboot, it came back with 8192 MiB)"],
+            ["ask a: 32 GiB for c (operator_reboot, it came back with 8 GiB)"],
         ),
         (joined(machine(gib=32, boot=3)), ["answered a", "send 1.1 to a"]),
     ],
@@ -213,7 +213,7 @@ ASKED: dict[str, Story] = {
         (added("c", jobs("a", "1", gib=32, watts=55)), ["ask a: 32 GiB 55 W for c (operator_reboot)"]),
         (
             joined(machine(gib=32, boot=2, watts=80)),
-            ["ask a: 32 GiB 55 W for c (operator, it came back with 32768 MiB)"],
+            ["ask a: 32 GiB 55 W for c (operator, it came back with 32 GiB)"],
         ),
         (joined(machine(gib=32, boot=2, watts=55)), ["answered a", "send 1.1 to a"]),
     ],

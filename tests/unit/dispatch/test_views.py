@@ -53,14 +53,14 @@ def test_each_ask_stands_beside_the_command_that_says_no_to_it(
             "set the power limit of beta to 55 W; then say so: orchestrate state beta --power-limit 55W",
             "orchestrate skip beta --power-limit 55W",
         ),
-        ("set dedicated VRAM of alpha to 32GiB and reboot", "orchestrate skip alpha --dedicated-vram 32GiB"),
+        ("set dedicated VRAM of alpha to 32 GiB and reboot", "orchestrate skip alpha --dedicated-vram 32GiB"),
     ]
 
 
 def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[SubmittedRun, CoordinatorLoop, Views, str]) -> None:
     _, _, views, newer = world
     opening = views.snapshot(RUN)
-    assert opening.asks == ("set dedicated VRAM of alpha to 32GiB and reboot",)
+    assert opening.asks == ("set dedicated VRAM of alpha to 32 GiB and reboot",)
     assert (opening.total, opening.done, opening.waiting, opening.status) == (1, 0, {"id-a": 1}, RunStatus.RUNNING)
     assert opening.devices == (("id-a", "alpha"),)
     assert opening.present == {"id-a", "id-b"}

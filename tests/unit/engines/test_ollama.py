@@ -317,7 +317,7 @@ def test_a_model_that_is_missing_is_pulled_and_said(tmp_path: Path) -> None:
         session = Ollama(EngineEntry(url=server.url)).load(a_load(), a_place(tmp_path, said))
         assert server.asked_of("POST /api/pull")[0].json == {"model": "llama3.2", "stream": True}
         session.close()
-    assert "Ollama fetches llama3.2: 2.0 GiB of 2.0 GiB" in said and said[-1] == "loading"
+    assert "Ollama fetches llama3.2: 2 GiB of 2 GiB" in said and said[-1] == "loading"
 
 
 @pytest.mark.parametrize(

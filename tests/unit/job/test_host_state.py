@@ -129,11 +129,11 @@ def test_the_split_that_is_there_seen_or_stated(
 @pytest.mark.parametrize(
     ("device", "words"),
     [
-        (APU, "of bosgame is 32256 MiB now; the cell asks for 65536 MiB: set it in the firmware and reboot"),
-        (a_device(MemoryKind.CARVE_OUT), "of bosgame cannot be seen here; the cell asks for 65536 MiB"),
+        (APU, "of bosgame is 31.5 GiB now; the cell asks for 64 GiB: set it in the firmware and reboot"),
+        (a_device(MemoryKind.CARVE_OUT), "of bosgame cannot be seen here; the cell asks for 64 GiB"),
         (
             a_device(MemoryKind.CARVE_OUT, 31.5, (0.5, 32)),
-            "firmware of bosgame offers dedicated VRAM of 512, 32768 MiB",
+            "firmware of bosgame offers dedicated VRAM of 512 MiB, 32 GiB",
         ),
         (a_device(MemoryKind.UNIFIED), "one pool of memory"),
         (a_device(MemoryKind.DISCRETE, 24), "a card with memory of its own"),

@@ -141,7 +141,7 @@ def test_a_context_that_no_memory_holds_is_refused_in_words() -> None:
         refuse_more_than_memory(settings(context_tokens=1_000_000_000), files(), 25_000_000_000)
     assert caught.value.cause is Cause.RAM
     assert caught.value.detail.startswith(
-        "the KV cache for 1,000,000,000 tokens needs 1.9 TiB (and the weights 100.0 MiB); this machine has 23.3 GiB"
+        "the KV cache for 1,000,000,000 tokens needs 1.9 TiB (and the weights 100 MiB); this machine has 23.3 GiB"
     )
 
 

@@ -25,14 +25,14 @@ def test_nothing_is_said_where_nothing_is_missing() -> None:
 def test_a_device_that_lacks_something_has_a_line() -> None:
     needs = (HERE, lacks(10), lacks(18.1, "other"), HERE, HERE)
     assert lines(DeviceNeeds("strix-1", 412 * GIB, needs), DeviceNeeds("strix-2", GIB, (HERE,))) == [
-        "models: strix-1 lacks 2 of 5, 28.1 GiB of 412.0 GiB free"
+        "models: strix-1 lacks 2 of 5, 28.1 GiB of 412 GiB free"
     ]
 
 
 def test_what_does_not_fit_is_warned_of_with_the_margin_that_a_download_keeps() -> None:
     assert lines(DeviceNeeds("strix-1", 12 * GIB, (lacks(28.1),))) == [
-        "models: strix-1 lacks 1 of 1, 28.1 GiB of 12.0 GiB free",
-        "models: warning: strix-1 has room for 12.0 GiB and lacks 28.1 GiB: 16.2 GiB too little",
+        "models: strix-1 lacks 1 of 1, 28.1 GiB of 12 GiB free",
+        "models: warning: strix-1 has room for 12 GiB and lacks 28.1 GiB: 16.2 GiB too little",
     ]
     margin = 64 << 20
     assert len(lines(DeviceNeeds("a", GIB + margin, (lacks(1),)))) == 1
@@ -47,7 +47,7 @@ def test_what_cannot_be_told_is_named_with_its_reason() -> None:
         *(lacks(None, f"m{number}", "the hub did not answer") for number in range(3)),
     )
     assert lines(DeviceNeeds("strix-1", 12 * GIB, needs)) == [
-        "models: strix-1 lacks 6 of 6, 2.0 GiB and 5 of unknown size of 12.0 GiB free",
+        "models: strix-1 lacks 6 of 6, 2 GiB and 5 of unknown size of 12 GiB free",
         "models: warning: strix-1: /models/a.gguf Q4_K_M (not on this device), b Q4_K_M (size unknown),"
         " m0 Q4_K_M (the hub did not answer) and 2 more",
     ]
@@ -57,12 +57,12 @@ def test_many_devices_have_one_line_and_the_warnings_of_those_that_cannot_do() -
     fleet = [DeviceNeeds(f"strix-{number}", 100 * GIB, (lacks(number), HERE)) for number in range(1, 11)]
     whole = DeviceNeeds("whole", GIB, (HERE,))
     assert lines(*fleet[:8], whole) == [
-        f"models: strix-{number} lacks 1 of 2, {number}.0 GiB of 100.0 GiB free" for number in range(1, 9)
+        f"models: strix-{number} lacks 1 of 2, {number} GiB of 100 GiB free" for number in range(1, 9)
     ]
     full = DeviceNeeds("full", 5 * GIB, (lacks(9), HERE))
     assert lines(*fleet, full, whole) == [
-        "models: 11 of 12 devices lack 11 in all, 64.0 GiB; the most: strix-10, 10.0 GiB of 100.0 GiB free",
-        "models: warning: full has room for 5.0 GiB and lacks 9.0 GiB: 4.1 GiB too little",
+        "models: 11 of 12 devices lack 11 in all, 64 GiB; the most: strix-10, 10 GiB of 100 GiB free",
+        "models: warning: full has room for 5 GiB and lacks 9 GiB: 4.1 GiB too little",
     ]
 
 

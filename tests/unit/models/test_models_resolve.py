@@ -14,7 +14,7 @@ from agents.errors import LoadFailed
 from agents.models.progress import ByteProgress
 from agents.models.resolve import ModelFiles, resolve
 from agents.models.tiny.make import make_tiny
-from agents.units import in_words
+from agents.units import format_size
 
 
 def settings(source: ModelSource, quantisation: str | None = None) -> LoadSettings:
@@ -123,7 +123,7 @@ def test_progress_is_said_once_a_second_and_at_the_end() -> None:
 
 @pytest.mark.parametrize(
     ("size", "words"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (358_416_512, "341.8 MiB"), (19_434_000_000, "18.1 GiB")],
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1 KiB"), (358_416_512, "341.8 MiB"), (19_434_000_000, "18.1 GiB")],
 )
 def test_sizes_in_words(size: int, words: str) -> None:
-    assert in_words(size) == words
+    assert format_size(size) == words

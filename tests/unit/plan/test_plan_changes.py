@@ -65,25 +65,24 @@ def test_changes_go_from_the_cheapest_to_the_dearest() -> None:
         (
             16 * GIB,
             ITS_OWN,
-            "the firmware of laptop offers dedicated VRAM of 512, 32768 MiB; asked for: 16384 MiB",
+            "the firmware of laptop offers dedicated VRAM of 512 MiB, 32 GiB; asked for: 16 GiB",
         ),
         (512 * MIB, CARD, None),  # it stands so, whatever that means there
         (
             32 * GIB,
             CARD,
-            "dedicated VRAM of laptop cannot be chosen: it has a card with memory of its own; asked for: 32768 MiB",
+            "dedicated VRAM of laptop cannot be chosen: it has a card with memory of its own; asked for: 32 GiB",
         ),
         (
             GIB,
             replace(SILENT, memory_kind=MemoryKind.UNIFIED),
-            "dedicated VRAM of laptop cannot be chosen: it has one pool of memory, without a split;"
-            " asked for: 1024 MiB",
+            "dedicated VRAM of laptop cannot be chosen: it has one pool of memory, without a split; asked for: 1 GiB",
         ),
         (
             GIB,
             replace(SILENT, memory_kind=MemoryKind.NONE),
             "dedicated VRAM of laptop cannot be chosen: it has no GPU that shares its memory, as far as it can be"
-            " seen; asked for: 1024 MiB",
+            " seen; asked for: 1 GiB",
         ),
     ],
 )

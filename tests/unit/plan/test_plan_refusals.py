@@ -57,13 +57,13 @@ NAMELESS = replace(DEVICE, engines=(EngineFound("embedded", "b1", (), "here"),))
             LoadSettings("embedded", "m"),
             MachineState(dedicated_vram_bytes=GIB),
             replace(SPLIT, memory_kind=MemoryKind.DISCRETE),
-            "dedicated VRAM of laptop cannot be chosen: it has a card with memory of its own; asked for: 1024 MiB",
+            "dedicated VRAM of laptop cannot be chosen: it has a card with memory of its own; asked for: 1 GiB",
         ),
         (
             LoadSettings("embedded", "m"),
             MachineState(dedicated_vram_bytes=GIB),
             replace(SPLIT, carveout_options_bytes=(32 * GIB, 64 * GIB)),
-            "the firmware of laptop offers dedicated VRAM of 32768, 65536 MiB; asked for: 1024 MiB",
+            "the firmware of laptop offers dedicated VRAM of 32 GiB, 64 GiB; asked for: 1 GiB",
         ),
         (  # the first thing that speaks against it
             LoadSettings("ollama", "m"),

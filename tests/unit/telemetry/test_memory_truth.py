@@ -72,23 +72,23 @@ def test_the_peak_of_two_cards_with_one_unknown_baseline_tells_no_difference() -
         (
             {("nvml:0", VRAM): (1, 10), ("windows", VRAM): (1, 7)},
             LOADED,
-            ("vram: nvml:0 9.00 GiB, windows 6.00 GiB",),
+            ("vram: nvml:0 9 GiB, windows 6 GiB",),
         ),
         ({("nvml:0", VRAM): (1, 10), ("windows", VRAM): (1, 9.5)}, LOADED, ()),
         (
             {("nvml:0", VRAM): (1, 10)},
             replace(LOADED, engine_vram_bytes=12 * GIB),
-            ("vram: nvml:0 9.00 GiB, the engine 12.00 GiB",),
+            ("vram: nvml:0 9 GiB, the engine 12 GiB",),
         ),
         (
             {("memory", RAM): (4, 5)},
             replace(LOADED, weights_bytes=3 * GIB, kv_bytes=GIB),
-            ("in all: measured 1.00 GiB, the engine's buffers 4.00 GiB; weights mapped from a file count as cache",),
+            ("in all: measured 1 GiB, the engine's buffers 4 GiB; weights mapped from a file count as cache",),
         ),
         (
             {("memory", RAM): (4, 5), ("nvml:0", VRAM): (0, 5)},
             replace(LOADED, weights_bytes=3 * GIB, kv_bytes=GIB, compute_bytes=GIB // 2),
-            ("in all: measured 6.00 GiB, the engine's buffers 4.50 GiB",),
+            ("in all: measured 6 GiB, the engine's buffers 4.5 GiB",),
         ),
         ({("memory", RAM): (4, 8)}, replace(LOADED, engine_model_bytes=4 * GIB, weights_bytes=9 * GIB), ()),
         ({("memory", RAM): (-1, 8)}, replace(LOADED, weights_bytes=9 * GIB), ()),

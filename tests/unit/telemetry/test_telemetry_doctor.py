@@ -62,8 +62,8 @@ def test_top_shows_the_second_reading_and_what_can_be_helped(
     [
         (Quantity.CPU_BUSY, None, "-"),
         (Quantity.CPU_BUSY, 57.4, "57 %"),
-        (Quantity.RAM_USED, 1.5 * 2**30, "1.50 GiB"),
-        (Quantity.SWAP_IN, 2.0**20, "1.0 MiB/s"),
+        (Quantity.RAM_USED, 1.5 * 2**30, "1.5 GiB"),
+        (Quantity.SWAP_IN, 2.0**20, "1 MiB/s"),
         (Quantity.GPU_CLOCK, 2.9e9, "2.90 GHz"),
         (Quantity.ON_MAINS, 1.0, "on"),
         (Quantity.THROTTLED_HEAT, 0.0, "off"),
