@@ -131,6 +131,7 @@ def _groups(
     groups: dict[tuple[Key, Key], list[Row]] = defaultdict(list)
     for row in placed:
         groups[_key(row, row_axes), _key(row, col_axes)].append(row)
+    # A published "estimate only" without a runtime speaks for every runtime that has figures, but replaces none.
     columns = {col for _, col in groups}
     for row in (row for row in rows if _is_wide(row, col_axes, metric)):
         pattern = _key(row, col_axes)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from agents.contract.engines import engine_names
 from agents.contract.job import Runtime
 from orchestrator.matrix import units
-from orchestrator.matrix.model_names import parse_model, parse_quantisation
+from orchestrator.matrix.models import parse_model, parse_quantisation
 from orchestrator.matrix.parsers import parse_name
 from orchestrator.matrix.problems import BadValue, not_one_of, quoted
 

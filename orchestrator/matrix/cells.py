@@ -19,8 +19,7 @@ from typing import Any
 from agents.contract.job import LoadSettings, MachineState, ModelSource, Workload
 from orchestrator.matrix.axes import AXES, BY_NAME, Value
 from orchestrator.matrix.matrix import Matrix
-from orchestrator.matrix.model_names import literal_source
-from orchestrator.matrix.models import fill_quantisation, identity
+from orchestrator.matrix.models import fill_quantisation, identity, literal_source
 
 # The canary: one fixed short cell, run before, between and after all others; its drift is the device's. It is the
 # same in every run of every matrix, so it can be compared over months too: the embedded engine on the model with
@@ -53,6 +52,7 @@ class Cell:
 
         Free of the device and of where the matrix file lies: equal on every machine and after a restart.
         """
+        # By name and not by the order of the file, so that a matrix may be put in another order and still resume.
         given = sorted(zip(self.axes, self.choices, strict=True))
         parts = [self.definitions.id_part(name, value) for name, value in given if name != "device"]
         return hashlib.blake2b(b"\n".join(parts), digest_size=10).hexdigest()

@@ -14,8 +14,7 @@ from orchestrator.matrix.axes import ALIASES, BY_NAME, DEFAULT_ENGINE, Value
 from orchestrator.matrix.cells import CANARY_VALUES
 from orchestrator.matrix.expand import MOST_CELLS, MOST_INCLUDED, count_cells, matches_product
 from orchestrator.matrix.matrix import Dimension, Grid, Matrix
-from orchestrator.matrix.model_names import literal_source
-from orchestrator.matrix.models import has_files, named_source, needs_quantisation
+from orchestrator.matrix.models import has_files, literal_source, named_source, needs_quantisation
 from orchestrator.matrix.problems import Problem, key_path, nearest, not_one_of, quoted
 from orchestrator.matrix.validate import ROWS, Validated
 from orchestrator.matrix.workflows import WorkflowSpec, workflow
@@ -105,6 +104,7 @@ class CrossCheck:
         rows = []
         for row, (spec, raw) in enumerate(zip(getattr(self._validated.spec, section), raws, strict=True)):
             if self._validated.is_broken(section, row):
+                # The row makes no cells any more, but its workloads may be misspelt too.
                 self._known(section, spec.given(raw), row)  # only for what it reports
                 continue
             if not raw:
@@ -130,6 +130,8 @@ class CrossCheck:
     # ---- grids
 
     def _product(self) -> Grid | None:
+        # A file with nothing but include has no product. Where a broken section was left out nobody knows, and an error
+        # about a model that is missing would only repeat the one that is reported already.
         if not self.axes and not self.zips and (self._rows_written("include") or self._unsure()):
             return None
         given = set(self.axes) | {name for _, values in self.zips for name in values}

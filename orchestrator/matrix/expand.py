@@ -90,9 +90,11 @@ def check_size(matrix: Matrix, devices: int, *, confirmed: bool = False) -> int:
 def _product_choices(matrix: Matrix, grid: Grid) -> Iterator[Choices]:
     """The combinations that are not excluded, each once; the last dimension changes fastest."""
     *slower, fastest = _options_with_bits(matrix, grid)
+    # Every entry of exclude agrees with a combination of nothing; each option that is added can only clear bits.
     rows: list[tuple[Choices, int]] = [((), (1 << len(matrix.excludes)) - 1)]
     for options in slower:
         rows = [(choices + option, bits & own) for choices, bits in rows for option, own in options]
+    # The last dimension makes nearly all of the tuples: they go straight into cells, without a list between.
     return (choices + option for choices, bits in rows for option, own in fastest if not bits & own)
 
 
@@ -114,6 +116,7 @@ def _options_with_bits(matrix: Matrix, grid: Grid) -> list[list[tuple[Choices, i
     entries = [(1 << at, _as_sets(each)) for at, each in enumerate(matrix.excludes) if set(each) <= set(grid.names)]
     found = []
     for dim in grid.dims:
+        # An entry says nothing about a dimension without its axes: it agrees with all options there.
         always = sum(bit for bit, wanted in entries if not wanted.keys() & set(dim.names))
         here = [(bit, wanted) for bit, wanted in entries if wanted.keys() & set(dim.names)]
         found.append(
@@ -144,6 +147,8 @@ def _included(matrix: Matrix) -> list[tuple[Grid, list[Choices]]]:
         if key in seen:
             return False
         seen.add(key)
+        # A cell with other axes than the product's is none of the product's; nor is one with another value; and one
+        # that was excluded there may be included here.
         if product is None or set(values) != set(product.names):
             return True
         if any(tuple(values[name] for name in names) not in having for names, having in options.items()):

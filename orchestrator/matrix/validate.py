@@ -32,6 +32,7 @@ class Validated:
         return {key: value for key, value in sections.items() if value is not None and not key.startswith("x-")}
 
     def _validate(self) -> MatrixSpec:
+        # pydantic stops inside a section at its first fault: so what is wrong is left out, and the rest read again.
         for _ in range(_MOST_PASSES):
             try:
                 return MatrixSpec.model_validate(self.raw)

@@ -141,6 +141,8 @@ def _rounds(groups: list[list[Cell]], device_id: str, repeats: int, shuffle: ran
 
 def _states(cells: Sequence[Cell], now: MachineState) -> Iterator[list[Cell]]:
     """The cells of each machine state; what holds already first, and what asks for nothing with it."""
+    # From dear to cheap: a split costs a reboot, a limit perhaps an operator's walk. The limit that holds is carried
+    # on, so that the next profile begins with the limit that the one before ended with.
     splits = _grouped(cells, lambda cell: cell.state.dedicated_vram_bytes)
     power = now.power_limit_w
     for split in _held_first(splits, lambda wanted: same_split(wanted, now.dedicated_vram_bytes)):
@@ -166,6 +168,7 @@ def _shuffled_tree(cells: Sequence[Cell], shuffle: random.Random) -> list[list[C
         lambda load: (load.model, load.quantisation),
         lambda load: load,
     )
+    # Shuffled at each level by itself: a model's loads stay together, but their order says nothing about the file's.
     ranks = []
     for level in levels:
         seen = list(dict.fromkeys(map(level, groups)))
