@@ -6,6 +6,7 @@ Tests of the folders `ray`, `fleet` and `slow` have the marker of that name: ``p
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from hypothesis import HealthCheck, settings
 
 LONGEST_FIRST = ("fleet", "ray", "slow", "contract", "unit")
 WITH_MARK = ("fleet", "ray", "slow")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell: programs would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("ORCHESTRATE_QUIET", "off")
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

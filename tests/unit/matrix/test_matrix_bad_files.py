@@ -250,10 +250,10 @@ def test_many_errors_are_counted(tmp_path: Path) -> None:
     ids=["laughs", "doubling", "long"],
 )
 def test_too_much_is_refused_early(tmp_path: Path, text: str) -> None:
-    begun = time.monotonic()
+    begun_s = time.process_time()  # of this process alone: the machine may be busy
     (found,) = errors(tmp_path, text)
     assert "over 1,000,000 values" in found or "more than 32 levels" in found
-    assert time.monotonic() - begun < 10
+    assert time.process_time() - begun_s < 10
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
