@@ -164,7 +164,7 @@ class Schedule:
         """What the device says that it runs, against what it was sent."""
         device.stray = None
         if device.running is not None and device.running.key != running:  # how it ended never reached us
-            yield from self._take_back(device, "its agent began ask_again while the job ran")
+            yield from self._take_back(device, "its agent began anew while the job ran")
         if running is not None and device.running is None:
             device.may_hold_engine = True
             job = self._jobs.get(running[0])
