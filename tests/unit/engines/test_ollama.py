@@ -35,7 +35,7 @@ from agents.errors import LoadFailed, Unsupported
 from tests.contract.adapters.ollama import ollama_routes
 from tests.fakes.recorded_server import RecordedServer, json_answer, lines_answer
 from tests.fakes.scripted_server import response
-from tests.unit.engines.test_wire import split
+from tests.unit.engines.test_stream_chunks import split
 
 THINKING = (Path(__file__).parents[2] / "recordings/ollama/thinking.ndjson").read_bytes()
 SEEING = ModelDetails("Q4_K_M", "llama", None, frozenset({"completion", "vision"}), None)
