@@ -10,5 +10,5 @@ from agents.engines.base import Engine
 
 
 def engines_of(device_file: DeviceFile) -> tuple[Engine, ...]:
-    """An adapter of each engine, made of what the owner's ``device.yaml`` says of it."""
+    """An adapter of each engine, made from its entry in the owner's ``device.yaml``."""
     return tuple(resolve_name(facts.adapter)(device_file.engine(facts.name)) for facts in ENGINES)

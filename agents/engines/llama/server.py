@@ -65,7 +65,7 @@ class LlamaServer:
         build = choose(self._builds()[0], settings.runtime)
         place.notify("preparing model")
         files = resolve(settings, place.models, place.notify, place.peers)
-        refuse_more_than_memory(settings, files, _machine_bytes(build))
+        refuse_more_than_memory(settings, files, system_bytes() + sum(device.total_bytes for device in build.devices))
         arguments = server_arguments(settings, files, build)
         place.notify("loading")
         return StartedSession(settings, files, build, arguments, place)
@@ -148,8 +148,3 @@ def _healthy(address: str) -> bool:
     except ApiError:
         return False
     return True
-
-
-def _machine_bytes(build: Build) -> int:
-    """All memory that this machine has, free or not: RAM, swap, and that of the build's devices."""
-    return system_bytes() + sum(device.total_bytes for device in build.devices)
