@@ -1,1 +1,1 @@
-"""Model files on a device: find, check, fetch or make them. ``agents.models.resolve`` is the door."""
+"""Model files on a device: find, check, fetch or make them. Engines call ``agents.models.resolve``."""

@@ -16,7 +16,7 @@ from agents.models.lan.fetch import stored_from_path
 from agents.models.store.files import MissingFile, absolute, files_at
 
 ASK_S = 5.0
-"""So long a server may take to answer; one that did not is not asked again for the other models."""
+"""Limit for a server's answer, in seconds; one that exceeds it is not asked again for the other models of the run."""
 
 NOT_HERE = "not on this device"
 
@@ -44,7 +44,7 @@ def free_bytes(store: Path) -> int:
 
 
 class _Survey:
-    """One round of questions: what does not answer is asked once, and what is missing is counted once."""
+    """The needs of one run: a server that does not answer is asked once, a file that two models lack counts once."""
 
     def __init__(self, store: Path, endpoint: str | None) -> None:
         self._store = store

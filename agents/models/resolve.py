@@ -17,7 +17,7 @@ __all__ = ["ModelFiles", "resolve"]
 
 
 def resolve(settings: LoadSettings, store: Path, notify: Notify, peers: Peers | None = None) -> ModelFiles:
-    """The model's files on this device: made, found, or fetched into ``store``. ``notify`` gets sentences on the way.
+    """The model's files on this device: made, found, or fetched into ``store``. ``notify`` is called with its progress.
 
     A path may begin with ``~``; a relative one counts from the directory in which the agent was started. What another
     device of ``peers`` has is downloaded from there, not from the internet.
@@ -66,9 +66,8 @@ def _at_path(path: str, mmproj: str | None, store: Path, notify: Notify, peers: 
 
 
 def _check_quantisation(files: ModelFiles, asked: str | None, notify: Notify) -> ModelFiles:
-    """``files``; where the file calls itself another quantisation than is asked for, and that is one which files call
-    themselves, it is refused: a row would tell of a file that was not measured. Names of their own (``UD-Q4_K_XL``)
-    are believed, and that is said."""
+    """Returns ``files``, unless the file states another quantisation than ``asked``: its row would name a file that was
+    not measured. A name that no file states (``UD-Q4_K_XL``) is believed, with a notification. Raises LoadFailed."""
     if asked is None or files.facts is None or asked.upper() == files.facts.quantisation.upper():
         return files
     words = f"{files.path.name} calls itself {files.facts.quantisation}; {asked} is asked for"

@@ -122,7 +122,7 @@ def _ensure_local(
 
 def _fetch_missing(picked: _Picked, repo: RemoteRepo, store: Path, notify: Notify, peers: Peers | None) -> None:
     picked.directory.mkdir(parents=True, exist_ok=True)
-    missing = picked.missing()
+    missing = picked.missing()  # again, inside the lock: another process may have fetched them meanwhile
     begun_bytes = sum(size_of(partial_of(picked.target(file))) for file in missing)
     total_bytes = sum(file.size_bytes for file in missing)
     if missing:

@@ -129,7 +129,7 @@ def _ensure_local(model: _WebModel, store: Path, notify: Notify, peers: Peers | 
 def _fetch_missing(model: _WebModel, store: Path, notify: Notify, peers: Peers | None) -> None:
     """Deletes again what turns out to be no model, such as the page of a login."""
     model.directory.mkdir(parents=True, exist_ok=True)
-    missing = model.missing()
+    missing = model.missing()  # again, inside the lock: another process may have fetched them meanwhile
     for url in missing:
         sha256, target = model.sha256_of(url), model.target(url)
         wanted = WantedFile(target.name, target, sha256 or key_of(url), sha256)
