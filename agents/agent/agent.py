@@ -362,23 +362,12 @@ class Agent:
         self._idle.start()
 
     def _lost(self, job: Job, code: int) -> Report:
-        device = self._device
-        now = self._now()
-        cause, words = self._end_as or (
+        cause, detail = self._end_as or (
             Cause.ENGINE_LOST,
             self._error or f"the job process ended with exit code {code}",
         )
-        return Report(
-            job_id=job.job_id,
-            attempt=job.attempt,
-            run_id=job.run_id,
-            device_id=job.device_id,
-            fingerprint=device.fingerprint if device else "",
-            boot_id=device.boot_id if device else "",
-            started_unix_s=now,
-            ended_unix_s=now,
-            outcome=Failed(cause, words),
-        )
+        device = self._device or job.device_id
+        return Report.unmeasured((job.job_id, job.attempt), job.run_id, Failed(cause, detail), self._now(), device)
 
 
 def _set_split(allow: Allow, wanted_bytes: int) -> None:

@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field
 
 from agents.contract.columns import column
-from agents.contract.device import StateSource
+from agents.contract.device import Device, StateSource
 from agents.contract.measure import Reading, Trial
 from agents.contract.usage import Energy, Usage
 
 
 class Cause(StrEnum):
-    """Why a cell has no figure. The value is what the tables hold; ``cause_words`` is what people read."""
+    """Why a cell has no figure. The value is what tables hold; ``CAUSES`` says what follows."""
 
     UNSUPPORTED = "unsupported"
     NO_DEVICE = "no_device"
@@ -42,34 +42,48 @@ class Cause(StrEnum):
     AGENT_FAULT = "agent_fault"
 
 
-cause_words: dict[Cause, str] = {
-    Cause.UNSUPPORTED: "not supported",
-    Cause.NO_DEVICE: "no device",
-    Cause.WRONG_STATE: "device in another state",
-    Cause.MODEL_FILE_MISSING: "does not load: no model file",
-    Cause.MODEL_FILE_INVALID: "does not load: bad model file",
-    Cause.RAM: "does not load: RAM",
-    Cause.VRAM: "does not load: VRAM",
-    Cause.CONTEXT_TOO_LONG: "does not load: context too long",
-    Cause.RUNTIME_MISSING: "does not load: runtime missing",
-    Cause.LOAD_FAILED: "does not load",
-    Cause.LOAD_TIMEOUT: "does not load: too slow",
-    Cause.ENGINE_CRASHED: "engine crashed",
-    Cause.PROMPT_TOO_LONG: "prompt too long",
-    Cause.REQUEST_REFUSED: "request refused",
-    Cause.FIRST_TOKEN_TIMEOUT: "no first token in time",
-    Cause.TRIAL_TIMEOUT: "not done in time",
-    Cause.STREAM_BROKEN: "stream broken",
-    Cause.STOPPED_EARLY: "stopped early",
-    Cause.ENGINE_LOST: "engine lost",
-    Cause.DEVICE_LOST: "device lost",
-    Cause.DISK_FULL: "disk full",
-    Cause.CANCELLED: "cancelled",
-    Cause.AGENT_FAULT: "agent fault",
+@dataclass(frozen=True, slots=True)
+class CausePolicy:
+    """What follows from a cause.
+
+    ``words``: what people read. ``retried``: it says nothing of the cell, so the schedule sends the job again, a
+    bounded number of times. ``retried_on_request``: what `orchestrate retry` takes where no cause is named.
+    ``remembered``: a load that failed so fails again with the same settings; it is not tried for the jobs after it.
+    """
+
+    words: str
+    retried: bool = False
+    retried_on_request: bool = False
+    remembered: bool = True
+
+
+CAUSES: dict[Cause, CausePolicy] = {
+    Cause.UNSUPPORTED: CausePolicy("not supported"),
+    Cause.NO_DEVICE: CausePolicy("no device"),
+    Cause.WRONG_STATE: CausePolicy("device in another state", retried_on_request=True),
+    Cause.MODEL_FILE_MISSING: CausePolicy("does not load: no model file", retried_on_request=True),
+    Cause.MODEL_FILE_INVALID: CausePolicy("does not load: bad model file"),
+    Cause.RAM: CausePolicy("does not load: RAM"),
+    Cause.VRAM: CausePolicy("does not load: VRAM"),
+    Cause.CONTEXT_TOO_LONG: CausePolicy("does not load: context too long"),
+    Cause.RUNTIME_MISSING: CausePolicy("does not load: runtime missing"),
+    Cause.LOAD_FAILED: CausePolicy("does not load"),
+    Cause.LOAD_TIMEOUT: CausePolicy("does not load: too slow", retried_on_request=True),
+    Cause.ENGINE_CRASHED: CausePolicy("engine crashed"),
+    Cause.PROMPT_TOO_LONG: CausePolicy("prompt too long"),
+    Cause.REQUEST_REFUSED: CausePolicy("request refused"),
+    Cause.FIRST_TOKEN_TIMEOUT: CausePolicy("no first token in time", retried_on_request=True),
+    Cause.TRIAL_TIMEOUT: CausePolicy("not done in time", retried_on_request=True),
+    Cause.STREAM_BROKEN: CausePolicy("stream broken", retried=True, retried_on_request=True, remembered=False),
+    Cause.STOPPED_EARLY: CausePolicy("stopped early"),
+    Cause.ENGINE_LOST: CausePolicy("engine lost", retried=True, retried_on_request=True, remembered=False),
+    Cause.DEVICE_LOST: CausePolicy("device lost", retried=True, retried_on_request=True, remembered=False),
+    Cause.DISK_FULL: CausePolicy("disk full", retried_on_request=True, remembered=False),
+    Cause.CANCELLED: CausePolicy("cancelled", remembered=False),
+    Cause.AGENT_FAULT: CausePolicy("agent fault", retried_on_request=True),
 }
 
-RETRIED: frozenset[Cause] = frozenset({Cause.ENGINE_LOST, Cause.DEVICE_LOST, Cause.STREAM_BROKEN})
-"""Causes that say nothing of the cell itself: the job is sent again, a bounded number of times."""
+RETRIED: frozenset[Cause] = frozenset(cause for cause, policy in CAUSES.items() if policy.retried)
 
 Attempt = tuple[str, int]
 """(job_id, attempt): what a report, a lease and a row are of."""
@@ -182,3 +196,21 @@ class Report:
     readings: tuple[Reading, ...] = ()  # telemetry taken while the job ran
     usage: Usage = Usage()
     energy: Energy = Energy()
+
+    @classmethod
+    def unmeasured(
+        cls, attempt: Attempt, run_id: str, outcome: Refused | Failed, now_unix_s: float, device: Device | str
+    ) -> Report:
+        """Of an attempt that ended without a job process to report it; ``device``: its id, where no more is known."""
+        known = device if isinstance(device, Device) else None
+        return cls(
+            job_id=attempt[0],
+            attempt=attempt[1],
+            run_id=run_id,
+            device_id=known.device_id if known else str(device),
+            fingerprint=known.fingerprint if known else "",
+            boot_id=known.boot_id if known else "",
+            started_unix_s=now_unix_s,
+            ended_unix_s=now_unix_s,
+            outcome=outcome,
+        )

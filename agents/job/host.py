@@ -16,7 +16,7 @@ from agents.contract.job import Job, LoadSettings, Workflow, Workload
 from agents.contract.measure import Flag, Trial
 from agents.contract.model_peers import Peers
 from agents.contract.rates import decode_tps
-from agents.contract.report import RETRIED, Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
+from agents.contract.report import CAUSES, Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
 from agents.device.bandwidth import above_bound
 from agents.device.doctor import found_of, look_for
 from agents.device.inventory import inventory
@@ -37,9 +37,6 @@ log = logging.getLogger(__name__)
 
 LOG_LIMIT = 256 * 1024  # characters of an engine's log that travel with a report
 READY_AGAIN_S = 0.5
-
-PASSING = frozenset({Cause.CANCELLED, Cause.DISK_FULL})
-"""Causes of a failed load that say nothing of the next try with the same settings."""
 
 Notify = Callable[[str, LiveCount | None], None]
 """Called with each stage as it begins ("loading", "measuring"), and the live view of the stream if there is one."""
@@ -224,7 +221,7 @@ class Host:
                 raise  # it never was here
             raise LoadFailed(Cause.ENGINE_LOST, error.detail) from error
         except LoadFailed as error:
-            if error.cause not in PASSING | RETRIED:
+            if CAUSES[error.cause].remembered:
                 self._failed = (job.load, error)
             raise
         self._settings = job.load

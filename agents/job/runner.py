@@ -100,19 +100,9 @@ class Runner:
         except Exception:
             log.exception(Entry("JobCrashed", job))
             host.unload()
-            now = host.clock.unix_s()
-            device = host.device
-            return Report(
-                job.job_id,
-                job.attempt,
-                job.run_id,
-                device.device_id,
-                device.fingerprint,
-                device.boot_id,
-                now,
-                now,
-                Failed(Cause.AGENT_FAULT, "a fault of the agent itself, please report it", log_tail=_traceback()),
-            )
+            why = "a fault of the agent itself, please report it"
+            outcome = Failed(Cause.AGENT_FAULT, why, log_tail=_traceback())
+            return Report.unmeasured((job.job_id, job.attempt), job.run_id, outcome, host.clock.unix_s(), host.device)
         finally:
             self._live = None
 

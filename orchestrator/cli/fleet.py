@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agents.contract.job import MachineState
-from agents.contract.report import Cause
+from agents.contract.report import CAUSES, Cause
 from agents.device_file import TAKEN_BACK, Stated, parse_size, parse_watts
 from agents.places import data_root
 from orchestrator.cli.coordinator_link import link_coordinator
@@ -23,20 +23,6 @@ from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.report.terminal import print_table
-
-PASSED = (
-    Cause.DISK_FULL,
-    Cause.DEVICE_LOST,
-    Cause.ENGINE_LOST,
-    Cause.STREAM_BROKEN,
-    Cause.LOAD_TIMEOUT,
-    Cause.FIRST_TOKEN_TIMEOUT,
-    Cause.TRIAL_TIMEOUT,
-    Cause.AGENT_FAULT,
-    Cause.MODEL_FILE_MISSING,
-    Cause.WRONG_STATE,
-)
-"""Causes that `retry` means by itself: the next try may go otherwise."""
 
 
 @contextlib.contextmanager
@@ -152,7 +138,9 @@ def retry_run(name: str, causes: list[str] | None, *, address: str | None) -> No
             raise UsageError(f"--cause {each!r}: allowed: {', '.join(allowed)}")
     with coordinator(address) as cluster:
         run = pick_run(name, cluster.runs())
-        count = cluster.retry(run, causes or [each.value for each in PASSED])
+        count = cluster.retry(
+            run, causes or [cause.value for cause, policy in CAUSES.items() if policy.retried_on_request]
+        )
     words = f"; see it with: orchestrate watch {run}" if count else ""
     print(f"run {run}: {format_count(count, 'job')} again{words}")
 

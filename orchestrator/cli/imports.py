@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from agents.places import data_root
+from agents.units import format_size
 from orchestrator.cli.ledger_access import runs_of_ledger
 from orchestrator.cli.texts import format_count
 from orchestrator.errors import UsageError
@@ -45,7 +46,7 @@ def _foreign(file: str) -> ForeignFile:
     if file == "-":
         data = sys.stdin.buffer.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
-            raise UsageError(f"{STDIN}: is larger than {MOST_BYTES // 1024**2} MiB")
+            raise UsageError(f"{STDIN}: is larger than {format_size(MOST_BYTES)}")
         return ForeignFile(STDIN, data)
     try:
         return ForeignFile(file, read_file(Path(file), MOST_BYTES))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.contract.report import Cause, cause_words
+from agents.contract.report import CAUSES, Cause
 from agents.places import data_root
 from orchestrator.cli.ledger_access import no_coordinator_runs, open_ledger, pick_run, runs_of_ledger
 from orchestrator.cli.texts import first_line, format_count
@@ -81,7 +81,7 @@ def failures_of(rows: list[dict[str, Any]]) -> tuple[str, ...]:
         last[row["job_id"]] = max(row["attempt"], last.get(row["job_id"], 0))
     ends = [row for row in rows if row["status"] != "ok" and row["attempt"] == last[row["job_id"]]]
     counts = Counter(
-        f"{_describe_cell(row)}: {cause_words[Cause(row['cause'])]}: {first_line(row['detail'] or '')}" for row in ends
+        f"{_describe_cell(row)}: {CAUSES[Cause(row['cause'])].words}: {first_line(row['detail'] or '')}" for row in ends
     )
     lines = [f"{line}  (x{count})" if count > 1 else line for line, count in counts.items()]
     more = len(lines) - SHOWN_FAILURES

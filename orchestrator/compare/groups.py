@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.contract.report import Cause, cause_words
+from agents.contract.report import CAUSES, Cause
 from orchestrator.compare.trials import SILENT, Row
 
 IQR_FROM = 5
@@ -59,7 +59,7 @@ class Group:
 def failure_words(row: Row) -> str:
     cause = row["cause"]
     try:
-        return cause_words[Cause(cause)]
+        return CAUSES[Cause(cause)].words
     except ValueError:
         return str(cause or row["status"])
 

@@ -66,7 +66,7 @@ def keep_unplaced(run: Run, plan: Plan, store: Store) -> None:
     for cell, why in plan.unplaced:
         asked_for = cell.device or ""  # equal cells that name two devices are two rows
         job_id = job_id_of(run.run_id, cell.cell_id, asked_for, 0)
-        report = Report(job_id, 1, run.run_id, asked_for, "", "", now, now, Refused(Cause.NO_DEVICE, why))
+        report = Report.unmeasured((job_id, 1), run.run_id, Refused(Cause.NO_DEVICE, why), now, asked_for)
         job = job_of(run.matrix, run.run_id, PlannedJob(cell, asked_for, 0), 1)
         rows.append(Kept(job, report, None))
     store.append_many(rows)

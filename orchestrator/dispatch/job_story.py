@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agents.contract.device import Device
 from agents.contract.job import MachineState
-from agents.contract.report import cause_words
+from agents.contract.report import CAUSES
 from agents.log import flat
 from orchestrator.dispatch.api import JobStory
 from orchestrator.dispatch.ledger import AttemptRow, JobRow, Ledger, RunRow, SeenDevice, TermRow
@@ -225,5 +225,5 @@ def _when(unix_s: float) -> str:
 
 
 def _cause(value: str | None) -> str:
-    known = {cause.value: words for cause, words in cause_words.items()}
+    known = {cause.value: policy.words for cause, policy in CAUSES.items()}
     return known.get(value or "", value or "for an unknown reason")  # another version may have had other causes

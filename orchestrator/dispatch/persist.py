@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from agents.contract.device import Device
-from agents.contract.report import Cause, Failed, Outcome, Refused, Report
+from agents.contract.report import Cause, Failed, Refused, Report
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.messages import Command, GiveUp, Keep, PutBack, Retry, Send
 from orchestrator.dispatch.runs import Run
@@ -61,21 +61,9 @@ def report_to_keep(command: Command, devices: Mapping[str, Device]) -> Report | 
         return command.report
     if not isinstance(command, GiveUp):
         return None
-    device = devices.get(command.device_id)
-    now = time.time()
-    refused = command.cause is Cause.WRONG_STATE
-    outcome: Outcome = (Refused if refused else Failed)(command.cause, command.detail)
-    return Report(
-        job_id=command.job_id,
-        attempt=command.attempt,
-        run_id=command.run_id,
-        device_id=command.device_id,
-        fingerprint=device.fingerprint if device else "",
-        boot_id=device.boot_id if device else "",
-        started_unix_s=now,
-        ended_unix_s=now,
-        outcome=outcome,
-    )
+    outcome = (Refused if command.cause is Cause.WRONG_STATE else Failed)(command.cause, command.detail)
+    device = devices.get(command.device_id, command.device_id)
+    return Report.unmeasured((command.job_id, command.attempt), command.run_id, outcome, time.time(), device)
 
 
 def cause_of(report: Report) -> Cause | None:

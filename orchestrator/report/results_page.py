@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 
 from agents.contract.measure import flag_words
-from agents.contract.report import cause_words
+from agents.contract.report import CAUSES
 from orchestrator.compare.groups import IQR_FROM
 from orchestrator.results import schema
 
@@ -67,7 +67,7 @@ def results_page() -> str:
     parts += [_table(f"Table `{name}`", schema.COLUMNS[name]) for name in schema.TABLES]
     flags = ((str(flag), meaning) for flag, meaning in flag_words.items())
     parts.append("## Flags\n\n| flag | meaning |\n|---|---|\n" + _rows(flags))
-    words = ((cause.value, meaning) for cause, meaning in cause_words.items())
+    words = ((cause.value, policy.words) for cause, policy in CAUSES.items())
     parts.append("## Causes\n\n| cause | shown as |\n|---|---|\n" + _rows(words))
     return "\n".join(parts)
 

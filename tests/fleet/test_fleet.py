@@ -64,7 +64,7 @@ def test_splits_and_reboots(fleet: Fleet) -> None:
     fleet.reboot("two", INDEX_32_GIB)
     fleet.reboot("three", INDEX_8_GIB)
     run.until(lambda: len(asks("three")) == 2, "a wrong split is reported")
-    assert asks("three")[1] == "set dedicated VRAM of three to 32 GiB and reboot (it came back with 8192 MiB)"
+    assert asks("three")[1] == "set dedicated VRAM of three to 32 GiB and reboot (it came back with 8 GiB)"
     fleet.reboot("three", INDEX_32_GIB)
     run.completed()
     fleet.assert_once(run.name, SPLIT_JOBS)

@@ -14,10 +14,9 @@ import pytest
 
 from agents.contract.device import EngineFound, Gpu, MemoryKind, StateSource
 from agents.contract.job import MachineState
-from agents.contract.report import Cause
+from agents.contract.report import CAUSES, Cause
 from agents.device_file import TAKEN_BACK, Stated
 from orchestrator.cli.coordinator_link import CoordinatorLink
-from orchestrator.cli.fleet import PASSED
 from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.ledger_access import ledger_path
 from orchestrator.dispatch.api import DeviceView, RunView, StatusView
@@ -211,8 +210,9 @@ class TestWithACluster:
     def test_what_may_have_passed_is_tried_again(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
         ended = orchestrate("retry")
         assert ended.out == "run run-2: 2 jobs again; see it with: orchestrate watch run-2\n"
-        assert cluster.asked == [("retry", "run-2", [str(each) for each in PASSED])]
-        assert Cause.CANCELLED not in PASSED and Cause.ENGINE_CRASHED not in PASSED
+        assert cluster.asked == [("retry", "run-2", [str(each) for each in Cause if CAUSES[each].retried_on_request])]
+        assert not CAUSES[Cause.CANCELLED].retried_on_request and CAUSES[Cause.DISK_FULL].retried_on_request
+        assert not CAUSES[Cause.ENGINE_CRASHED].retried_on_request
 
     def test_only_what_failed_so(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
         cluster.again = 0

@@ -15,7 +15,7 @@ from agents.contract import device, job, measure, report
 from agents.contract.device import Device, MemoryKind, StateSource, same_power, same_split, why_no_split
 from agents.contract.job import Chat, Job, LoadSettings, Synthetic
 from agents.contract.model_peers import Peer, Peers
-from agents.contract.report import RETRIED, Cause, Failed, MachineSeen, Measured, Refused, Report, cause_words
+from agents.contract.report import CAUSES, RETRIED, Cause, Failed, MachineSeen, Measured, Refused, Report
 from agents.contract.wire_json import from_json, to_json
 
 TYPES = tuple(
@@ -108,8 +108,8 @@ def test_what_is_no_job_is_rejected(text: str) -> None:
 
 
 def test_every_cause_has_words_of_its_own() -> None:
-    assert set(cause_words) == set(Cause)
-    assert len(set(cause_words.values())) == len(Cause)
+    assert set(CAUSES) == set(Cause)
+    assert len({policy.words for policy in CAUSES.values()}) == len(Cause)
 
 
 @pytest.mark.parametrize("kind", [LoadSettings, MachineSeen])
