@@ -2,7 +2,8 @@
 
 Agents are Ray actors that answer each job with a report at once; coordinator, ledger and store are the real ones, in
 this process, on this machine's disk. Several agents stand on one node, as if each were a device. Beside it, in the
-same run: the same jobs into ledger and store alone, without Ray.
+same run: the same jobs into ledger and store alone, without Ray; and the jobs with the coordinator's log on and off,
+in turn, for what the log costs.
 
     python benchmarks/noop_jobs.py [--jobs 10000] [--devices 8]
 """
@@ -10,11 +11,14 @@ same run: the same jobs into ledger and store alone, without Ray.
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -29,6 +33,7 @@ from agents.contract.device import Device, MemoryKind
 from agents.contract.job import Job
 from agents.contract.measure import Arrival, EngineTimings, StopReason, Trial
 from agents.contract.report import Attempt, Loaded, Measured, Report
+from agents.log import COORDINATOR, LEVEL_VARIABLE, start_log_file, stop_log
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import CoordinatorLoop
@@ -116,18 +121,29 @@ def submitted(folder: Path, jobs: int, devices: list[Device]) -> tuple[Ledger, S
     return ledger, Store(folder), run
 
 
-def through_ray(folder: Path, jobs: int, devices: int) -> float:
-    """Jobs a second."""
+@dataclass(frozen=True)
+class Speed:
+    """``cpu_s``: what a job takes of the coordinator's thread; other load on the machine moves it little."""
+
+    jobs_per_s: float
+    cpu_s: float
+
+
+def through_ray(folder: Path, jobs: int, devices: int, level: str = "info") -> Speed:
+    """With a log at ``level``, as ``ORCHESTRATE_LOG`` has it."""
+    os.environ[LEVEL_VARIABLE] = level
+    start_log_file(COORDINATOR, folder)
     ledger, store, run = submitted(folder, jobs, [a_device(number) for number in range(devices)])
     fleet = NoopFleet(devices)
     loop = CoordinatorLoop(fleet, ledger, store, NoticeBoard(), long_lived=True)
     while len(loop.registry.addresses) < devices:
         loop.round()
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.thread_time()
     loop.registry.runs[RUN] = run
     loop.handle([RunAdded(RUN, 0, 0.0, pending_jobs(run))])
     loop.run(until=lambda: RUN not in loop.registry.runs)
-    seconds = time.perf_counter() - began
+    seconds, cpu_s = time.perf_counter() - began, time.thread_time() - cpu_began
+    stop_log()
     for thread in threading.enumerate():
         if thread.name == "compact":  # the files are merged behind the run's end
             thread.join()
@@ -135,7 +151,21 @@ def through_ray(folder: Path, jobs: int, devices: int) -> float:
     assert rows == len(run.jobs) == ledger.run(RUN).done, (rows, len(run.jobs))
     fleet.close()
     ledger.close()
-    return len(run.jobs) / seconds
+    return Speed(len(run.jobs) / seconds, cpu_s / len(run.jobs))
+
+
+def log_on_and_off(jobs: int, devices: int, pairs: int) -> tuple[Speed, Speed]:
+    """In turn, so that both have the same other load; the median of each."""
+    speeds: dict[str, list[Speed]] = {"info": [], "off": []}
+    for number in range(pairs):
+        for level in ("info", "off") if number % 2 else ("off", "info"):
+            with tempfile.TemporaryDirectory(dir=".") as folder:
+                speeds[level].append(through_ray(Path(folder), jobs, devices, level))
+    on, off = (
+        Speed(median(each.jobs_per_s for each in found), median(each.cpu_s for each in found))
+        for found in speeds.values()
+    )
+    return on, off
 
 
 def without_ray(folder: Path, jobs: int, devices: int) -> float:
@@ -177,13 +207,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--devices", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=5, help="runs with the log on and off, a fifth of the jobs each")
     options = parser.parse_args()
     connection = Connection("local")
     try:
         with tempfile.TemporaryDirectory(dir=".") as one, tempfile.TemporaryDirectory(dir=".") as other:
             alone = without_ray(Path(one), options.jobs, options.devices)
             through = through_ray(Path(other), options.jobs, options.devices)
-        print(f"{options.jobs:,} jobs that do nothing, {options.devices} devices: {through:.0f} a second")
+        on, off = log_on_and_off(max(options.jobs // 5, 2 * options.devices), options.devices, options.pairs)
+        print(f"{options.jobs:,} jobs that do nothing, {options.devices} devices: {through.jobs_per_s:.0f} a second")
+        print(
+            f"with the log {on.jobs_per_s:.0f} a second, without {off.jobs_per_s:.0f}"
+            f" ({100 * (1 - on.jobs_per_s / off.jobs_per_s):+.1f} % slower); a job takes {on.cpu_s * 1e6:.0f} us"
+            f" of the coordinator's thread with it, {off.cpu_s * 1e6:.0f} us without:"
+            f" {100 * (on.cpu_s - off.cpu_s) * off.jobs_per_s:.1f} % of a second's jobs"
+        )
         print(f"ledger and store alone: {alone:.0f} a second")
         print(f"an idle agent, until it is ended: {idle_agent(30.0):.2f} % of one core")
     finally:

@@ -149,7 +149,8 @@ class _JobFacts:
                 if self._at_work
                 else f"no coordinator is at work: go on with: orchestrate resume {self._run.id}"
             )
-        yield from self._sent() if job.state == "sent" else self._pending()
+        reasons = list(self._sent() if job.state == "sent" else self._pending())
+        yield from reasons or ["it is the next that its device gets"]
 
     def _sent(self) -> Iterator[str]:
         name = self.device_name(self._job.device_id)
@@ -211,13 +212,13 @@ class _JobFacts:
             if not first or (-run.priority, run.created_unix_s, run.id) >= own:
                 continue
             if count := sum(each.device_id == device_id and each.state != "done" for each in self._ledger.jobs(run.id)):
-                yield f"run {run.id} (priority {run.priority}) goes first there: {count} jobs"
+                yield f"run {run.id} (priority {run.priority}) goes first there; its jobs on this device: {count}"
         before = sum(
             each.device_id == device_id and each.state == "waiting" and each.position < job.position
             for each in self._jobs
         )
         if before:
-            yield f"{before} jobs of this run come before it on its device"
+            yield f"jobs of this run that come before it on its device: {before}"
 
 
 def _when(unix_s: float) -> str:
