@@ -14,7 +14,7 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from io import TextIOWrapper
@@ -48,6 +48,7 @@ NESTED = ("device", "state", "report", "outcome")
 COUNTED = ("jobs", "reports")
 """Fields of which only the number of items is written."""
 
+_ID_KEYS = tuple(IDS.values())
 _PLAIN = re.compile(r"[^\s\"=]+")
 _LOGIN = re.compile(r"(\w://)[^/\s\"']*@")
 _QUERY = re.compile(r"(\w://[^\s?\"']*\?)[^\s\"']*")
@@ -99,10 +100,29 @@ class Entry:
         found: dict[str, object] = {}
         _collect(self._about, found)
         found |= self._more
-        words = [f"{key}={_value(found.pop(key))}" for key in IDS.values() if found.get(key) not in (None, "")]
+        words = [f"{key}={_value(found.pop(key))}" for key in _ID_KEYS if found.get(key) not in (None, "")]
         words.append(self._name)
         words += [f"{key}={_value(value)}" for key, value in found.items() if value is not None]
         return " ".join(words)
+
+
+class Entries:
+    """Several lines that are written at once: what follows from one event costs one write."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self, lines: Sequence[tuple[int, Entry]]) -> None:
+        self.lines = lines
+
+    def __str__(self) -> str:
+        return "; ".join(str(entry) for _, entry in self.lines)
+
+
+def log_entries(logger: logging.Logger, lines: Sequence[tuple[int, Entry]]) -> None:
+    """Each with its level."""
+    lowest = logger.getEffectiveLevel()
+    if wanted := [line for line in lines if line[0] >= lowest]:
+        logger.log(max(level for level, _ in wanted), Entries(wanted))
 
 
 def _collect(message: object, found: dict[str, object]) -> None:
@@ -163,7 +183,14 @@ class LineFormatter(logging.Formatter):
         second = int(record.created)
         if second != self._second:
             self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{int(record.created % 1 * 1000):03d}Z {record.levelname} {message_of(record)}"
+        stamp = f"{self._text}.{int(record.created % 1 * 1000):03d}Z"
+        if isinstance(record.msg, Entries):
+            lines = record.msg.lines
+            return "\n".join(
+                f"{stamp} {logging.getLevelName(level)} {flat(redact(str(entry)), LINE_CHARS)}"
+                for level, entry in lines
+            )
+        return f"{stamp} {record.levelname} {message_of(record)}"
 
 
 class LogFile(RotatingFileHandler):
@@ -183,9 +210,7 @@ class LogFile(RotatingFileHandler):
             if self._size and self._size + len(line) > self._file_bytes:
                 self._rotate(file)
                 file = self._opened()
-            file.write(line)
-            file.flush()
-            self._size += len(line)
+            self._size += os.write(file.fileno(), line.encode("utf-8", "replace"))
         except Exception:
             self.handleError(record)
 
@@ -233,6 +258,7 @@ def start_log(handler: logging.Handler, level: int) -> None:
     stop_log()
     for name in LOGGERS:
         logger = logging.getLogger(name)
+        logger.handlers.clear()
         logger.propagate = False  # Ray has handlers of its own on the root
         logger.setLevel(level)
         logger.addHandler(handler)

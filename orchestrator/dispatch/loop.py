@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from agents.contract.device import Device
 from agents.contract.job import MachineState
-from agents.log import Entry, suppressed
+from agents.log import Entry, log_entries, suppressed
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.effects import Dependencies, Effects
 from orchestrator.dispatch.fleet import (
@@ -194,12 +194,13 @@ class CoordinatorLoop:
 
     def handle(self, events: Sequence[Event]) -> None:
         """On the loop's thread: the schedule decides, its commands are written down, then carried out."""
+        messages: list[Event | Command] = []
         for event in events:
             commands = self.schedule.handle(event)
-            for message in (event, *commands):
-                level = logging.WARNING if isinstance(message, UNUSUAL) else logging.INFO
-                log.log(level, Entry(type(message).__name__, message))
+            messages += (event, *commands)
             self._unwritten += commands
+        if messages and log.isEnabledFor(logging.WARNING):
+            log_entries(log, [(_log_level(each), Entry(type(each).__name__, each)) for each in messages])
         if self._unwritten:
             self._write()
 
@@ -339,6 +340,10 @@ class CoordinatorLoop:
             self._seen_s = self._monotonic()
             with suppressed(log, "PresenceNotRecorded", OrchestrateError):
                 self._ledger.touch_devices(self.registry.addresses)
+
+
+def _log_level(message: Event | Command) -> int:
+    return logging.WARNING if isinstance(message, UNUSUAL) else logging.INFO
 
 
 def _latest(news: Sequence[FleetEvent]) -> list[FleetEvent]:
