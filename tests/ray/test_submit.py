@@ -33,7 +33,7 @@ def assert_complete(sandbox: Sandbox, done: Command, cells: int = 4) -> None:
     assert end["folder"] == str(sandbox.home / "runs" / done.run_name)
 
 
-def assert_the_log_holds_the_story(place: Place, done: Command) -> None:
+def assert_the_log_holds_the_story(sandbox: Sandbox, done: Command) -> None:
     """Of one job: each of the two processes in its own file, and together by ``logs`` and ``show --why``."""
     job_id = done.events("job_sent")[0]["job_id"]
     ids = f" run={done.run_name} job={job_id} attempt=1 device="
@@ -41,17 +41,18 @@ def assert_the_log_holds_the_story(place: Place, done: Command) -> None:
         ("coordinator.log", ["Send", "AttemptEnded kind=measured", "Keep kind=measured"]),
         ("device/agent.log", ["JobStarted", "LoadStarted", "Loaded", "AttemptEnded kind=measured"]),
     ):
-        lines = [line for line in (place.home / name).read_text().splitlines() if ids in line]
+        lines = [line for line in (sandbox.home / name).read_text().splitlines() if ids in line]
         assert len(lines) == len(words)
         assert all(f" {each}" in line for each, line in zip(words, lines, strict=True))
-    assert place.run("logs", done.run_name).text.count(f" job={job_id} ") == 7
-    why = place.run("show", done.run_name, "--why", job_id[:8]).text
+    assert sandbox.run("logs", done.run_name).text.count(f" job={job_id} ") == 7
+    why = sandbox.run("show", done.run_name, "--why", job_id[:8]).text
     assert "measured, in " in why and "attempt 1: sent " in why and why.count(f" job={job_id} ") == 7
 
 
 def test_on_a_cluster_of_its_own(sandbox: Sandbox) -> None:
     done = sandbox.run("submit", sandbox.write(FOUR_CELLS), "--json")
     assert_complete(sandbox, done)
+    assert_the_log_holds_the_story(sandbox, done)
     sandbox.assert_nothing_runs()
     again = sandbox.run("resume", "--json")
     assert again.code == 0

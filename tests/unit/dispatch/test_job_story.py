@@ -136,8 +136,8 @@ def test_it_wants_a_state_that_its_operator_sets(tmp_path: Path, asked: bool) ->
     run.ledger.record_devices([APU])
     ask = AskOperator("id-a", RUN, MachineState(32 * GIB), Change.OPERATOR_REBOOT, "it came back with 8192 MiB")
     first, second = story(run, fleet=FleetState(frozenset({"id-a"}), {"id-a": ask} if asked else {})).now
-    assert first == "it wants dedicated VRAM 32GiB, and alpha does not stand so"
-    assert "set dedicated VRAM of alpha to 32GiB and reboot" in second
+    assert first == "it wants dedicated VRAM 32 GiB, and alpha does not stand so"
+    assert "set dedicated VRAM of alpha to 32 GiB and reboot" in second
     assert second.startswith("its operator was asked: " if asked else "its operator is asked when nothing is left")
     assert ("it came back with 8192 MiB" in second) == asked
 
@@ -152,7 +152,7 @@ def test_it_wants_a_state_that_the_agent_sets(tmp_path: Path, rebooting: bool) -
     assert words == (
         "alpha reboots"
         if rebooting
-        else "it wants dedicated VRAM 32GiB: the agent sets that and reboots, after the jobs that fit now"
+        else "it wants dedicated VRAM 32 GiB: the agent sets that and reboots, after the jobs that fit now"
     )
 
 
