@@ -83,7 +83,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_files_and_folders_that_are_named_are_there(page: Path) -> None:
-    """`agents/agent/agent.py`, `tests/fakes/`: from the root, the page's folder, or below a package or the page's own."""
+    """`agents/agent/agent.py`: from the root, the page's folder, below a package or the page's own package."""
     places = (ROOT, page.parent, ROOT / "agents", ROOT / "agents" / page.stem, ROOT / "orchestrator")
     for number, line in lines_outside_code(page):
         for name in CODE.findall(line):
