@@ -145,7 +145,8 @@ class Engine(Protocol):
         ...
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> Session:
-        """Loads the model. Raises Unsupported before anything is loaded, LoadFailed after, and unloads it then."""
+        """Loads the model. Raises Unsupported before it has begun to load, and LoadFailed after, with the model
+        unloaded."""
         ...
 
 
@@ -168,7 +169,7 @@ def refuse_settings(engine: str, support: Mapping[str, Support], settings: LoadS
 
 
 def refuse_workload(engine: str, support: Mapping[str, Support], workload: Workload) -> None:
-    """Raises Unsupported if the engine cannot run it."""
+    """Raises Unsupported if the engine lacks an ability that ``workload`` needs."""
     for ability in abilities_of(workload):
         if support.get(ability, Support.CANNOT) is Support.CANNOT:
             raise Unsupported(f"{engine} cannot run workload {workload.name}: {_WHY_NOT[ability]}")

@@ -82,7 +82,7 @@ class ComfyUI:
         return ComfySession(self._api, _loaded_of(server, self._api.base_url, model), model, place.clock)
 
     def _server(self, timeout_s: float) -> ServerFacts:
-        """Raises Unsupported where there is no ComfyUI."""
+        """Asks the server what it is. Raises Unsupported where there is no ComfyUI."""
         url = self._api.base_url
         try:
             stats = self._api.get("/system_stats", timeout_s)
@@ -100,7 +100,7 @@ class ComfyUI:
 
 
 def parse_server(stats: Any) -> ServerFacts | None:
-    """None where ``stats`` is no answer of ComfyUI. PURE"""
+    """The server, from an answer of ``/system_stats``; None where the answer is not ComfyUI's. PURE"""
     system = stats.get("system") if isinstance(stats, dict) else None
     devices = stats.get("devices") if isinstance(stats, dict) else None
     if not isinstance(system, dict) or not isinstance(devices, list):

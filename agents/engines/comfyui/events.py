@@ -55,7 +55,7 @@ class GraphRun:
 
 
 def parse_message(at_ns: int, text: str) -> SocketMessage | None:
-    """None for a frame that is no message."""
+    """The message in a text frame; None for a frame that is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -75,7 +75,7 @@ def ends(message: SocketMessage, prompt_id: str) -> bool:
 
 
 def is_last_message(message: SocketMessage, prompt_id: str) -> bool:
-    """Whether the engine has put this prompt away: its very last message."""
+    """Whether this is ComfyUI's very last message of ``prompt_id``: it has cleaned up."""
     return _is_idle(message) and message.data.get("prompt_id") == prompt_id
 
 
@@ -122,7 +122,7 @@ def steps_of(run: GraphRun, samplers: frozenset[str]) -> tuple[Step, ...]:
 
 
 def iterations(steps: Sequence[Step]) -> int:
-    """Steps that were done: a counter that falls back began anew."""
+    """How many sampler steps were done. A counter that falls back began anew, and is added."""
     total, last = 0.0, dict[str, float]()
     for step in steps:
         before = last.get(step.node, 0.0)
@@ -202,7 +202,7 @@ def _queued(data: Mapping[str, Any]) -> float:
 
 
 def _engine_s(start: SocketMessage | None, end: SocketMessage | None) -> float | None:
-    """By the engine's own time stamps, ms of its wall clock."""
+    """The engine's own time for the run, s, from its time stamps (ms of its wall clock)."""
     if start is None or end is None or end.kind != "execution_success":
         return None
     first, last = _number(start.data.get("timestamp")), _number(end.data.get("timestamp"))

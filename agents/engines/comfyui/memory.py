@@ -24,7 +24,7 @@ class Memory:
 
 
 def memory_in(stats: Any) -> Memory:
-    """From an answer of ``/system_stats``; its devices together. PURE"""
+    """Memory in an answer of ``/system_stats``, summed over its devices. PURE"""
     system = _mapping(_mapping(stats).get("system"))
     listed = _mapping(stats).get("devices")
     devices = [_mapping(each) for each in listed] if isinstance(listed, list) else []
@@ -45,7 +45,7 @@ def peak(one: Memory, other: Memory) -> Memory:
 
 
 class MemoryPeak:
-    """The most that was seen so far."""
+    """The highest figures seen so far."""
 
     def __init__(self) -> None:
         self.memory = Memory()
@@ -53,7 +53,8 @@ class MemoryPeak:
 
 @contextmanager
 def polling_memory(stats: Callable[[], Any], every_s: float = POLL_S) -> Iterator[MemoryPeak]:
-    """Asks at once, every ``every_s``, and at the end, in a thread of its own; no answer is no reading."""
+    """Calls ``stats`` in a thread at once, every ``every_s`` seconds, and at the end, and yields the peak. A call that
+    fails is left out."""
     found, over = MemoryPeak(), threading.Event()
 
     def ask() -> None:

@@ -63,7 +63,7 @@ class ComfySession:
     def generate(
         self, workflow: Workflow, nonce: int, limits: Limits, live: LiveCount, cancelled: threading.Event
     ) -> Trial:
-        """One run of the graph. Raises AgentError; what runs then is interrupted."""
+        """Runs the graph once. Raises AgentError, and interrupts the run then."""
         graph = filled(workflow, nonce, self._model)
         client_id = uuid.uuid4().hex
         with self._socket(client_id, limits) as socket, polling_memory(self._stats) as most:

@@ -155,7 +155,7 @@ class _ModelLoad:
         self._model, self._backend, self._before = model, backend, before
 
     def session(self) -> HttpSession:
-        """Raises LoadFailed."""
+        """Loads the model, and returns its session. Raises LoadFailed."""
         clock, body = self._place.clock, self._body()
         started = clock.monotonic_ns()
         try:

@@ -39,7 +39,7 @@ class StoredModel:
 
     @property
     def variant(self) -> str | None:
-        """Of ``owner/repository:variant``: a quantisation or a file's name."""
+        """A quantisation or a file's name: the last part of ``owner/repository:variant``."""
         return self.checkpoint.partition(":")[2] or None
 
 
@@ -61,7 +61,7 @@ class LoadedModel:
 
 
 def _after(command: Sequence[str], flags: Sequence[str]) -> str | None:
-    """The value after the last of ``flags``."""
+    """The value after the last of ``flags`` in ``command``; None where none of them is there."""
     places = [index for index, word in enumerate(command[:-1]) if word in flags]
     return command[places[-1] + 1] if places else None
 
@@ -90,7 +90,7 @@ def _running(entry: Mapping[str, Any]) -> LoadedModel:
 
 
 def backends(api: Api, timeout_s: float = CALL_S) -> tuple[Backend, ...]:
-    """Those of the llamacpp recipe. Raises ApiError."""
+    """The back ends of the llamacpp recipe. Raises ApiError."""
     answer = api.get("/api/v1/system-info", timeout_s)
     try:
         found = ((answer.get("recipes") or {}).get(LLAMACPP) or {}).get("backends") or {}
@@ -103,13 +103,13 @@ def backends(api: Api, timeout_s: float = CALL_S) -> tuple[Backend, ...]:
 
 
 def runtimes(found: Sequence[Backend]) -> tuple[str, ...]:
-    """Those that are installed, under our names."""
+    """The installed back ends that are a Runtime of ours, by its name."""
     ours = {runtime.value for runtime in Runtime}
     return tuple(each.name for each in found if each.installed and each.name in ours)
 
 
 def models(api: Api) -> tuple[StoredModel, ...]:
-    """Raises ApiError."""
+    """The models on the server's disk. Raises ApiError."""
     answer = api.get("/api/v1/models")
     try:
         there = (entry for entry in answer["data"] if entry.get("downloaded", True))
@@ -128,7 +128,7 @@ def models(api: Api) -> tuple[StoredModel, ...]:
 
 
 def llamacpp_args(settings: LoadSettings) -> tuple[str, ...]:
-    """llama-server's flags for the axes that are asked for. Context, device and model are Lemonade's own to give.
+    """llama-server's flags for the axes that the cell sets. Lemonade itself sets context, device and model.
 
     Nothing stands for mmap, for weights that are not locked, and for a KV cache on the GPU: llama-server's defaults.
     """

@@ -35,7 +35,7 @@ _KEPT = re.compile(r"--(?!.*(key|token|header|password|secret))[a-z]")  # secret
 
 @dataclass(frozen=True, slots=True)
 class ServerProps:
-    """Of ``/props``. ``context_tokens``: of one slot."""
+    """What ``/props`` reports of a server. ``context_tokens``: of one slot."""
 
     build: str
     router: bool
@@ -64,7 +64,7 @@ class ServedModel:
 
 
 def read_props(answer: Any) -> ServerProps | None:
-    """None: not a llama-server's."""
+    """The answer of ``/props``; None where it is not a llama-server's."""
     if not isinstance(answer, dict) or not isinstance(answer.get("build_info"), str):
         return None
     defaults = answer.get("default_generation_settings")
@@ -102,7 +102,7 @@ def _served(entry: dict[str, Any]) -> ServedModel:
 
 
 def arguments_in(command: Sequence[str]) -> dict[str, str]:
-    """By their long names; secrets left out."""
+    """Arguments of a command line by their long names, without secrets; "" for a switch."""
     found: dict[str, str] = {}
     for place, word in enumerate(command[1:], start=1):
         name = _LONG.get(word, word)
@@ -133,7 +133,8 @@ def settings_in(arguments: Mapping[str, str]) -> dict[str, object]:
 
 
 def quantisation_of(file_type: str | None, wanted: str | None) -> str | None:
-    """As cells name it: ``Q4_K - Medium`` is Q4_K_M; ``wanted`` where only its letters' case differs."""
+    """llama.cpp's file type as cells name it: ``Q4_K - Medium`` is Q4_K_M. ``wanted`` where only its letters' case
+    differs."""
     if file_type is None:
         return None
     base, _, size = file_type.removeprefix("(guessed) ").partition(" - ")
@@ -142,7 +143,7 @@ def quantisation_of(file_type: str | None, wanted: str | None) -> str | None:
 
 
 def context_like(seen: int | None, wanted: int | None) -> int | None:
-    """``wanted`` where llama.cpp would have rounded it to ``seen``."""
+    """The context in tokens, to compare with ``wanted``: ``wanted`` itself where llama.cpp rounds it up to ``seen``."""
     if seen is None or wanted is None:
         return seen
     return wanted if -(-wanted // CONTEXT_STEP) * CONTEXT_STEP == seen else seen

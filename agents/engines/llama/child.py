@@ -54,7 +54,7 @@ class Child:
         return self.process.poll()
 
     def pipe(self, name: str) -> IO[bytes]:
-        """``stdin`` or ``stdout``."""
+        """The process's ``stdin`` or ``stdout``, which must be a pipe."""
         found: IO[bytes] | None = getattr(self.process, name)
         assert found is not None
         return found
@@ -68,7 +68,7 @@ class Child:
     def complete_log(self, last_line: str, clock: Clock) -> str:
         """Waits until ``last_line`` stands in the log, LOG_SETTLES_S at most, and returns the log.
 
-        Raises LoadFailed (DISK_FULL) if they do not because the disk is full.
+        Raises LoadFailed (DISK_FULL) if it does not come because the disk is full.
         """
         deadline = clock.monotonic_ns() + int(LOG_SETTLES_S * 1e9)
         while last_line not in (log := self.log()):

@@ -39,7 +39,7 @@ class LlamaDevices:
 
 
 def runtime_of(device: str) -> Runtime | None:
-    """Of a device as llama.cpp names it (Vulkan0); None for a kind that no cell can ask for. PURE"""
+    """The runtime of a device by llama.cpp's name for it (Vulkan0); None for a kind that no cell can ask for. PURE"""
     return _KINDS.get(device.lower().rstrip("0123456789"))
 
 

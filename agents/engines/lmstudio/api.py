@@ -70,15 +70,15 @@ class RestServer:
     rest: Rest
 
     def models(self, timeout_s: float = CALL_S) -> tuple[StoredModel, ...]:
-        """Raises ApiError, also for an answer that is not LM Studio's."""
+        """The models on the server's disk. Raises ApiError, also for an answer that is not LM Studio's."""
         return _models(self.api, self.rest, timeout_s)
 
     def instances(self) -> Mapping[str, Mapping[str, Any]]:
-        """All that are loaded, whatever their model. Raises ApiError."""
+        """Id -> configuration of each loaded instance, of all models. Raises ApiError."""
         return {name: config for model in self.models() for name, config in model.instances.items()}
 
     def unload(self, instance: str) -> None:
-        """REST v1 alone has it. Raises ApiError."""
+        """Unloads an instance; only REST v1 can. Raises ApiError."""
         self.api.post("/api/v1/models/unload", {"instance_id": instance})
 
     def runtime_of(self, instance: str) -> tuple[str | None, Mapping[str, Any]]:
@@ -96,7 +96,7 @@ class RestServer:
 
 
 def connect(api: Api, token_variable: str, timeout_s: float = CALL_S) -> RestServer:
-    """Raises Unsupported with why it cannot be used."""
+    """The server at ``api``, asked by REST v1, then by v0. Raises Unsupported with why it cannot be used."""
     last = ApiError("")
     for rest in ("v1", "v0"):
         try:

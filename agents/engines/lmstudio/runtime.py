@@ -48,7 +48,7 @@ class InstalledRuntime:
 
 
 def runtime_of(name: str) -> Runtime:
-    """Of names such as ``llama.cpp-linux-x86_64-vulkan-avx2``; those without a back end compute on the CPU."""
+    """The back end in a name such as ``llama.cpp-linux-x86_64-vulkan-avx2``; a name without one computes on the CPU."""
     found = (runtime for runtime in Runtime if runtime is not Runtime.CPU and runtime.value in name.lower())
     return next(found, Runtime.CPU)
 
@@ -95,11 +95,12 @@ class Lms:
     target: tuple[str, ...] = ()
 
     def runtimes(self) -> tuple[InstalledRuntime, ...]:
-        """Raises LmsFailed."""
+        """The installed runtimes. Raises LmsFailed."""
         return parse_runtimes(self._run("runtime", "ls"))
 
     def select(self, alias: str) -> None:
-        """Holds for all formats that the runtime has. Raises LmsFailed, also where it is not selected then."""
+        """Selects a runtime, for all model formats that it has. Raises LmsFailed, also where it is not selected
+        afterwards."""
         self._run("runtime", "select", alias)
         if not any(each.selected and each.alias == alias for each in self.runtimes()):
             raise LmsFailed(f"lms runtime select {alias} said nothing against it, and lms runtime ls shows another")
@@ -149,8 +150,8 @@ def require_lms(lms: Lms | None) -> Lms:
 
 
 def _target(program: str, url: str) -> tuple[str, ...]:
-    """Its (hidden) options for a server: with a port it starts no service of its own. A program of Windows sees its
-    own loopback, and so does one beside the server."""
+    """The (hidden) options of ``lms`` that name the server at ``url``. With a port it starts no service of its own. A
+    program of Windows sees Windows' loopback."""
     parts = urlsplit(url)
     port = ("--port", str(parts.port or (443 if parts.scheme == "https" else 80)))
     local = parts.hostname in ("127.0.0.1", "localhost", "::1") or program.lower().endswith(".exe")
@@ -169,7 +170,8 @@ class Selection:
     journal: Path
 
     def change(self, wanted: Runtime, model_format: str) -> InstalledRuntime:
-        """Raises Unsupported, with the selection as it was."""
+        """Selects a runtime of the kind ``wanted`` for models of ``model_format``. Raises Unsupported, and restores the
+        selection then."""
         lms = require_lms(self.lms)
         try:
             installed = lms.runtimes()

@@ -31,7 +31,8 @@ def installed() -> bool:
 
 
 class Sdk:
-    """LM Studio's server at ``url``. Raises Unsupported where the SDK cannot reach such a one."""
+    """LM Studio's SDK, connected to the server at ``url``. Raises Unsupported for a ``url`` or a token that it cannot
+    take."""
 
     def __init__(self, url: str, token: str | None) -> None:
         if not installed():
@@ -73,7 +74,7 @@ class Sdk:
             raise LoadFailed(error.cause, error.detail) from error
 
     def unload(self, instance: str) -> None:
-        """Raises SdkFailed."""
+        """Unloads ``instance``. Raises SdkFailed."""
         with self._client() as client:
             _sdk_call(lambda: client.llm.unload(instance))
 

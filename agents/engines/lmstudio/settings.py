@@ -37,7 +37,7 @@ _AS_NUMBERS = {"max": 1, "off": 0}
 
 
 def refuse_values(settings: LoadSettings, max_context_tokens: int | None) -> None:
-    """Raises Unsupported for values that LM Studio has not."""
+    """Raises Unsupported for a value that LM Studio does not have."""
     for kind in (settings.kv_type_k, settings.kv_type_v):
         if kind is not None and kind not in KV_TYPES:
             raise Unsupported(f"KV type {kind}: LM Studio has {', '.join(KV_TYPES)}")
@@ -50,12 +50,12 @@ def refuse_values(settings: LoadSettings, max_context_tokens: int | None) -> Non
 
 
 def rest_fields(settings: LoadSettings) -> dict[str, Any]:
-    """Of the axes that are requested."""
+    """REST fields of the load, for the axes that the cell sets."""
     return _named(settings, REST_FIELDS)
 
 
 def sdk_config(settings: LoadSettings) -> dict[str, Any]:
-    """As a ``LlmLoadModelConfigDict``."""
+    """The SDK's configuration of the load (``LlmLoadModelConfigDict``), for the axes that the cell sets."""
     config = _named(settings, SDK_FIELDS)
     if settings.gpu_layers is not None:
         config["gpu"] = {"ratio": _SHARES[settings.gpu_layers]}

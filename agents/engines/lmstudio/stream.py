@@ -54,8 +54,8 @@ class V0Event(WireObject):
 
 
 def v1_chunks(events: Iterable[Event], *, max_tokens: int, context_tokens: int | None) -> tuple[Chunk, ...]:
-    """A delta is not a token: only ``chat.end`` counts tokens. Why the model stopped is not reported, so it is
-    worked out from the counts."""
+    """Chunks of a REST v1 stream. A delta is not a token: only ``chat.end`` counts tokens. Why the model stopped is not
+    reported, so it is worked out from the counts."""
     builder = ChunkBuilder()
     for event in events:
         part = builder.parse(event, V1Event)
@@ -106,7 +106,8 @@ _V0_REASONS = {
 
 
 def v0_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
-    """As OpenAI's, with LM Studio's figures in the last chunk where an event brings them."""
+    """Chunks of a REST v0 stream, as OpenAI's, with LM Studio's figures in the last chunk where an event brings
+    them."""
     kept = tuple(events)
     chunks = openai_chat_chunks(kept)
     stats = next((found for event in reversed(kept) if (found := _v0_stats(event.data))), None)

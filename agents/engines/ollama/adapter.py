@@ -197,8 +197,8 @@ def refuse_load_mismatch(settings: LoadSettings, held: LoadedModel) -> None:
 def chat_request(
     base_url: str, name: str, model: ModelDetails, options: Mapping[str, Any], workload: Workload, number: int
 ) -> Request:
-    """``number`` is another one for each request on a loaded model: Ollama always asks its runner for a cached prompt.
-    Raises Unsupported. PURE"""
+    """The request for a chat. ``number`` differs for each request on a loaded model, and so does the prompt's first
+    line: Ollama always asks its runner for a cached prompt. Raises Unsupported. PURE"""
     if not isinstance(workload, Chat):
         raise Unsupported("Ollama takes text, not token ids")
     if workload.image is not None and model.capabilities is not None and "vision" not in model.capabilities:
@@ -219,8 +219,8 @@ def chat_request(
 
 
 def _load_body(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Without messages it only loads. ``shift`` false: a full context ends the text; with another value the runner
-    would be started anew."""
+    """The body of a call that only loads: it has no messages. ``shift`` false: a full context ends the text. Chats
+    repeat ``shift`` and options, since other values would start the runner anew."""
     return {
         "model": name,
         "messages": [],
@@ -232,7 +232,7 @@ def _load_body(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _held(api: Api, name: str) -> LoadedModel:
-    """Raises ApiError, EngineLost where the model is not loaded, or not any more."""
+    """The entry of the loaded model. Raises ApiError; EngineLost where the model is not loaded (any more)."""
     wanted = _plain(name)
     found = tuple(one for one in loaded_models(api) if _plain(one.name) == wanted)
     if not found:
@@ -241,7 +241,7 @@ def _held(api: Api, name: str) -> LoadedModel:
 
 
 def _plain(name: str) -> str:
-    """Ollama finds names whatever their case."""
+    """A name as Ollama compares it: without case, and without the default tag."""
     return name.removesuffix(":latest").casefold()
 
 

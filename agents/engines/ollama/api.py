@@ -1,4 +1,4 @@
-"""What is asked of an Ollama server beside chats: version, models, what is loaded, unload, pull.
+"""Calls to an Ollama server, beside chats: version, models, what is loaded, unload, pull.
 
 Routes and fields: docs/api.md of Ollama 0.33 and its server/routes.go. It has no token.
 """
@@ -61,7 +61,7 @@ def address_of(environment: Mapping[str, str] | None = None) -> str:
 
 
 def version_of(api: Api, timeout_s: float = FIND_S) -> str:
-    """Raises ApiError, also where something else answers."""
+    """The server's version. Raises ApiError, also where something else answers."""
     found = api.get("/api/version", timeout_s)
     version = found.get("version") if isinstance(found, dict) else None
     if not isinstance(version, str) or not version:
@@ -92,7 +92,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def model_details(api: Api, name: str) -> ModelDetails | None:
-    """None: the server has no such model. Raises ApiError."""
+    """The model's details; None where the server has no such model. Raises ApiError."""
     try:
         found = api.post("/api/show", {"model": name})
     except ApiError as error:
@@ -113,12 +113,12 @@ def model_details(api: Api, name: str) -> ModelDetails | None:
 
 
 def unload(api: Api, name: str) -> None:
-    """Asks for it; the memory comes back a little later. Raises ApiError."""
+    """Asks the server to unload a model; its memory is free a little later. Raises ApiError."""
     api.post("/api/generate", {"model": name, "keep_alive": 0})
 
 
 def unload_all(api: Api, clock: Clock) -> None:
-    """Nothing stays loaded, whoever loaded it: memory and prompt cache are empty afterwards.
+    """Unloads all models, whoever loaded them, and waits until they are: memory and prompt cache are empty afterwards.
 
     Raises LoadFailed where a model is still there after UNLOADED_S, ApiError.
     """
@@ -169,7 +169,7 @@ def _refuse_pull(name: str, text: str) -> NoReturn:
 
 
 def require_version(api: Api, timeout_s: float = CALL_S) -> str:
-    """Raises Unsupported where no Ollama answers."""
+    """The server's version. Raises Unsupported where no Ollama answers."""
     try:
         return version_of(api, timeout_s)
     except ApiError as error:

@@ -98,13 +98,13 @@ class ServerEnvironment:
         self._restart(wanted)
 
     def restore(self) -> None:
-        """The file as it was, and a restart; nothing where this process changed nothing. Raises LoadFailed: the next
-        start tries again."""
+        """Writes the file as it was, and restarts the server; nothing where this process changed nothing. Raises
+        LoadFailed: the next start tries again."""
         if self._file is not None and self._journal.exists() and self._owner() == os.getpid():
             self._take_back()
 
     def restore_after_crash(self) -> None:
-        """What another process set and did not live to take back. Raises LoadFailed."""
+        """Does the same for a process that changed the file and has ended. Raises LoadFailed."""
         if self._file is not None and self._journal.exists() and self._owner() is None:
             self._take_back()
 
@@ -165,7 +165,7 @@ class ServerEnvironment:
 
 
 def _environments() -> list[dict[str, str]]:
-    """Of the Ollama servers on this machine that we may look at."""
+    """Environments of the Ollama servers on this machine whose processes we may look into."""
     found = []
     for process in psutil.process_iter(["name", "cmdline"]):
         arguments = process.info["cmdline"] or []

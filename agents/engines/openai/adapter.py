@@ -34,7 +34,7 @@ _VERSION_AT = {"sglang": "/get_server_info"}  # of others, such as vLLM: /versio
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """One of ``/v1/models``. ``max_tokens`` is the context, which vLLM and SGLang report."""
+    """An entry of ``/v1/models``. ``max_tokens`` is the context, which vLLM and SGLang report."""
 
     name: str
     owner: str = ""
@@ -80,7 +80,8 @@ class OpenAIServer:
         return EngineFound(self.name, server.description(), (), self._named().base_url)
 
     def capabilities(self) -> Mapping[str, Support]:
-        """Of the server that runs: an exact number of tokens is not the standard's."""
+        """As ``Engine.capabilities``, of the server that runs: an exact number of tokens is not in OpenAI's
+        standard."""
         try:
             exact = self._server(CALL_S).dialect.exact is not None
         except Unsupported:
@@ -141,7 +142,8 @@ class OpenAIServer:
 
 
 def chat_request(api: Api, model: str, dialect: Dialect, workload: Workload, number: int) -> Request:
-    """``number`` is another one for each request: so is the salt, or the prompt itself. Raises Unsupported. PURE"""
+    """The request for a chat. ``number`` differs for each request, and so does the salt, or the prompt. Raises
+    Unsupported. PURE"""
     if not isinstance(workload, Chat):
         raise Unsupported("an OpenAI-compatible server takes text, not token ids")
     chat = fresh(workload, number) if dialect.cache is Cache.NONCE else workload
@@ -161,7 +163,7 @@ def chat_request(api: Api, model: str, dialect: Dialect, workload: Workload, num
 
 
 def _models(api: Api, timeout_s: float) -> tuple[ListedModel, ...]:
-    """Raises ApiError, also where the answer is no list of models."""
+    """The models that the server lists. Raises ApiError, also where the answer is no list of models."""
     found = api.get("/v1/models", timeout_s)
     listed = found.get("data") if isinstance(found, dict) else found
     if not isinstance(listed, list):
@@ -177,7 +179,8 @@ def _models(api: Api, timeout_s: float) -> tuple[ListedModel, ...]:
 
 
 def _model(settings: LoadSettings, server: ServerFacts) -> ListedModel:
-    """The one that the cell means: by its name for this engine, or its Hugging Face repository. Raises Unsupported."""
+    """The model that the cell means: by its name for this engine, or its Hugging Face repository. Raises
+    Unsupported."""
     source = settings.source
     given = dict(source.engine_names).get("openai")
     name = source.hf_repo if given is None and source.hf_repo else model_name_for("openai", settings)

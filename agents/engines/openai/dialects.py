@@ -54,7 +54,7 @@ _SGLANG = Dialect("SGLang", exact=_EXACT, names=_PENALTY)
 
 
 def dialect_of(owner: str, version: str | None) -> Dialect:
-    """``owner``: ``owned_by`` of the model; ``version`` as the server reports it."""
+    """The dialect of a server. ``owner``: ``owned_by`` of its model; ``version`` as the server reports it."""
     known = {"llamacpp": _LLAMA, "sglang": _SGLANG}
     if owner != "vllm":
         return known.get(owner, _PLAIN)

@@ -49,7 +49,8 @@ class ApiError(AgentError):
 
 
 class Api:
-    """``base_url`` without a slash at its end. No proxy and no redirect; nothing is taken from the environment.
+    """A client of the server at ``base_url``, which has no slash at its end. No proxy and no redirect; nothing is taken
+    from the environment.
 
     ``transport`` takes the place of the network in tests.
     """

@@ -49,8 +49,8 @@ def chat_messages(chat: Chat) -> list[dict[str, Any]]:
 def openai_chat_request(
     url: str, chat: Chat, more: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Request:
-    """``url``: the whole address of ``chat/completions``. ``more``: what this server takes beside the standard's
-    fields, over them; ``model`` among it."""
+    """A streamed chat. ``url``: the whole address of ``chat/completions``. ``more``: fields of this server, ``model``
+    among them, which take the place of the standard's."""
     body = {
         "messages": chat_messages(chat),
         "max_tokens": chat.max_tokens,
