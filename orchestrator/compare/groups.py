@@ -33,7 +33,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class TrialGroup:
     """``only_flagged``: every trial with a figure is flagged; it is shown, and takes no part in best and ratio.
 
     ``flagged`` counts trials by flag, ``failures`` jobs by what people read; ``silent`` says why a cell without
@@ -64,14 +64,14 @@ def failure_words(row: Row) -> str:
         return str(cause or row["status"])
 
 
-def summarise_group(rows: Sequence[Row], metric: str, second: str | None) -> Group:
+def summarise_group(rows: Sequence[Row], metric: str, second: str | None) -> TrialGroup:
     """Rows of one cell; flagged trials are left out of the figures unless there are no others."""
     failed = Counter(failure_words(row) for row in rows if row["status"] in ("failed", "refused"))
     figures = [row for row in rows if row["status"] in ("ok", *SILENT) and row[metric] is not None]
     sound = [row for row in figures if not row["flags"]]
     used = sound or figures
     seconds = [row[second] for row in used if row[second] is not None] if second else []
-    return Group(
+    return TrialGroup(
         summary=summarise([row[metric] for row in used]) if used else None,
         second=statistics.median(seconds) if seconds else None,
         only_flagged=bool(figures) and not sound,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from orchestrator.compare import axes
-from orchestrator.compare.groups import Group, summarise_group
+from orchestrator.compare.groups import TrialGroup, summarise_group
 from orchestrator.compare.trials import SILENT, Chosen, Row, choose_trials, origin_notes, values_of
 from orchestrator.errors import UsageError
 from orchestrator.matrix.problems import quoted
@@ -34,7 +34,7 @@ class Pivot:
     col_axes: tuple[str, ...]
     row_keys: tuple[Key, ...]
     col_keys: tuple[Key, ...]
-    groups: Mapping[tuple[Key, Key], Group]
+    groups: Mapping[tuple[Key, Key], TrialGroup]
     where: tuple[str, ...] = ()
     baseline: tuple[tuple[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ def _with_hidden(
 
 def _groups(
     rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[str, ...], metric: str, second: str | None
-) -> dict[tuple[Key, Key], Group]:
+) -> dict[tuple[Key, Key], TrialGroup]:
     placed = [row for row in rows if not _is_wide(row, col_axes, metric)]
     groups: dict[tuple[Key, Key], list[Row]] = defaultdict(list)
     for row in placed:
@@ -166,22 +166,25 @@ def _baseline(written: Sequence[str], used: Sequence[str], rows: Sequence[Row]) 
 
 
 def _with_ratios(
-    groups: dict[tuple[Key, Key], Group], row_axes: Sequence[str], col_axes: Sequence[str], against: Mapping[str, Any]
-) -> dict[tuple[Key, Key], Group]:
+    groups: dict[tuple[Key, Key], TrialGroup],
+    row_axes: Sequence[str],
+    col_axes: Sequence[str],
+    against: Mapping[str, Any],
+) -> dict[tuple[Key, Key], TrialGroup]:
     def at_baseline(names: Sequence[str], key: Key) -> Key:
         return tuple(against.get(name, value) for name, value in zip(names, key, strict=True))
 
     result = dict(groups)
     for (row, col), group in groups.items() if against else ():
-        base = groups.get((at_baseline(row_axes, row), at_baseline(col_axes, col)), Group()).comparable
+        base = groups.get((at_baseline(row_axes, row), at_baseline(col_axes, col)), TrialGroup()).comparable
         if group.comparable and base and base.median:
             result[row, col] = replace(group, ratio=group.comparable.median / base.median)
     return result
 
 
 def _with_best(
-    groups: dict[tuple[Key, Key], Group], better: str, scope: Literal["row", "table", "none"]
-) -> dict[tuple[Key, Key], Group]:
+    groups: dict[tuple[Key, Key], TrialGroup], better: str, scope: Literal["row", "table", "none"]
+) -> dict[tuple[Key, Key], TrialGroup]:
     scopes: dict[Key | None, list[tuple[Key, Key]]] = defaultdict(list)
     for place, group in groups.items():
         if group.comparable:

@@ -9,7 +9,7 @@ from orchestrator.matrix.axes import ALIASES
 from orchestrator.matrix.parsers import describe_raw
 from orchestrator.matrix.problems import Problem, key_path, quoted, unknown_key
 from orchestrator.matrix.sections import MatrixSpec, allowed_keys
-from orchestrator.matrix.yaml_tree import Node, Plain, Step
+from orchestrator.matrix.yaml_tree import Plain, Step, YamlNode
 
 ROWS = ("zip", "include", "exclude")
 _MOST_PASSES = 20
@@ -18,7 +18,7 @@ _MOST_PASSES = 20
 class Validated:
     """``spec`` is what is right in the file, ``raw`` the same as texts; ``broken`` the sections left out of both."""
 
-    def __init__(self, tree: Node, file: str) -> None:
+    def __init__(self, tree: YamlNode, file: str) -> None:
         self.tree, self.file = tree, file
         self.problems: list[Problem] = []
         self.broken: set[tuple[Step, ...]] = set()

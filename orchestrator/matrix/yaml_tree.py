@@ -28,13 +28,13 @@ Plain = Any  # None | str | list[Plain] | dict[str, Plain]
 
 
 @dataclass(slots=True)
-class Node:
+class YamlNode:
     """``scalar`` is its text, None where nothing stands; a mapping's key is kept with the line it stands on."""
 
     line: int
     scalar: str | None = None
-    items: list[Node] | None = None
-    entries: dict[str, tuple[int, Node]] | None = None
+    items: list[YamlNode] | None = None
+    entries: dict[str, tuple[int, YamlNode]] | None = None
     size: int = 1
     depth: int = 1
 
@@ -46,7 +46,7 @@ class Node:
             return [node.plain() for node in self.items]
         return self.scalar
 
-    def at(self, steps: tuple[Step, ...]) -> Node | None:
+    def at(self, steps: tuple[Step, ...]) -> YamlNode | None:
         """The node at the end of ``steps``; None where the file has none."""
         node = self
         for step in steps:
@@ -78,14 +78,14 @@ class Node:
 class _Open:
     """A collection whose end has not come yet."""
 
-    node: Node
+    node: YamlNode
     anchor: str | None
     steps: tuple[Step, ...]
     key: tuple[str, int] | None = None  # a mapping's key that waits for its value
-    merged: dict[str, tuple[int, Node]] = field(default_factory=dict)
+    merged: dict[str, tuple[int, YamlNode]] = field(default_factory=dict)
 
 
-class _Unreadable(Exception):
+class _MalformedYaml(Exception):
     """Reading ends here: what follows cannot be understood, or would be too much."""
 
     def __init__(self, line: int, steps: tuple[Step, ...], message: str) -> None:
@@ -93,13 +93,13 @@ class _Unreadable(Exception):
         self.line, self.steps = line, steps
 
 
-def read_tree(text: str, file: str) -> tuple[Node | None, list[Problem]]:
+def read_tree(text: str, file: str) -> tuple[YamlNode | None, list[Problem]]:
     """The tree of the file's one document; None where the text cannot be read as YAML, or holds nothing."""
     composer = _Composer(file)
     try:
         for event in _events(text):
             composer.take(event)
-    except _Unreadable as error:
+    except _MalformedYaml as error:
         return None, [*composer.problems, Problem(file, error.line, key_path(error.steps), str(error))]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -127,10 +127,10 @@ def _events(text: str) -> Iterator[yaml.Event]:
 class _Composer:
     def __init__(self, file: str) -> None:
         self.file = file
-        self.root: Node | None = None
+        self.root: YamlNode | None = None
         self.problems: list[Problem] = []
         self._open: list[_Open] = []
-        self._anchors: dict[str, Node] = {}
+        self._anchors: dict[str, YamlNode] = {}
         self._total = 0
         self._documents = 0
 
@@ -139,13 +139,13 @@ class _Composer:
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                raise _Unreadable(line, (), "a second document begins here; a matrix file holds one")
+                raise _MalformedYaml(line, (), "a second document begins here; a matrix file holds one")
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event, line)
         elif isinstance(event, yaml.ScalarEvent):
             self._check_tag(event.tag, line)
             written = event.value or not event.implicit[0]
-            node = Node(line, scalar=event.value if written else None)
+            node = YamlNode(line, scalar=event.value if written else None)
             if event.anchor:
                 self._anchors[event.anchor] = node
             self._add(node, line)
@@ -158,11 +158,11 @@ class _Composer:
         self._check_tag(event.tag, line)
         steps = self._steps()
         if len(self._open) >= MOST_DEPTH:
-            raise _Unreadable(line, (), f"more than {MOST_DEPTH} levels of lists and mappings")
+            raise _MalformedYaml(line, (), f"more than {MOST_DEPTH} levels of lists and mappings")
         is_mapping = isinstance(event, yaml.MappingStartEvent)
         if self._open and self._open[-1].node.entries is not None and self._open[-1].key is None:
-            raise _Unreadable(line, self._open[-1].steps, "a key must be a word, not a list or a mapping")
-        node = Node(line, entries={}) if is_mapping else Node(line, items=[])
+            raise _MalformedYaml(line, self._open[-1].steps, "a key must be a word, not a list or a mapping")
+        node = YamlNode(line, entries={}) if is_mapping else YamlNode(line, items=[])
         self._open.append(_Open(node, event.anchor, steps))
         if event.anchor:
             self._anchors.pop(event.anchor, None)  # usable once it is complete
@@ -180,16 +180,16 @@ class _Composer:
         node = self._anchors.get(event.anchor or "")
         if node is None:
             if any(part.anchor == event.anchor for part in self._open):
-                raise _Unreadable(line, self._steps(), f"alias *{event.anchor} stands inside its own anchor")
+                raise _MalformedYaml(line, self._steps(), f"alias *{event.anchor} stands inside its own anchor")
             near = ", ".join(f"*{name}" for name in list(self._anchors)[:20]) or "none is defined above"
-            raise _Unreadable(line, self._steps(), f"alias *{event.anchor} has no anchor above it. Allowed: {near}")
+            raise _MalformedYaml(line, self._steps(), f"alias *{event.anchor} has no anchor above it. Allowed: {near}")
         self._add(node, line)
 
-    def _add(self, node: Node, line: int, counted: bool = False) -> None:
+    def _add(self, node: YamlNode, line: int, counted: bool = False) -> None:
         """Puts a complete node where it belongs. ``counted``: its parts are in the total already."""
         self._total += 1 if counted else node.size
         if self._total > MOST_NODES:
-            raise _Unreadable(
+            raise _MalformedYaml(
                 line, self._steps(), f"too much: with its aliases written out the file has over {MOST_NODES:,} values"
             )
         if not self._open:
@@ -206,11 +206,11 @@ class _Composer:
         parent.node.size += node.size
         parent.node.depth = max(parent.node.depth, node.depth + 1)
         if len(self._open) + node.depth > MOST_DEPTH:
-            raise _Unreadable(line, self._steps(), f"more than {MOST_DEPTH} levels of lists and mappings")
+            raise _MalformedYaml(line, self._steps(), f"more than {MOST_DEPTH} levels of lists and mappings")
 
-    def _key(self, parent: _Open, node: Node, line: int) -> None:
+    def _key(self, parent: _Open, node: YamlNode, line: int) -> None:
         if node.scalar is None:
-            raise _Unreadable(line, parent.steps, "a key must be a word, not a list or a mapping")
+            raise _MalformedYaml(line, parent.steps, "a key must be a word, not a list or a mapping")
         parent.key = (node.scalar, line)
         assert parent.node.entries is not None
         if node.scalar in parent.node.entries and node.scalar != MERGE:
@@ -219,7 +219,7 @@ class _Composer:
             message = f"key {quoted(node.scalar)} stands here a second time; the first is on line {first}"
             self.problems.append(Problem(self.file, line, key, message))
 
-    def _value(self, parent: _Open, node: Node, line: int) -> None:
+    def _value(self, parent: _Open, node: YamlNode, line: int) -> None:
         assert parent.key is not None and parent.node.entries is not None
         (key, key_line), parent.key = parent.key, None
         if key != MERGE:
@@ -227,7 +227,7 @@ class _Composer:
             return
         for source in node.items if node.items is not None else [node]:
             if source.entries is None:
-                raise _Unreadable(
+                raise _MalformedYaml(
                     line, parent.steps, "<< takes a mapping (an alias such as *base) or a list of mappings"
                 )
             for name, entry in source.entries.items():

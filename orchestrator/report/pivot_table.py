@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from agents.contract.measure import flag_words
 from orchestrator.compare import axes
-from orchestrator.compare.groups import IQR_FROM, Group
+from orchestrator.compare.groups import IQR_FROM, TrialGroup
 from orchestrator.compare.pivot import Key, Pivot
 from orchestrator.report.text_table import TableCell, TextTable, format_figure, format_unit
 
@@ -21,7 +21,9 @@ def pivot_table(pivot: Pivot) -> TextTable:
     rows = []
     for row in pivot.row_keys:
         names = [TableCell(axes.label(axis, value)) for axis, value in zip(pivot.row_axes, row, strict=True)]
-        cells = [_table_cell(pivot, pivot.groups.get((row, col), Group()), usual_n, remarks) for col in pivot.col_keys]
+        cells = [
+            _table_cell(pivot, pivot.groups.get((row, col), TrialGroup()), usual_n, remarks) for col in pivot.col_keys
+        ]
         rows.append((*names, *cells))
     heads = (_heading(pivot.col_axes, col) or pivot.metric.name for col in pivot.col_keys)
     return TextTable(
@@ -34,7 +36,7 @@ def pivot_table(pivot: Pivot) -> TextTable:
     )
 
 
-def _in_order(pivot: Pivot) -> Iterable[Group]:
+def _in_order(pivot: Pivot) -> Iterable[TrialGroup]:
     places = ((row, col) for row in pivot.row_keys for col in pivot.col_keys)
     return [pivot.groups[place] for place in places if place in pivot.groups]
 
@@ -60,38 +62,38 @@ def _heading(names: tuple[str, ...], key: Key) -> str:
 
 
 def _usual_n(pivot: Pivot) -> int:
-    counts = Counter(cell.summary.n for cell in pivot.groups.values() if cell.summary)
+    counts = Counter(group.summary.n for group in pivot.groups.values() if group.summary)
     return counts.most_common(1)[0][0] if counts else 0
 
 
-def _table_cell(pivot: Pivot, cell: Group, usual_n: int, remarks: list[str]) -> TableCell:
-    parts = [*_figure_parts(pivot, cell, usual_n)]
-    if cell.failures:
-        total = sum(count for _, count in cell.failures) + (cell.summary.n if cell.summary else 0)
-        failures = "; ".join(_failure(words, count, total) for words, count in cell.failures)
+def _table_cell(pivot: Pivot, group: TrialGroup, usual_n: int, remarks: list[str]) -> TableCell:
+    parts = [*_figure_parts(pivot, group, usual_n)]
+    if group.failures:
+        total = sum(count for _, count in group.failures) + (group.summary.n if group.summary else 0)
+        failures = "; ".join(_failure(words, count, total) for words, count in group.failures)
         parts = [" ".join(parts) + ";", failures] if parts else [failures]
-    if cell.silent:
-        parts.append(cell.silent)
-    marks = [ONLY_FLAGGED] if cell.only_flagged else [FLAGGED] if cell.flagged else []
-    marks += [f"[{remarks.index(note) + 1}]" for note in cell.notes]
+    if group.silent:
+        parts.append(group.silent)
+    marks = [ONLY_FLAGGED] if group.only_flagged else [FLAGGED] if group.flagged else []
+    marks += [f"[{remarks.index(note) + 1}]" for note in group.notes]
     text = " ".join((*parts, *marks))
     return TableCell(
-        text, best=cell.best and not _is_undecided(cell), failed=bool(cell.failures) and cell.summary is None
+        text, best=group.best and not _is_undecided(group), failed=bool(group.failures) and group.summary is None
     )
 
 
-def _figure_parts(pivot: Pivot, cell: Group, usual_n: int) -> Iterable[str]:
-    if cell.summary is None:
+def _figure_parts(pivot: Pivot, group: TrialGroup, usual_n: int) -> Iterable[str]:
+    if group.summary is None:
         return
-    yield format_figure(pivot.metric, cell.summary.median)
-    if cell.summary.n > 1:
-        yield f"[{format_figure(pivot.metric, cell.summary.low)}..{format_figure(pivot.metric, cell.summary.high)}]"
-    if pivot.second and cell.second is not None:
-        yield f"({format_figure(pivot.second, cell.second)})"
-    if cell.ratio is not None:
-        yield f"x{cell.ratio:.2f}"
-    if cell.summary.n != usual_n:
-        yield f"n={cell.summary.n}"
+    yield format_figure(pivot.metric, group.summary.median)
+    if group.summary.n > 1:
+        yield f"[{format_figure(pivot.metric, group.summary.low)}..{format_figure(pivot.metric, group.summary.high)}]"
+    if pivot.second and group.second is not None:
+        yield f"({format_figure(pivot.second, group.second)})"
+    if group.ratio is not None:
+        yield f"x{group.ratio:.2f}"
+    if group.summary.n != usual_n:
+        yield f"n={group.summary.n}"
 
 
 def _failure(words: str, count: int, total: int) -> str:
@@ -99,19 +101,19 @@ def _failure(words: str, count: int, total: int) -> str:
 
 
 def _notes(pivot: Pivot, usual_n: int, remarks: list[str]) -> Iterable[str]:
-    cells = _in_order(pivot)
+    groups = _in_order(pivot)
     yield from pivot.everywhere
     yield from pivot.notes
     if not pivot.groups:
         yield "No trials."
-    spreads = {cell.summary.n for cell in cells if cell.summary and cell.summary.n > 1}
+    spreads = {group.summary.n for group in groups if group.summary and group.summary.n > 1}
     if spreads or usual_n > 1:
         kinds = ["smallest to largest"] if min(spreads, default=0) < IQR_FROM else []
         kinds += ["first to third quartile"] if max(spreads, default=0) >= IQR_FROM else []
         says = f" ({' with fewer than 5 trials, '.join(kinds)})" if kinds else ""
         yield f"Each figure: median of n = {usual_n} trials, where nothing else is said; [low..high]: spread{says}."
-    yield from _undecided_note(cells)
-    yield from _mark_notes(pivot, cells)
+    yield from _undecided_note(groups)
+    yield from _mark_notes(pivot, groups)
     if any(value is None for keys in (pivot.row_keys, pivot.col_keys) for key in keys for value in key):
         yield "-: not asked for (the engine's own choice, the machine as it stood), or not told."
     for position, remark in enumerate(remarks, start=1):
@@ -119,39 +121,39 @@ def _notes(pivot: Pivot, usual_n: int, remarks: list[str]) -> Iterable[str]:
 
 
 def _best_note(pivot: Pivot) -> str:
-    cells = _in_order(pivot)
-    marked = [cell for cell in cells if cell.best and not _is_undecided(cell)]
+    groups = _in_order(pivot)
+    marked = [group for group in groups if group.best and not _is_undecided(group)]
     if not marked:
         return ""
-    alone = sum(cell.summary is not None and cell.summary.n == 1 for cell in marked)
+    alone = sum(group.summary is not None and group.summary.n == 1 for group in marked)
     where = "" if alone == len(marked) else f" in {alone} of them"
     doubt = f" One trial a cell{where}: the spread is not known." if alone else ""
     return f"best median ({pivot.metric.better} is better).{doubt}"
 
 
-def _is_undecided(cell: Group) -> bool:
+def _is_undecided(group: TrialGroup) -> bool:
     """The best median, and another cell's spread reaches into its own."""
-    return cell.best and cell.close and cell.summary is not None and cell.summary.n > 1
+    return group.best and group.close and group.summary is not None and group.summary.n > 1
 
 
-def _undecided_note(cells: Iterable[Group]) -> Iterable[str]:
-    if close := sum(map(_is_undecided, cells)):
+def _undecided_note(groups: Iterable[TrialGroup]) -> Iterable[str]:
+    if close := sum(map(_is_undecided, groups)):
         many = f"{close} best medians" if close > 1 else "the best median"
         yield f"No verdict, and no mark, for {many}: another cell's spread overlaps."
 
 
-def _mark_notes(pivot: Pivot, cells: Iterable[Group]) -> Iterable[str]:
-    cells = list(cells)
+def _mark_notes(pivot: Pivot, groups: Iterable[TrialGroup]) -> Iterable[str]:
+    groups = list(groups)
     if pivot.baseline:
         base = ", ".join(f"{axes.short_name(axis)}={axes.label(axis, value)}" for axis, value in pivot.baseline)
         yield f"xN: median / median at {base}."
     flags: Counter[str] = Counter()
-    for cell in cells:
-        flags.update(dict(cell.flagged))
+    for group in groups:
+        flags.update(dict(group.flagged))
     said = "; ".join(f"{count} {flag} ({flag_words.get(flag, flag)})" for flag, count in sorted(flags.items()))
-    if any(cell.flagged and not cell.only_flagged for cell in cells):
+    if any(group.flagged and not group.only_flagged for group in groups):
         yield f"{FLAGGED}: flagged trials left out of this cell's figure."
-    if any(cell.only_flagged for cell in cells):
+    if any(group.only_flagged for group in groups):
         yield f"{ONLY_FLAGGED}: all trials of this cell are flagged; shown, but not compared."
     if flags:
         yield f"Flagged trials: {said}."

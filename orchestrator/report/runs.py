@@ -14,7 +14,7 @@ from agents.contract.measure import flag_words
 from orchestrator.compare import axes
 from orchestrator.compare.defaults import METRICS, independent
 from orchestrator.compare.drift import DRIFTED, Drift
-from orchestrator.compare.groups import Group, summarise_group
+from orchestrator.compare.groups import TrialGroup, summarise_group
 from orchestrator.compare.trials import SILENT, Row, choose_trials, origin_notes
 from orchestrator.report.text_table import TableCell, TextTable, format_figure, format_unit
 
@@ -139,7 +139,7 @@ def _line(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[TableCell, ...]:
     )
 
 
-def _figure(name: str, cell: Group) -> str:
+def _figure(name: str, cell: TrialGroup) -> str:
     """``17.2 ±3%``; ``?`` behind it where only flagged trials have a figure."""
     found = cell.summary
     if found is None:

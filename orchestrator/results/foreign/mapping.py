@@ -26,7 +26,7 @@ from orchestrator.matrix.problems import BadValue, MatrixErrors, Problem, neares
 from orchestrator.matrix.read import read_file
 from orchestrator.matrix.units import parse_bytes, parse_switch, parse_tokens, parse_watts
 from orchestrator.matrix.workloads import from_notation
-from orchestrator.matrix.yaml_tree import Node, read_tree
+from orchestrator.matrix.yaml_tree import YamlNode, read_tree
 from orchestrator.results import schema
 from orchestrator.results.foreign.records import Record
 
@@ -100,7 +100,7 @@ class _MappingReader:
     def _wrong(self, line: int, key: str, message: str) -> None:
         self.problems.append(Problem(self.file, line, key, message))
 
-    def read(self, entries: dict[str, tuple[int, Node]]) -> ColumnMap:
+    def read(self, entries: dict[str, tuple[int, YamlNode]]) -> ColumnMap:
         allowed = ("columns", "constants", "delimiter")
         for key, (line, _) in entries.items():
             if key not in allowed:
@@ -109,16 +109,16 @@ class _MappingReader:
         constants = {name: self._constant(name, node) for name, node in self._named(entries, "constants").items()}
         for name in columns.keys() & constants.keys():
             self._wrong(entries["constants"][0], f"constants.{name}", "stands in columns too; one of them is enough")
-        line, node = entries.get("delimiter", (0, Node(0, scalar=",")))
+        line, node = entries.get("delimiter", (0, YamlNode(0, scalar=",")))
         delimiter = {"tab": "\t"}.get(node.scalar or "", node.scalar or "")
         if len(delimiter) != 1 or delimiter in '"\r\n':
             self._wrong(line, "delimiter", 'one character belongs here, such as ";", or tab')
         sources = {name: source for name, source in columns.items() if source is not None}
         return ColumnMap(self.file, sources, constants, delimiter)
 
-    def _named(self, entries: dict[str, tuple[int, Node]], section: str) -> dict[str, Node]:
+    def _named(self, entries: dict[str, tuple[int, YamlNode]], section: str) -> dict[str, YamlNode]:
         """The section's entries whose names are columns of ours."""
-        line, node = entries.get(section, (0, Node(0)))
+        line, node = entries.get(section, (0, YamlNode(0)))
         if node.entries is None:
             if node.scalar is not None or node.items is not None:
                 self._wrong(line, section, "a mapping (our column: ...) belongs here")
@@ -130,7 +130,7 @@ class _MappingReader:
                 self._wrong(at, f"{section}.{name}", message)
         return {name: inner for name, (_, inner) in node.entries.items() if name in COLUMNS}
 
-    def _source(self, name: str, node: Node) -> ColumnSource | None:
+    def _source(self, name: str, node: YamlNode) -> ColumnSource | None:
         key = f"columns.{name}"
         if node.scalar is not None:
             return ColumnSource(node.scalar)
@@ -146,7 +146,7 @@ class _MappingReader:
             self._wrong(node.line, key, "key column is missing: the name of their column")
         return ColumnSource(texts.get("column") or "", self._factor(name, node, texts))
 
-    def _factor(self, name: str, node: Node, texts: Mapping[str, str | None]) -> float | None:
+    def _factor(self, name: str, node: YamlNode, texts: Mapping[str, str | None]) -> float | None:
         if texts.get("unit") is None and texts.get("scale") is None:
             return None
         units = UNITS.get(COLUMNS[name].unit, {})
@@ -164,7 +164,7 @@ class _MappingReader:
             factor *= number or 1.0
         return factor
 
-    def _constant(self, name: str, node: Node) -> Any:
+    def _constant(self, name: str, node: YamlNode) -> Any:
         if node.scalar is None:
             self._wrong(node.line, f"constants.{name}", "one value belongs here")
             return None

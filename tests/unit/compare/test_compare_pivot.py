@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.contract.report import CAUSES, Cause
-from orchestrator.compare.groups import Group, summarise
+from orchestrator.compare.groups import TrialGroup, summarise
 from orchestrator.compare.pivot import Pivot, pivot
 from orchestrator.errors import UsageError
 from orchestrator.report.csv_lines import csv_lines
@@ -21,7 +21,7 @@ from tests.unit.compare.made_trials import trials
 CPU, VULKAN = {"runtime": "cpu"}, {"runtime": "vulkan"}
 
 
-def only_cell(made: Pivot) -> Group:
+def only_cell(made: Pivot) -> TrialGroup:
     (cell,) = made.groups.values()
     return cell
 
