@@ -28,7 +28,7 @@ import orchestrator.dispatch.on_ray  # noqa: F401  before ray: it reads its envi
 import ray  # isort: skip
 
 from agents.agent.agent import Agent
-from agents.agent.calls import Hello, Status
+from agents.agent.calls import AgentStatus, Hello
 from agents.contract.device import Device, MemoryKind
 from agents.contract.job import Job
 from agents.contract.measure import Arrival, EngineTimings, StopReason, Trial
@@ -77,11 +77,11 @@ class NoopAgent:
         self._device = a_device(number)
 
     def hello(self, _term: int) -> Hello:
-        return Hello(self._device, Status(None, "idle", 0, None, ()))
+        return Hello(self._device, AgentStatus(None, "idle", 0, None, ()))
 
-    def start_packed(self, packed: bytes) -> Status:
+    def start_packed(self, packed: bytes) -> AgentStatus:
         job, *_ = pickle.loads(packed)
-        return Status(None, "idle", 0, None, (report_of(job, self._device),))
+        return AgentStatus(None, "idle", 0, None, (report_of(job, self._device),))
 
     def acknowledge(self, *_to_acknowledge: Attempt) -> None: ...
 

@@ -1,4 +1,9 @@
-"""The agent of one device: starts the job process, hands it jobs, passes on what it says. A plain class, no Ray."""
+"""The agent of one device: starts the job process, hands it jobs, collects its reports. A plain class, no Ray.
+
+Threads: calls come in on Ray's; one reads the lines of the job process; one watches the lease of the job that runs. All
+change state under the one lock ``_changed``, and a wait releases it: so each wait looks again at what it waited for,
+and ``start`` checks once more that no other call was faster.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.agent.calls import Grant, Hello, Status
+from agents.agent.calls import AgentStatus, Grant, Hello
 from agents.agent.job_process import CLOSE_S, JobProcess
 from agents.agent.lease import Lease
 from agents.agent.spool import Spool
@@ -32,7 +37,7 @@ from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
 
 REBOOT_S = 60.0
 IDLE_S = 30.0
-MEASURING = ("warm-up", "measuring")  # how the phases begin in which nothing else may use this machine
+MEASURING = ("warm-up", "measuring")  # how the stages begin in which nothing else may use this machine
 log = logging.getLogger(__name__)
 
 START_S = 120.0  # imports on a cold disk, and the drivers of a GPU waking up
@@ -55,27 +60,27 @@ class Agent:
     ) -> None:
         """``folder``: where this device keeps its things; by default as ``agents.places`` says *on this machine*.
 
-        ``start_s``: how long the job process may take to say what this machine is; ``idle_s``: how long it stays,
-        with the model that it has loaded, where nobody gives it a job or says that it may rest.
+        ``start_s``: how long the job process may take to report what this machine is; ``idle_s``: how long it stays,
+        with the model that it has loaded, where no call gives it a job or unloads it.
         """
         self._folder = folder or device_root(data_root())
         self._now = now
         self._spool = Spool(self._folder / "spool")
         self._changed = threading.Condition()
-        self._child: JobProcess | None = None
+        self._process: JobProcess | None = None
         self._device: Device | None = None
         self._job: Job | None = None
-        self._phase = "idle"
+        self._stage = "idle"
         self._live: dict[str, Any] | None = None
         self._reports: dict[Attempt, Report] = {}
         self._closing = False
         self._start_s = start_s
         self._idle_s = idle_s
-        self._idle: threading.Timer | None = None
+        self._idle_timer: threading.Timer | None = None
         self._error: str | None = None
         self._lease = Lease(monotonic)
         self._end_as: tuple[Cause, str] | None = None  # why the job process is being killed
-        self._going: JobProcess | None = None  # a job process that ends: no job is handed to it
+        self._closing_process: JobProcess | None = None  # a job process that ends: no job is handed to it
         self._models: ModelServer | None = None
 
     def hello(self, term: int = 0) -> Hello:
@@ -84,40 +89,40 @@ class Agent:
         Raises JobProcessFailed; Fenced where a newer coordinator has spoken.
         """
         with self._changed:
-            self._lease.heard(term)
-            device = self._up()
+            self._lease.renew(term)
+            device = self._ensure_job_process()
             running = self._job and (self._job.job_id, self._job.attempt)
             for report in self._spool.reports():
                 if (report.job_id, report.attempt) != running:
                     self._reports.setdefault((report.job_id, report.attempt), report)
             if self._job is None:
-                self._rest_later()
+                self._unload_when_idle()
             return Hello(device, self._status())
 
     def device(self) -> Device:
         """This machine; starts the job process if there is none. Raises JobProcessFailed."""
         return self.hello().device
 
-    def start(self, job: Job, grant: Grant | None = None, *stored: Attempt) -> Status:
+    def start(self, job: Job, grant: Grant | None = None, *acknowledged: Attempt) -> AgentStatus:
         """Hands ``job`` to the job process; one that is running, or whose report waits here, is not started again.
 
-        ``stored``: reports that this call acknowledges.
+        ``acknowledged``: reports that need not be kept any more.
 
         Raises JobProcessFailed, also where another job runs; Fenced where a newer coordinator has spoken.
         """
         grant = grant or Grant()
-        self.acknowledge(*stored)
+        self.acknowledge(*acknowledged)
         with self._changed:
-            self._lease.heard(grant.term)
+            self._lease.renew(grant.term)
             if (job.job_id, job.attempt) in self._reports or self._is_running(job):
                 return self._status()
-            self._up()
-            self._lease.heard(grant.term)  # a newer coordinator may have spoken meanwhile
+            self._ensure_job_process()
+            self._lease.renew(grant.term)  # a newer coordinator may have spoken meanwhile
             if self._is_running(job):  # started by another thread meanwhile
                 return self._status()
-            if self._idle is not None:
-                self._idle.cancel()
-            self._job, self._phase, self._live = job, "starting", None
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
+            self._job, self._stage, self._live = job, "starting", None
             self._lease.begin(grant.lease_s)
             log.info(Entry("JobStarted", job, term=grant.term, lease_s=grant.lease_s))
             threading.Thread(target=self._watch_lease, args=(job,), name="lease", daemon=True).start()
@@ -133,39 +138,39 @@ class Agent:
         raise JobProcessFailed(f"busy with {self._job.job_id}")
 
     def _watch_lease(self, job: Job) -> None:
-        """Ends ``job`` where the coordinator is not heard in time: it may have given the job to a later attempt."""
+        """Ends ``job`` where no call renews its lease in time: a later attempt may have been sent by then."""
         with self._changed:
             while self._job is job and not self._closing:
-                left_s = self._lease.left_s()
-                if left_s <= 0:
+                remaining_s = self._lease.remaining_s()
+                if remaining_s <= 0:
                     log.warning(Entry("LeaseExpired", job, lease_s=self._lease.length_s))
                     words = f"the coordinator was not heard for {self._lease.length_s:g} s: the job was ended"
-                    self._end_child(Cause.DEVICE_LOST, words)
+                    self._end_job(Cause.DEVICE_LOST, words)
                     return
-                self._changed.wait(left_s)
+                self._changed.wait(remaining_s)
 
-    def poll(self, wait_s: float = 0.0, term: int = 0) -> Status:
-        """Returns at once if there are reports or the phase is new, else after ``wait_s`` with a live view."""
+    def poll(self, wait_s: float = 0.0, term: int = 0) -> AgentStatus:
+        """Returns at once if there are reports, when the stage changes, and after ``wait_s`` with a live view."""
         with self._changed:
-            self._lease.heard(term)
+            self._lease.renew(term)
             if not self._reports and self._job is not None:
-                before = self._phase
+                before = self._stage
                 self._send(b'{"live": true}')
-                if not self._measures():  # while tokens arrive nothing is written
+                if not self._is_measuring():  # while tokens arrive nothing is written
                     log.debug(Entry("LeaseRenewed", self._job, term=term))
-                self._changed.wait_for(lambda: self._reports or self._phase != before, timeout=wait_s)
-            self._lease.heard(term)
+                self._changed.wait_for(lambda: self._reports or self._stage != before, timeout=wait_s)
+            self._lease.renew(term)
             return self._status()
 
     def ping(self) -> str:
         """The boot id. Short whatever the agent is at."""
         return boot_id(Path("/"))
 
-    def _status(self) -> Status:
+    def _status(self) -> AgentStatus:
         live = self._live or {}
-        return Status(
+        return AgentStatus(
             job=(self._job.job_id, self._job.attempt) if self._job else None,
-            phase=self._phase,
+            stage=self._stage,
             reads=int(live.get("reads", 0)),
             reads_per_s=live.get("reads_per_s"),
             reports=tuple(self._reports.values()),
@@ -178,7 +183,7 @@ class Agent:
         self.set_aside(*attempts)
 
     def set_aside(self, *attempts: Attempt) -> None:
-        """Reports that are another coordinator's to collect: they stay on the disk and are not told again."""
+        """Reports that are another coordinator's to collect: they stay on the disk and are not sent again."""
         with self._changed:
             for each in attempts:
                 self._reports.pop(each, None)
@@ -189,25 +194,25 @@ class Agent:
             log.info(Entry("CancelRequested", self._job))
             self._send(b'{"cancel": true}')
 
-    def rest(self) -> None:
+    def unload(self) -> None:
         """Nothing more to do for now: the engine and its model leave the memory. A running job is not disturbed."""
         with self._changed:
-            if self._job is None and self._child is not None:
-                log.info(Entry("Rest"))
-                self._let_go()
+            if self._job is None and self._process is not None:
+                log.info(Entry("Unload"))
+                self._close_job_process()
 
-    def state(self, said: Stated) -> Device:
-        """The operator's word on a state that nothing here can tell; the device as it is then.
+    def state(self, stated: Stated) -> Device:
+        """Notes what the operator states of the machine, where nothing here can observe it; the device as it is then.
 
         Raises JobProcessFailed, also while a job runs, and OSError.
         """
         with self._changed:
             if self._job is not None:
                 raise JobProcessFailed(f"busy with {self._job.job_id}")
-            log.info(Entry("StateStated", said))
-            keep_stated(self._folder, said)
-            self._let_go()
-            return self._up()
+            log.info(Entry("StateStated", stated))
+            keep_stated(self._folder, stated)
+            self._close_job_process()
+            return self._ensure_job_process()
 
     def set_split(self, wanted_bytes: int) -> None:
         """Has the firmware give this much to the GPU, and reboots. Raises JobProcessFailed with the reason."""
@@ -220,7 +225,7 @@ class Agent:
             except Unsupported as error:
                 raise JobProcessFailed(error.detail) from error
             except (ValueError, OSError, subprocess.SubprocessError) as error:
-                raise JobProcessFailed(f"cannot set the split and reboot: {_words_of(error)}") from error
+                raise JobProcessFailed(f"cannot set the split and reboot: {_describe_error(error)}") from error
 
     def needs(self, loads: Sequence[LoadSettings]) -> tuple[int, tuple[ModelNeed, ...]]:
         """Free bytes of this device's model store, and what is missing there for ``loads``."""
@@ -234,100 +239,102 @@ class Agent:
             if self._models is None:
                 store, port = self._folder / "models", int(os.environ.get(MODELS_PORT_VARIABLE, "0"))
                 try:
-                    self._models = ModelServer(store, token, self._measures, port=port)
+                    self._models = ModelServer(store, token, self._is_measuring, port=port)
                 except OSError:  # another agent of this machine has the port
-                    self._models = ModelServer(store, token, self._measures)
+                    self._models = ModelServer(store, token, self._is_measuring)
             return self._models.port
 
-    def _measures(self) -> bool:
+    def _is_measuring(self) -> bool:
         """A benchmark is being timed: nothing else may use this machine."""
-        return self._job is not None and self._phase.startswith(MEASURING)
+        return self._job is not None and self._stage.startswith(MEASURING)
 
     def close(self) -> None:
         """Ends the job process and with it the engine."""
         with self._changed:
             self._closing = True
             log.info(Entry("AgentClosed", self._job))
-            if self._idle is not None:
-                self._idle.cancel()
-            child, models, self._models = self._child, self._models, None
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
+            process, models, self._models = self._process, self._models, None
             self._changed.notify_all()
         if models is not None:
             models.close()
-        if child is not None:
-            child.end()
+        if process is not None:
+            process.end()
 
-    def _let_go(self) -> None:
-        """The present job process ends; who needs one waits for that, so that the next one sees the machine anew."""
-        if self._child is not None:
-            self._going = self._child
-            self._child.close()
+    def _close_job_process(self) -> None:
+        """Ends the job process, in its time; the next one waits for that, so that it sees the machine anew."""
+        if self._process is not None:
+            self._closing_process = self._process
+            self._process.close()
 
-    def _wait_for_its_end(self) -> None:
-        child = self._going
-        if child is not None and not self._changed.wait_for(lambda: self._child is not child, timeout=CLOSE_S):
-            child.kill()
-            self._changed.wait_for(lambda: self._child is not child, timeout=CLOSE_S)
+    def _await_closing_process(self) -> None:
+        process = self._closing_process
+        if process is not None and not self._changed.wait_for(lambda: self._process is not process, timeout=CLOSE_S):
+            process.kill()
+            self._changed.wait_for(lambda: self._process is not process, timeout=CLOSE_S)
 
-    def _end_child(self, cause: Cause, words: str) -> None:
-        """Ends the job process with its job; the report will say why. A power limit that it holds is restored."""
+    def _end_job(self, cause: Cause, words: str) -> None:
+        """Ends the job process with its job, and gives it time to restore a power limit; the report will say why."""
         self._end_as = (cause, words)
-        if self._child is not None:
-            self._going = self._child
-            self._child.close_within(CLOSE_S)
+        if self._process is not None:
+            self._closing_process = self._process
+            self._process.close_within(CLOSE_S)
 
-    def _up(self) -> Device:
-        """The device, as the job process that runs now tells it. Raises JobProcessFailed within START_S."""
-        self._wait_for_its_end()
+    def _ensure_job_process(self) -> Device:
+        """The device, as reported by the job process, which is started if need be. Raises JobProcessFailed."""
+        self._await_closing_process()
         if self._closing:
             raise JobProcessFailed("this agent has been closed")
-        if self._child is None:
+        if self._process is None:
             self._error = self._device = None
-            self._start_child()
-        child = self._child
-        assert child is not None
+            self._start_job_process()
+        process = self._process
+        assert process is not None
         settled = self._changed.wait_for(
-            lambda: self._child is not child or self._device is not None, timeout=self._start_s
+            lambda: self._process is not process or self._device is not None, timeout=self._start_s
         )
         if not settled:
-            child.kill()
-            raise JobProcessFailed(f"the job process did not start within {self._start_s:g} s; see {child.log}")
-        if self._child is not child or self._device is None:
-            raise JobProcessFailed(self._error or f"the job process did not start; see {child.log}")
+            process.kill()
+            raise JobProcessFailed(f"the job process did not start within {self._start_s:g} s; see {process.log}")
+        if self._process is not process or self._device is None:
+            raise JobProcessFailed(self._error or f"the job process did not start; see {process.log}")
         return self._device
 
-    def _start_child(self) -> None:
+    def _start_job_process(self) -> None:
         try:
-            self._child = JobProcess(self._folder)
-            log.info(Entry("JobProcessStarted", pid=self._child.pid))
+            self._process = JobProcess(self._folder)
+            log.info(Entry("JobProcessStarted", pid=self._process.pid))
         except OSError as error:
             raise JobProcessFailed(f"the job process cannot be started: {error}") from error
-        threading.Thread(target=self._listen, args=(self._child,), daemon=True).start()
+        threading.Thread(target=self._read_messages, args=(self._process,), daemon=True).start()
 
     def _send(self, line: bytes) -> None:
-        if self._child is not None:
-            self._child.send(line)
+        if self._process is not None:
+            self._process.send(line)
 
-    def _listen(self, child: JobProcess) -> None:
-        for line in child.lines():
+    def _read_messages(self, process: JobProcess) -> None:
+        for line in process.lines():
             with self._changed:
                 with suppressed(log, "LineUnreadable", ValueError):  # the half line of a process that was killed
-                    self._take(line)
+                    self._on_message(line)
                 self._changed.notify_all()
-        code = child.ended()
+        code = process.wait()
         with self._changed:
             level = logging.WARNING if self._job is not None or code != 0 else logging.INFO
-            log.log(level, Entry("JobProcessEnded", self._job, pid=child.pid, exit_code=code))
-            self._child = self._going = None
+            log.log(level, Entry("JobProcessEnded", self._job, pid=process.pid, exit_code=code))
+            self._process = self._closing_process = None
             if self._error is None:
-                self._error = child.last_words(code)
+                self._error = process.describe_exit(code)
             if self._job is not None and not self._closing:
-                spooled = self._spool.get(self._job.job_id, self._job.attempt)  # it may have died just before it told
-                self._reports[self._job.job_id, self._job.attempt] = spooled or self._lost(self._job, code)
-            self._job, self._phase, self._live, self._end_as = None, "idle", None, None
+                spooled = self._spool.get(
+                    self._job.job_id, self._job.attempt
+                )  # it may have died between the spool and the pipe
+                self._reports[self._job.job_id, self._job.attempt] = spooled or self._report_of_lost(self._job, code)
+            self._job, self._stage, self._live, self._end_as = None, "idle", None, None
             self._changed.notify_all()
 
-    def _take(self, line: bytes) -> None:
+    def _on_message(self, line: bytes) -> None:
         message: dict[str, Any] = json.loads(line)
         if not isinstance(message, dict):  # what somebody's library printed
             return
@@ -335,9 +342,9 @@ class Agent:
             level, text = message["log"]
             log.log(level, text)
         elif "phase" in message:
-            self._phase, self._live = message["phase"], None
-            if not self._measures():  # while tokens arrive nothing is written
-                log.debug(Entry("PhaseChanged", self._job, phase=self._phase))
+            self._stage, self._live = message["phase"], None
+            if not self._is_measuring():  # while tokens arrive nothing is written
+                log.debug(Entry("PhaseChanged", self._job, phase=self._stage))
         elif "live" in message:
             self._live = message["live"]
         elif "error" in message:
@@ -350,18 +357,18 @@ class Agent:
             report = from_json(Report, json.dumps(message["report"]))
             self._reports[report.job_id, report.attempt] = report
             log.info(Entry("AttemptEnded", report))
-            self._job, self._phase = None, "idle"
-            self._rest_later()
+            self._job, self._stage = None, "idle"
+            self._unload_when_idle()
 
-    def _rest_later(self) -> None:
-        """A coordinator that was replaced between two jobs says nothing more: the memory is given back all the same."""
-        if self._idle is not None:
-            self._idle.cancel()
-        self._idle = threading.Timer(self._idle_s, self.rest)
-        self._idle.daemon = True
-        self._idle.start()
+    def _unload_when_idle(self) -> None:
+        """A coordinator that was replaced between two jobs sends no ``unload``: the memory is freed all the same."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self._idle_timer = threading.Timer(self._idle_s, self.unload)
+        self._idle_timer.daemon = True
+        self._idle_timer.start()
 
-    def _lost(self, job: Job, code: int) -> Report:
+    def _report_of_lost(self, job: Job, code: int) -> Report:
         cause, detail = self._end_as or (
             Cause.ENGINE_LOST,
             self._error or f"the job process ended with exit code {code}",
@@ -382,7 +389,7 @@ def _set_split(allow: Allow, wanted_bytes: int) -> None:
         raise
 
 
-def _words_of(error: Exception) -> str:
-    """Of a command that failed, what it said too."""
-    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else b""
-    return " ".join([str(error), *said.decode("utf-8", "replace").split()])
+def _describe_error(error: Exception) -> str:
+    """Of a command that failed, its output too."""
+    output = error.stderr if isinstance(error, subprocess.CalledProcessError) else b""
+    return " ".join([str(error), *output.decode("utf-8", "replace").split()])

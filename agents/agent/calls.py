@@ -1,4 +1,4 @@
-"""What a coordinator's calls to an agent give and bring."""
+"""Arguments and answers of a coordinator's calls to an agent."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from agents.contract.report import Attempt, Report
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class AgentStatus:
     """What the agent is at. ``reads_per_s`` is the live rate of the stream, None when nothing streams.
 
-    ``reports`` are all that the coordinator has neither collected nor left, those of an earlier agent's jobs too.
+    ``reports``: all that the coordinator has neither acknowledged nor set aside, those of an earlier agent's jobs too.
     """
 
     job: Attempt | None
-    phase: str
+    stage: str
     reads: int
     reads_per_s: float | None
     reports: tuple[Report, ...]
@@ -25,15 +25,15 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a device says when it is greeted."""
+    """The answer to a greeting."""
 
     device: Device
-    status: Status
+    status: AgentStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Leave to run one job. ``term`` counts coordinators of one ledger; an agent hears none older than the latest.
+    """Leave to run one job. ``term`` counts coordinators of one ledger; an agent obeys none older than the latest.
 
     Each call of the coordinator renews the lease; when none comes for ``lease_s`` the agent ends the job. ``peers``
     are devices that model files can be fetched from; what it holds of secrets stands in no row and no log.

@@ -22,7 +22,7 @@ class JobProcess:
         self.log = folder / "runner.log"
         folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as stderr:
-            self._said_before = stderr.tell()
+            self._log_offset = stderr.tell()
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "agents.job.runner", str(folder)],
                 stdin=subprocess.PIPE,
@@ -37,15 +37,15 @@ class JobProcess:
         return self._child.pid
 
     def send(self, line: bytes) -> None:
-        with suppress(OSError, ValueError):  # it ended: who listens to it hears of that
+        with suppress(OSError, ValueError):  # it has ended: the thread that reads its lines finds out
             _pipe(self._child.stdin).write(line + b"\n")
             _pipe(self._child.stdin).flush()
 
     def lines(self) -> Iterator[bytes]:
-        """What it says, until it ends."""
+        """Its lines, until it ends."""
         yield from _pipe(self._child.stdout)
 
-    def ended(self) -> int:
+    def wait(self) -> int:
         """Its exit code, once ``lines`` are over."""
         code = self._child.wait()
         for pipe in (self._child.stdin, self._child.stdout):
@@ -53,11 +53,11 @@ class JobProcess:
                 _pipe(pipe).close()
         return code
 
-    def last_words(self, code: int) -> str:
-        """Why it ended, where it said nothing itself."""
+    def describe_exit(self, code: int) -> str:
+        """Why it ended, by the last line of its log; for one that reported no error itself."""
         try:
             with self.log.open("rb") as file:
-                file.seek(self._said_before)
+                file.seek(self._log_offset)
                 lines = file.read()[-4000:].decode("utf-8", "replace").strip().splitlines()
         except OSError:
             lines = []

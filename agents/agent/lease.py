@@ -1,4 +1,4 @@
-"""A job runs on a lease: who holds it must have heard of the coordinator lately. Monotonic time, one device's own."""
+"""A job runs on a lease: its holder was called by the coordinator lately. In the device's own monotonic time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Lease:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._term = 0
-        self._heard_s = monotonic()
+        self._renewed_s = monotonic()
         self.length_s = 0.0
 
-    def heard(self, term: int) -> None:
-        """The coordinator of ``term`` spoke: the lease is new again. Raises Fenced for one older than the latest.
+    def renew(self, term: int) -> None:
+        """A call of the coordinator of ``term`` renews the lease. Raises Fenced for one older than the latest.
 
         Term 0 is a caller outside of terms: it renews nothing.
         """
@@ -36,11 +36,11 @@ class Lease:
         if term > self._term:
             log.info(Entry("TermAccepted", term=term, before=self._term))
         self._term = term
-        self._heard_s = self._monotonic()
+        self._renewed_s = self._monotonic()
 
     def begin(self, length_s: float) -> None:
         self.length_s = length_s
-        self._heard_s = self._monotonic()
+        self._renewed_s = self._monotonic()
 
-    def left_s(self) -> float:
-        return self._heard_s + self.length_s - self._monotonic()
+    def remaining_s(self) -> float:
+        return self._renewed_s + self.length_s - self._monotonic()

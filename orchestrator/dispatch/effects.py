@@ -106,7 +106,7 @@ class Effects:
             case Cancel(device_id):
                 self._dependencies.fleet.cancel(device_id)
             case Unload(device_id):
-                self._dependencies.fleet.call(device_id, "rest")
+                self._dependencies.fleet.call(device_id, "unload")
             case SetSplit():
                 self._set_split(command)
             case AskOperator():

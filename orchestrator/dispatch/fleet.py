@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agents.agent.calls import Grant, Status
+from agents.agent.calls import AgentStatus, Grant
 from agents.contract.device import Device
 from agents.contract.job import Job
 from agents.contract.report import Attempt
@@ -23,7 +23,7 @@ class DeviceGreeted:
     """A device is there, new or back. ``status`` holds every report on its disk; ``address``: where it is reached."""
 
     device: Device
-    status: Status
+    status: AgentStatus
     address: str
 
 
@@ -32,7 +32,7 @@ class StatusReceived:
     """A device answered: what it is at, and reports that are not yet acknowledged."""
 
     device_id: str
-    status: Status
+    status: AgentStatus
 
 
 @dataclass(frozen=True, slots=True)

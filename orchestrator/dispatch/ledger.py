@@ -1,6 +1,10 @@
 """The durable record of runs, jobs, attempts and leases: SQLite (WAL) beside the results.
 
-Written before a job is sent and after its result is on disk. What the ledger says is done, is in the store.
+Written before a job is sent and after its result is on disk. What the ledger says is done, is in the store; not the
+other way round: a crash between the two is mended when the run is resumed (``runs.remaining_of``).
+
+One coordinator writes; commands beside it read, or write where none is at work (a lock file says so). Each write is one
+small transaction, and ``batch`` makes many of them one, for a flush to the disk costs more than all else.
 """
 
 from __future__ import annotations
@@ -97,16 +101,18 @@ class Ledger:
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self._path = path
         self._now = now
-        self._lock = threading.RLock()
-        self._depth = 0
+        self._lock = threading.RLock()  # callers' threads read while the loop's writes: SQLite has one connection here
+        self._depth = 0  # of nested batches: the outermost commits
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # isolation_level None: transactions are ours alone, Python begins none by itself
             self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         except (sqlite3.Error, OSError) as error:
             raise OrchestrateError(f"{path}: cannot open the ledger: {error}") from error
         try:
             self._migrate()
             self._db.execute("PRAGMA journal_mode = WAL")
+            # WAL flushes at checkpoints only unless it is FULL: a sent attempt must survive a power cut
             self._db.execute("PRAGMA synchronous = FULL")
         except sqlite3.Error as error:
             self._db.close()
@@ -122,6 +128,7 @@ class Ledger:
             raise OrchestrateError(f"{self._path}: written by a newer version of orchestrate (ledger {version})")
         if version == len(MIGRATIONS):
             return
+        # IMMEDIATE takes the write lock now: two processes that open an old ledger migrate it one after the other
         self._db.execute("BEGIN IMMEDIATE")
         try:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
@@ -139,7 +146,7 @@ class Ledger:
     def batch(self) -> Iterator[sqlite3.Connection]:
         """All that is written inside becomes durable at once, or none of it. May be nested."""
         with self._lock:
-            if self._depth:
+            if self._depth:  # an error goes on to the outermost, which rolls all of it back
                 yield self._db
                 return
             self._depth = 1
@@ -170,6 +177,7 @@ class Ledger:
         Begins at the clock, in seconds: so a head whose results lie elsewhere now, with a new ledger, comes later too.
         """
         with self.batch() as db:
+            # the sequence, not the table: it counts on where rows were deleted by hand
             last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'terms'").fetchone() or (0,)
             term = max(last[0] + 1, int(self._now()))
             row = (term, self._now(), socket.gethostname(), os.getpid())
@@ -211,11 +219,13 @@ class Ledger:
         now = self._now()
         with self.batch() as db:
             db.execute("UPDATE jobs SET state = 'sent', attempt = ? WHERE job_id = ?", (attempt, job_id))
+            # OR REPLACE: the same commands may be written a second time, after a full disk
             db.execute(
                 "INSERT OR REPLACE INTO attempts (job_id, attempt, device_id, term, sent_unix_s)"
                 " VALUES (?, ?, ?, ?, ?)",
                 (job_id, attempt, device_id, term, now),
             )
+            # one lease a device: a new one takes the place of what a lost attempt held
             db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", (device_id, job_id, attempt, term, now))
 
     def mark_done(self, job_id: str, attempt: int, cause: str | None, seconds: float) -> None:
@@ -224,12 +234,13 @@ class Ledger:
                 "UPDATE jobs SET state = 'done', attempt = ?, cause = ?, seconds = ? WHERE job_id = ?",
                 (attempt, cause, seconds, job_id),
             )
-            self._attempt_ended(db, job_id, attempt, cause or "measured", "")
+            self._attempt_ended(db, job_id, attempt, cause or "measured", "")  # the detail stands in the store
 
     def put_back(self, job_id: str, cause: str = "cancelled", detail: str = "", failures: int | None = None) -> None:
-        """The job waits again; its attempt number stays used. ``failures``: how often it failed by now."""
+        """The job is pending again; its attempt number stays used. ``failures``: how often it failed by now."""
         with self.batch() as db:
             db.execute(
+                # COALESCE: a cancelled attempt is no failure, and changes no count
                 "UPDATE jobs SET state = 'waiting', failures = COALESCE(?, failures) WHERE job_id = ?",
                 (failures, job_id),
             )
@@ -244,7 +255,7 @@ class Ledger:
         db.execute("DELETE FROM leases WHERE job_id = ?", (job_id,))
 
     def requeue(self, run_id: str, causes: Iterable[str]) -> dict[str, int]:
-        """Jobs that ended with one of ``causes`` wait again, with a clean slate; their attempt numbers.
+        """Jobs that ended with one of ``causes`` are pending again, without failures; their attempt numbers.
 
         The numbers go up by one: the rows that they have in the store are of an attempt that counts no more.
         """

@@ -145,6 +145,7 @@ class CoordinatorLoop:
         run = run_of_ledger(self._ledger, run_id)
         event = remaining_of(self._ledger, self._store, run)
         self.registry.runs[run_id] = run
+        # a device that is here already greeted us before the run was open: its reports were set aside then
         held = [key for key in self.registry.unclaimed if key[0] in run.jobs]
         self.handle([replace(event, reports=tuple(self.registry.unclaimed.pop(key) for key in held))])
 
@@ -157,7 +158,7 @@ class CoordinatorLoop:
                 return
             try:
                 future.set_result(work())
-            except BaseException as error:
+            except BaseException as error:  # it is the caller's, and must not end the loop
                 future.set_exception(error)
 
         self._inbox.put(run)
@@ -183,10 +184,13 @@ class CoordinatorLoop:
         news = self._fleet.listen(wait_s if not self._unwritten else min(wait_s, AGAIN_S))
         self._deferred += news
         if self._unwritten:
+            # the schedule has decided, and cannot decide again before that is written: else a job could be sent that
+            # no ledger knows. The fleet is listened to all the same, for each call renews a lease.
             self._deferred = _latest(self._deferred)
             self._write_again()
             return
         late, self._deferred = self._deferred, []
+        # all events of a round in one go: their reports cost one file and one transaction together
         self.handle([event for each in late for event in self._events_of(each)])
         self._check_reboots()
         self._record_presence()
@@ -221,18 +225,20 @@ class CoordinatorLoop:
 
     def _write(self) -> None:
         try:
+            # a second try writes the same again, whole: what the first left behind changes nothing
             self._persister.write(self._unwritten)
         except OrchestrateError as error:
-            if not self._long_lived:
+            if not self._long_lived:  # a command of one person ends, and says why; `resume` goes on
                 raise
             self._set_trouble(f"{error}; trying again until it works")
             self._try_again_s = self._monotonic() + AGAIN_S
             return
         if self.trouble:
             self._set_trouble("")
+        # emptied first: should an effect raise, none of them is carried out a second time
         commands, self._unwritten = self._unwritten, []
         for command in commands:
-            if isinstance(command, SetSplit):
+            if isinstance(command, SetSplit):  # from now on: the reboot may take the answer with it
                 self._rebooting[command.device_id] = (self._monotonic(), command)
             if not isinstance(command, Send) or self._still_holds(command):
                 self._effects.perform(command)
@@ -255,10 +261,10 @@ class CoordinatorLoop:
             case StatusReceived(device_id, status):
                 name = self.registry.name_of(device_id)
                 job_id = status.job[0] if status.job else None
-                self._board.post_progress(JobProgress(name, job_id, status.phase, status.reads_per_s))
+                self._board.post_progress(JobProgress(name, job_id, status.stage, status.reads_per_s))
                 return [AttemptEnded(report) for report in status.reports]
             case DeviceUnreachable(device_id, detail):
-                self._rebooting.pop(device_id, None)
+                self._rebooting.pop(device_id, None)  # it is on its way
                 self._post_to_runs_on(device_id, DeviceDisappeared(self.registry.name_of(device_id), detail))
                 self.registry.addresses.pop(device_id, None)
                 return [DeviceLost(device_id, detail)]
@@ -308,6 +314,7 @@ class CoordinatorLoop:
         """Not where the device was lost between the decision and now: its new agent would get two jobs."""
         if self.schedule.current_attempt(command.device_id) != (command.job_id, command.attempt):
             return False
+        # writing can take long (a full disk): what came meanwhile is not with the schedule yet
         return not any(
             isinstance(each, DeviceUnreachable) and each.device_id == command.device_id for each in self._deferred
         )

@@ -3,8 +3,8 @@
 A job belongs to one device. It waits, is sent (with an attempt number), and is done. One attempt is current: the
 latest; the report of any other is discarded. A device runs one job at a time, from the runs by priority, then
 age; what fits the state that the machine is in comes first, and only when nothing of that priority does, another
-state is asked for. So a run costs each device the fewest reboots, and a device that waits for its operator
-keeps no other pending.
+state is asked for. So a run costs each device the fewest reboots, and a device that waits for its operator keeps no
+other waiting. The states of a job and a device as a chart, and the races: docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ class Schedule:
             case DeviceLost(device_id, detail):
                 return list(self._on_device_lost(device_id, detail))
             case AttemptEnded(report):
-                return [*self._on_attempt_ended(report), *self._continue(self._devices[report.device_id])]
+                # ``_on_attempt_ended`` sends nothing by itself: a greeting brings many reports, and its device gets
+                # its next job only when all of them are known
+                return [*self._on_attempt_ended(report), *self._send_next(self._devices[report.device_id])]
             case StateRefused():
                 return list(self._on_state_refused(event))
 
@@ -109,13 +111,14 @@ class Schedule:
         if run is None:
             run = RunState(event.run_id, event.priority, event.created_unix_s, event.status)
             self._runs[event.run_id] = run
-        touched = dict.fromkeys(self._queue(run, pending) for pending in event.jobs)
+        touched = dict.fromkeys(self._queue(run, pending) for pending in event.jobs)  # in order, each once
         if run.remaining == 0:
             yield from self._complete(run)
+        # before anything is sent: a job whose report is here must not run again
         for report in event.reports:
             yield from self._on_attempt_ended(report)
         for device in touched:
-            yield from self._continue(device)
+            yield from self._send_next(device)
 
     def _queue(self, run: RunState, pending: PendingJob) -> DeviceState:
         device = self._devices.setdefault(pending.device_id, DeviceState(pending.device_id))
@@ -134,34 +137,38 @@ class Schedule:
         run.priority = run.priority if priority is None else priority
         for device in self._devices.values():
             if device.running is not None and device.running.run is run and status is RunStatus.CANCELLED:
+                # the job is taken back by its report, not here: it may have been measured by now
                 yield Cancel(device.device_id)
             elif run_id in device.queues:
-                yield from self._continue(device)
+                yield from self._send_next(device)
 
     def _on_device_joined(self, event: DeviceJoined) -> Iterator[Command]:
         facts, running = event.device, event.running
         device = self._devices.setdefault(facts.device_id, DeviceState(facts.device_id))
+        # reports first: what the device ran when it was lost may be among them, and then it is not taken back
         for report in event.reports:
             yield from self._on_attempt_ended(report)
         before, device.facts = device.facts, facts
         device.is_present, device.is_rebooting = True, False
-        device.forget_changes()
+        device.forget_changes()  # they were computed for the facts of before
+        # the boot id alone tells a reboot: an agent that was killed joins again in the same boot
         rebooted = before is not None and before.boot_id != facts.boot_id
         chosen, device.chosen_split_bytes = device.chosen_split_bytes, None
         not_applied = rebooted and chosen is not None and not same_split(chosen, facts.dedicated_vram_bytes)
         if rebooted:
+            # an agent that set it in vain is not asked a second time in this boot: its operator is
             device.cannot_set_split = not_applied
         yield from self._reconcile_running(device, running)
         if device.ask is not None and device.change_needed(device.ask.state) in (Change.NONE, Change.NEVER):
             device.ask = None
             yield WithdrawAsk(device.device_id)
         elif device.ask is not None and rebooted:
-            yield from self._continue(device, note=_describe_split_seen(facts), ask_again=True)
+            yield from self._send_next(device, note=_describe_split_seen(facts), ask_again=True)
             return
-        yield from self._continue(device, note=SPLIT_NOT_APPLIED if not_applied else "")
+        yield from self._send_next(device, note=SPLIT_NOT_APPLIED if not_applied else "")
 
     def _reconcile_running(self, device: DeviceState, running: Attempt | None) -> Iterator[Command]:
-        """What the device says that it runs, against what it was sent."""
+        """What the device reports to run, against what it was sent."""
         device.stray = None
         if device.running is not None and device.running.key != running:  # how it ended never reached us
             yield from self._take_back(device, "its agent began anew while the job ran")
@@ -169,13 +176,15 @@ class Schedule:
             device.may_hold_engine = True
             job = self._jobs.get(running[0])
             if job is not None and job.is_pending and job.key == running and job.device_id == device.device_id:
+                # the job was pending for the coordinator alone (it was restarted, or the link was down): the attempt
+                # goes on, and is not sent twice
                 device.take(job)
                 device.running = job
-            else:  # nobody counts on it
+            else:  # of a run that is done or not open here: it must end before the device is ours
                 device.stray = running
                 yield Cancel(device.device_id)
         if device.running is not None and device.running.run.status is RunStatus.CANCELLED:
-            yield Cancel(device.device_id)  # it was away, or did not hear
+            yield Cancel(device.device_id)  # it was away, or the first one got lost
 
     def _on_device_lost(self, device_id: str, detail: str) -> Iterator[Command]:
         device = self._devices.get(device_id)
@@ -185,7 +194,7 @@ class Schedule:
         yield from self._take_back(device, detail)
 
     def _take_back(self, device: DeviceState, detail: str) -> Iterator[Command]:
-        """Its job waits again: it may have ended well there, and then that report will count."""
+        """The job of a lost device is pending again, at the front; the report of its attempt counts if it comes."""
         job, device.running = device.running, None
         if job is None:
             return
@@ -200,6 +209,7 @@ class Schedule:
     def _on_attempt_ended(self, report: Report) -> Iterator[Command]:
         job = self._jobs.get(report.job_id)
         device = self._devices.setdefault(report.device_id, DeviceState(report.device_id))
+        # not only its own job's: whatever kept the device occupied has ended
         if device.stray == (report.job_id, report.attempt):
             device.stray = None
         if job is None:
@@ -207,7 +217,7 @@ class Schedule:
         elif job.done or job.attempt != report.attempt or job.device_id != report.device_id:
             yield Discard(report)
         else:
-            if device.running is job:
+            if device.running is job:  # else it was taken back, and the report came after all
                 device.running = None
             yield from self._on_current_ended(job, device, report)
 
@@ -229,11 +239,13 @@ class Schedule:
             run_id = job.run.run_id
             yield Retry(run_id, job.job_id, job.attempt, job.failures, cause, detail, report)
             return
+        # the third failure is kept as the result: a row says why there is no figure
         yield Keep(report)
         yield from self._mark_done(job)
 
     def _give_up(self, job: JobState, cause: Cause, detail: str) -> Iterator[Command]:
         """A row without a report of the device."""
+        # a job that was never sent is given up as attempt 1: rows and ledger have no attempt 0
         yield GiveUp(job.run.run_id, job.job_id, max(job.attempt, 1), job.device_id, cause, detail)
         yield from self._mark_done(job)
 
@@ -244,6 +256,7 @@ class Schedule:
             yield from self._complete(job.run)
 
     def _complete(self, run: RunState) -> Iterator[Command]:
+        # nothing of a complete run is kept: a report that still comes is unknown here, and the ledger knows it as done
         del self._runs[run.run_id]
         for device in self._devices.values():
             device.queues.pop(run.run_id, None)
@@ -257,16 +270,16 @@ class Schedule:
         if event.by_agent:  # it could not set the split: the operator is asked
             device.is_rebooting, device.cannot_set_split, device.chosen_split_bytes = False, True, None
             device.forget_changes()
-            yield from self._continue(device, note=event.why)
+            yield from self._send_next(device, note=event.why)
             return
         for job in [job for job in device.pending() if _same_state(job.state, event.state)]:
             yield from self._give_up(job, Cause.WRONG_STATE, event.why)
         if device.ask is not None and _same_state(device.ask.state, event.state):
             device.ask = None
             yield WithdrawAsk(device.device_id)
-        yield from self._continue(device)
+        yield from self._send_next(device)
 
-    def _continue(self, device: DeviceState, note: str = "", ask_again: bool = False) -> Iterator[Command]:
+    def _send_next(self, device: DeviceState, note: str = "", ask_again: bool = False) -> Iterator[Command]:
         """The next job, or what must happen before it. ``note`` is an ask's; ``ask_again``: even one that stands."""
         if not device.is_present or device.running or device.stray or device.is_rebooting:
             return
@@ -280,7 +293,7 @@ class Schedule:
             device.running, device.may_hold_engine = job, True
             yield Send(job.run.run_id, job.job_id, job.attempt, device.device_id)
             return
-        if device.may_hold_engine:
+        if device.may_hold_engine:  # nothing follows at once: a model must not stay in memory while people wait
             device.may_hold_engine = False
             yield Unload(device.device_id)
         yield from self._ask_for_state(device, wanted, note, ask_again)
@@ -293,6 +306,7 @@ class Schedule:
                 break  # what is more urgent waits for another state: the device is kept free for it
             for state in device.pending_states(run):
                 change = device.change_needed(state)
+                # NEVER is sent as well: the agent refuses it, with a reason that stands in the row
                 if change in (Change.NONE, Change.NEVER):
                     return device.pop(run, state), None
                 if wanted is None or (wanted[0] is run and _cost_rank(change) < _cost_rank(wanted[2])):
@@ -319,6 +333,7 @@ class Schedule:
             device.is_rebooting, device.chosen_split_bytes = True, split
             yield SetSplit(device.device_id, split, run.run_id)
             return
+        # the same thing is asked once, whichever run wants it: an operator is not notified for each event
         if device.ask is not None and (device.ask.state, device.ask.change) == (state, change) and not ask_again:
             device.ask = replace(device.ask, run_id=run.run_id)
             return
@@ -332,6 +347,7 @@ def _describe_split_seen(facts: Device) -> str:
 
 
 def _cost_rank(change: Change) -> int:
+    # ``Change`` lists the cheapest first: an agent's own reboot before an operator's
     return list(Change).index(change)
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from agents.agent.agent import Agent
-from agents.agent.calls import Status
+from agents.agent.calls import AgentStatus
 from agents.contract.job import Job, LoadSettings, ModelSource, Synthetic, Timeouts, Workload
 from agents.contract.report import Attempt, Report
 from tests.waiting import until
@@ -88,7 +88,7 @@ def run(agent: Agent, job: Job) -> Report:
     return report
 
 
-def until_streaming(agent: Agent) -> Status:
+def until_streaming(agent: Agent) -> AgentStatus:
     until(lambda: (agent.poll(0.05).reads_per_s or 0) > 0, "tokens")
     return agent.poll()
 

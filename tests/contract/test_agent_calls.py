@@ -135,7 +135,7 @@ def test_rest_frees_the_memory_and_the_next_job_starts_anew(agent: Agent) -> Non
     assert isinstance(run(agent, a_job()).outcome, Measured)
     process = runner()
     engine = engine_of(process)  # kept for a next job with equal settings
-    agent.rest()
+    agent.unload()
     until(lambda: ended(process) and ended(engine), "their end")
     assert agent.poll().reports == ()
     report = run(agent, a_job(job_id="j2"))
@@ -147,7 +147,7 @@ def test_a_job_that_comes_right_after_rest_waits_for_the_next_job_process(agent:
     assert isinstance(run(agent, a_job()).outcome, Measured)
     for number in range(3):
         process = runner()
-        agent.rest()
+        agent.unload()
         report = run(agent, a_job(job_id=f"j{number}"))
         assert isinstance(report.outcome, Measured), report.outcome
         assert ended(process)
@@ -156,18 +156,18 @@ def test_a_job_that_comes_right_after_rest_waits_for_the_next_job_process(agent:
 def test_a_greeting_right_after_rest_is_of_the_next_job_process(agent: Agent, folder: Path) -> None:
     agent.device()
     (folder / "device.yaml").write_text("name: renamed\n")
-    agent.rest()
+    agent.unload()
     assert agent.hello().device.name == "renamed"
 
 
 def test_rest_disturbs_no_job(agent: Agent) -> None:
-    agent.rest()  # nothing has been started: nothing to end
+    agent.unload()  # nothing has been started: nothing to end
     assert runners() == []
     agent.start(long_job())
     until_streaming(agent)
     process = runner()
     engine = engine_of(process)
-    agent.rest()
+    agent.unload()
     reads = agent.poll(0.05).reads
     until(lambda: agent.poll(0.05).reads > reads + 100, "more tokens")
     assert agent.poll().job == ("j", 1)

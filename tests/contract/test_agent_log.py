@@ -49,7 +49,7 @@ def test_nothing_is_written_while_tokens_arrive_even_at_debug(agent: Agent, fold
     until_streaming(agent)
     before = log_of(folder)
     for _ in range(5):
-        assert agent.poll(0.05, 7).phase == "measuring"
+        assert agent.poll(0.05, 7).stage == "measuring"
     assert log_of(folder) == before
     agent.cancel()
     report_of(agent)

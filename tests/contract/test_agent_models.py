@@ -108,7 +108,7 @@ def test_nothing_is_served_while_a_benchmark_is_timed(agent: Agent, models: Path
     where = f"/find?path={path.resolve()}"
     until(lambda: asked(port, where) == (200, "has"), "the hash of the file")
     agent.start(long_job(warmups=1 if phase == "warm-up" else 0))
-    until(lambda: agent.poll(0.05).phase.startswith(phase), phase)
+    until(lambda: agent.poll(0.05).stage.startswith(phase), phase)
     assert asked(port, where) == (503, "measures")
     agent.cancel()
     assert key_of(report_of(agent)) == ("j", 1)

@@ -81,7 +81,7 @@ def test_held_from_job_to_job_and_released_when_there_is_nothing_more_to_do(
         assert (report.machine.power_limit_seen_w, report.machine.power_limit_source) == (45.0, StateSource.HELD)
         assert limit.read_text() == "45.0" and journal(folder).exists()
     process = runner()
-    agent.rest()
+    agent.unload()
     until(lambda: ended(process), "its end")
     assert limit.read_text() == "80.0" and not journal(folder).exists()
 

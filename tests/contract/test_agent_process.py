@@ -40,7 +40,7 @@ def test_a_job_from_start_to_collected(agent: Agent, folder: Path) -> None:
 def test_the_live_view_of_a_stream_and_cancel(agent: Agent) -> None:
     agent.start(long_job())
     status = until_streaming(agent)
-    assert status.phase == "measuring" and status.reads > 1
+    assert status.stage == "measuring" and status.reads > 1
     agent.cancel()
     outcome = report_of(agent).outcome
     assert isinstance(outcome, Failed)

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agents.agent.calls import Grant, Status
+from agents.agent.calls import AgentStatus, Grant
 from agents.contract.device import Device, same_split
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
@@ -86,12 +86,12 @@ class SimulatedDevice:
     def device_id(self) -> str:
         return self.facts.device_id
 
-    def status(self) -> Status:
+    def status(self) -> AgentStatus:
         self._heard_s = self.world.now_s
         running = (self.running.job_id, self.running.attempt) if self.running else None
         reports = {**self.spool, **self.untold}
         reported = tuple(report for key, report in reports.items() if key not in self.aside)
-        return Status(running, "measuring" if running else "idle", 0, None, reported)
+        return AgentStatus(running, "measuring" if running else "idle", 0, None, reported)
 
     def start(self, job: Job, grant: Grant) -> None:
         if self.running is not None:

@@ -1,4 +1,14 @@
-"""The fleet over Ray: one agent actor on each node that is a device, greeted when it comes and when it comes back."""
+"""The fleet over Ray: one agent actor on each node that is a device, greeted when it comes and when it comes back.
+
+The problem: a node is not a device. A laptop that reboots is a new node, while Ray believes for a minute in the old
+one; two nodes may claim one device id (a copied disk); an agent dies, hangs, or is of another version. So each node
+goes through phases (``NodePhase``, a chart in docs/architecture.md), and the coordinator learns of a device only when
+its agent has been greeted and has reported all that lies on its disk.
+
+No call blocks: each goes out with a callback that puts its answer into one queue, which ``listen`` empties on the
+loop's thread. State changes there alone. Ray restarts no agent (``max_restarts=0``): what ran there is for the schedule
+to judge, and a call made twice could run a job twice.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +28,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTa
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agents.agent.agent import Agent
-from agents.agent.calls import Grant, Hello, Status
+from agents.agent.calls import AgentStatus, Grant, Hello
 from agents.contract.job import Job
 from agents.contract.report import Attempt
 from agents.log import AGENT, Entry, start_log_file
@@ -50,7 +60,7 @@ START_S = 130.0  # the agent's own limit, and a little
 CLAIM_S = 5.0
 AGAIN_S = 10.0  # between two greetings of a node that cannot be used
 CLOSE_S = 10.0
-CALLS_AT_ONCE = 8  # a poll waits in one thread; start, cancel and collected pass it by
+CALLS_AT_ONCE = 8  # a poll waits in one thread; start, cancel and acknowledge pass it by
 ROLE_LABEL = "orchestrate-role"
 
 
@@ -62,7 +72,7 @@ class DeviceAgent(Agent):
         start_log_file(AGENT, self._folder)
         log.info(Entry("AgentStarted", version=importlib.metadata.version("orchestrate-bench"), pid=os.getpid()))
 
-    def start_packed(self, packed: bytes) -> Status:
+    def start_packed(self, packed: bytes) -> AgentStatus:
         """``start`` with all its arguments in one: Ray takes 0.6 ms longer over the objects themselves."""
         return self.start(*pickle.loads(packed))
 
@@ -133,7 +143,7 @@ class RayFleet:
             log.warning(Entry("NodesNotListed", error=type(error).__name__, detail=first_line(error)))
             self._refresh_s = now + REFRESH_S
             return
-        self._refresh_s = now + max(REFRESH_S, len(nodes) / 100)
+        self._refresh_s = now + max(REFRESH_S, len(nodes) / 100)  # Ray lists each node that ever was
         alive = {node["NodeID"]: node for node in nodes if node["Alive"]}
         for node in [each for each in self._nodes.values() if each.node_id not in alive]:
             yield from self._on_node_gone(node)
@@ -162,6 +172,7 @@ class RayFleet:
         }
         if self._detached:
             options |= {"name": f"agent-{node.node_id}", "lifetime": "detached", "get_if_exists": True}
+        # by the node's id, not the device's: which device it is, only its agent can say
         agent: Any = ray.remote(DeviceAgent)
         return agent.options(**options).remote()
 
@@ -233,7 +244,7 @@ class RayFleet:
         except RayActorError as error:
             yield from self._on_actor_died(node, error)
             return
-        except RayError as error:
+        except RayError as error:  # raised by the agent itself (RayTaskError), or an answer that cannot be read
             yield from self._on_call_failed(node, kind, error)
             return
         match kind:
@@ -244,10 +255,10 @@ class RayFleet:
             case _:
                 yield from self._on_status(node, value)
 
-    def _on_status(self, node: Node, status: Status) -> Iterator[FleetEvent]:
-        if node.phase is not NodePhase.UP or node.device is None:
+    def _on_status(self, node: Node, status: AgentStatus) -> Iterator[FleetEvent]:
+        if node.phase is not NodePhase.UP or node.device is None:  # lost since: its greeting will bring all of it again
             return
-        if status.job is not None:
+        if status.job is not None:  # an idle device is not polled: it costs nobody anything
             self._poll(node)
         yield StatusReceived(node.device.device_id, status)
 
@@ -296,6 +307,8 @@ class RayFleet:
             self._wake(other)
             yield from self._accept(node)
             return
+        # most likely the device rebooted, and Ray has not noticed that its old node is gone: a live agent answers a
+        # ping at once, whatever it is at
         node.enter(NodePhase.CLAIMING, self._monotonic() + CLAIM_S)
         self._await_answer(node, "claim", other.handle.ping.remote())
 
@@ -342,7 +355,7 @@ class RayFleet:
 
     def sleep_devices(self) -> None:
         for node in self._nodes.values():
-            if node.phase is NodePhase.UP and not node.poll_pending:
+            if node.phase is NodePhase.UP and not node.poll_pending:  # one that is polled has a job
                 node.enter(NodePhase.CLOSING, self._monotonic() + CLOSE_S)
                 self._await_answer(node, "close", node.handle.close.remote())
 
@@ -353,7 +366,7 @@ class RayFleet:
         node.until_s = self._monotonic() + NAME_FREE_S
         if node.phase is NodePhase.CLOSING:
             node.enter(NodePhase.ASLEEP)
-        else:  # roused since
+        else:  # woken since: it is greeted as soon as its name is free
             self._refresh_s = min(self._refresh_s, node.until_s)
 
     def wake_devices(self) -> None:
@@ -368,13 +381,13 @@ class RayFleet:
 
     def send(self, device_id: str, job: Job, grant: Grant) -> None:
         node = self._by_device.get(device_id)
-        if node is not None and node.handle is not None:  # else its silence is on its way to the coordinator
-            node.poll_pending = True
+        if node is not None and node.handle is not None:  # else its DeviceUnreachable is on its way
+            node.poll_pending = True  # the answer to ``start`` is a status: polling goes on from there
             packed = pickle.dumps((job, grant, *self._to_acknowledge.pop(device_id, ())))
             self._await_answer(node, "start", node.handle.start_packed.remote(packed))
 
     def acknowledge(self, device_id: str, attempt: Attempt) -> None:
-        """Told with the device's next job, or in the next round: a call of its own costs as much as a job's."""
+        """Goes with the device's next job, or in the next round: a call of its own costs as much as a job's."""
         self._to_acknowledge.setdefault(device_id, []).append(attempt)
 
     def set_aside(self, device_id: str, attempt: Attempt) -> None:

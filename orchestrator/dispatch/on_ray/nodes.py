@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from agents.agent.calls import Status
+from agents.agent.calls import AgentStatus
 from agents.contract.device import Device
 from agents.log import Entry
 
@@ -36,7 +36,7 @@ class Node:
     handle: Any = None
     phase: NodePhase = NodePhase.GREETING
     device: Device | None = None
-    status: Status | None = None
+    status: AgentStatus | None = None
     until_s: float = 0.0  # when the phase is over
     poll_pending: bool = False  # an answer to poll or start is still to come
     is_announced: bool = False  # the coordinator has been sent DeviceGreeted, and nothing since
