@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -15,40 +14,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from agents.contract.device import MemoryKind
 from agents.contract.engines import engine_names
 from agents.files import write_atomic
-
-_NUMBER = r"(\d{1,15}(?:\.\d{1,9})?)"  # as in a matrix: never infinite
-_BYTES = re.compile(_NUMBER + r"\s*(MiB|GiB|M|G|MB|GB)", re.IGNORECASE)
-_UNITS = {"mib": 2**20, "gib": 2**30, "m": 2**20, "g": 2**30, "mb": 10**6, "gb": 10**9}
-_BANDWIDTH = re.compile(_NUMBER + r"\s*GB/s", re.IGNORECASE)
-_WATTS = re.compile(_NUMBER + r"\s*W?", re.IGNORECASE)
+from agents.units import parse_bandwidth, parse_bytes, parse_watts
 
 
-def parse_size(value: Any) -> int:
-    """``512MiB``, ``32G`` -> bytes, as in a matrix. Raises ValueError."""
-    found = _BYTES.fullmatch(str(value).strip())
-    if not found:
-        raise ValueError(f"{value!r} is no size; allowed: a number with a unit, such as 512MiB or 32GiB")
-    return round(float(found[1]) * _UNITS[found[2].lower()])
+def _quantity(parse: Callable[[str], int | float]) -> BeforeValidator:
+    """A value as a matrix writes it too; its refusal names it."""
 
+    def read(value: Any) -> int | float | None:
+        try:
+            return None if value is None else parse(str(value).strip())
+        except ValueError as error:
+            raise ValueError(f"{value!r} {error}") from error
 
-def parse_watts(value: Any) -> float:
-    """``80W`` or ``80`` -> W. Raises ValueError."""
-    found = _WATTS.fullmatch(str(value).strip())
-    if not found or float(found[1]) <= 0:
-        raise ValueError(f"{value!r} is no power; allowed: watts, such as 80W")
-    return float(found[1])
-
-
-def parse_bandwidth(value: Any) -> float:
-    """``256GB/s`` -> bytes a second, as the makers count: 10^9. Raises ValueError."""
-    found = _BANDWIDTH.fullmatch(str(value).strip())
-    if not found or float(found[1]) <= 0:
-        raise ValueError(f"{value!r} is no bandwidth; allowed: gigabytes a second, such as 256GB/s")
-    return float(found[1]) * 1e9
-
-
-def _given(parse: Callable[[Any], Any]) -> BeforeValidator:
-    return BeforeValidator(lambda value: None if value is None else parse(value))
+    return BeforeValidator(read)
 
 
 DEVICE_FILE = "device.yaml"
@@ -62,7 +40,7 @@ class Allow(BaseModel):
     set_dedicated_vram: bool = False  # through uma/carveout, with a reboot
     reboot: list[str] = Field(default=["systemctl", "reboot"], min_length=1)  # the command, as a list of words
     power: list[str] = []  # names of methods that may hold a power limit or a profile
-    power_most: Annotated[float | None, _given(parse_watts)] = None  # no limit above it is ever set
+    power_most: Annotated[float | None, _quantity(parse_watts)] = None  # no limit above it is ever set
 
 
 class EngineEntry(BaseModel):
@@ -92,9 +70,9 @@ class DeviceFile(BaseModel):
     name: str | None = None
     labels: dict[str, str] = {}
     memory: MemoryKind | None = None  # where the machine cannot tell, or tells it wrongly
-    dedicated_vram: Annotated[int | None, _given(parse_size)] = None  # stated; what is seen counts more
-    power_limit: Annotated[float | None, _given(parse_watts)] = None  # stated
-    memory_bandwidth: Annotated[float | None, _given(parse_bandwidth)] = None  # stated; bytes a second
+    dedicated_vram: Annotated[int | None, _quantity(parse_bytes)] = None  # stated; what is seen counts more
+    power_limit: Annotated[float | None, _quantity(parse_watts)] = None  # stated
+    memory_bandwidth: Annotated[float | None, _quantity(parse_bandwidth)] = None  # stated; bytes a second
     allow: Allow = Allow()
     engines: Annotated[dict[str, EngineEntry], BeforeValidator(_engines)] = {}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from agents.contract.job import MachineState
 from agents.contract.report import CAUSES, Cause
-from agents.device_file import TAKEN_BACK, Stated, parse_size, parse_watts
+from agents.device_file import TAKEN_BACK, Stated
 from agents.places import data_root
 from orchestrator.cli.coordinator_link import link_coordinator
 from orchestrator.cli.fleet_tables import devices_table, status_table
@@ -22,6 +22,7 @@ from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, Statu
 from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
+from orchestrator.matrix.units import parse_bytes, parse_watts
 from orchestrator.report.terminal import print_table
 
 
@@ -166,7 +167,7 @@ def _stated(dedicated_vram: str | None, power_limit: str | None) -> Stated:
         raise UsageError("nothing is said. Allowed: --dedicated-vram SIZE, --power-limit WATTS, or both")
     try:
         return Stated(
-            None if dedicated_vram is None else TAKEN_BACK if dedicated_vram == "none" else parse_size(dedicated_vram),
+            None if dedicated_vram is None else TAKEN_BACK if dedicated_vram == "none" else parse_bytes(dedicated_vram),
             None if power_limit is None else TAKEN_BACK if power_limit == "none" else parse_watts(power_limit),
         )
     except ValueError as error:

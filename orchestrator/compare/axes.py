@@ -15,12 +15,12 @@ import pyarrow.types as kinds
 
 from agents.contract.job import Runtime
 from agents.contract.report import MachineSeen
-from agents.units import format_size
+from agents.units import format_size, format_tokens
 from orchestrator.compare.energy import DERIVED
 from orchestrator.errors import UsageError
 from orchestrator.matrix import axes as matrix_axes
 from orchestrator.matrix.problems import BadValue, nearest, quoted
-from orchestrator.matrix.units import format_tokens, parse_bytes, parse_switch, parse_tokens, parse_watts
+from orchestrator.matrix.units import parse_bytes, parse_switch, parse_tokens, parse_watts
 from orchestrator.results import schema
 
 KV_TYPE = "kv_type"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from agents.contract.device import Device, StateSource
 from agents.contract.job import MachineState
-from agents.units import format_size
+from agents.units import format_bytes, format_size
 from orchestrator.dispatch.messages import AskOperator
-from orchestrator.matrix.units import format_bytes
 from orchestrator.plan.changes import Change
 
 

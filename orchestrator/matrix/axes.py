@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from agents.contract.engines import engine_names
 from agents.contract.job import Runtime
+from agents.units import BYTES_PATTERN, TOKENS_PATTERN, WATTS_PATTERN, format_bytes, format_tokens, format_watts
 from orchestrator.matrix import units
 from orchestrator.matrix.models import parse_model, parse_quantisation
 from orchestrator.matrix.parsers import parse_name
@@ -86,7 +87,7 @@ def _kv_fields(value: str) -> tuple[Any, ...]:
 
 _SWITCH = {"type": ["boolean", "string"], "pattern": units.SWITCH_PATTERN}
 _NAME = {"type": "string", "minLength": 1}
-_TOKENS = {"type": ["integer", "string"], "minimum": 1, "pattern": units.TOKENS_PATTERN}
+_TOKENS = {"type": ["integer", "string"], "minimum": 1, "pattern": TOKENS_PATTERN}
 _KV_PATTERN = "^(?:{0})(?:/(?:{0}))?$".format("|".join(KV_TYPES))
 
 
@@ -95,7 +96,7 @@ def _switch(name: str, tag: str, help_text: str) -> Axis:
 
 
 def _tokens(name: str, column: str, tag: str, help_text: str) -> Axis:
-    return Axis(name, "load", (column,), units.parse_tokens, _TOKENS, help_text, tag, units.format_tokens, ranged=True)
+    return Axis(name, "load", (column,), units.parse_tokens, _TOKENS, help_text, tag, format_tokens, ranged=True)
 
 
 AXES: tuple[Axis, ...] = (
@@ -141,10 +142,10 @@ AXES: tuple[Axis, ...] = (
         part="state",
         columns=("dedicated_vram_bytes",),
         parse=units.parse_bytes,
-        schema={"type": ["integer", "string"], "maximum": 0, "minimum": 0, "pattern": units.BYTES_PATTERN},
+        schema={"type": ["integer", "string"], "maximum": 0, "minimum": 0, "pattern": BYTES_PATTERN},
         help="Part of the RAM that the firmware gives to the GPU: 512M, 32G (MiB and GiB); a change needs a reboot",
         tag="vram",
-        show=units.format_bytes,
+        show=format_bytes,
         ranged=True,
     ),
     Axis(
@@ -152,9 +153,9 @@ AXES: tuple[Axis, ...] = (
         part="state",
         columns=("power_limit_w",),
         parse=units.parse_watts,
-        schema={"type": ["number", "string"], "exclusiveMinimum": 0, "pattern": units.WATTS_PATTERN},
+        schema={"type": ["number", "string"], "exclusiveMinimum": 0, "pattern": WATTS_PATTERN},
         help="Power limit in watts: 80W",
-        show=units.format_watts,
+        show=format_watts,
         ranged=True,
     ),
     Axis(

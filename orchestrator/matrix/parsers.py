@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from agents.units import BYTES_PATTERN, SECONDS_PATTERN, TOKENS_PATTERN
 from orchestrator.matrix import units
 from orchestrator.matrix.problems import BadValue, quoted
 
@@ -119,7 +120,7 @@ def decimal(least: float, most: float) -> Parsed:
 
 
 def tokens(least: int) -> Parsed:
-    schema = {"type": ["integer", "string"], "minimum": least, "pattern": units.TOKENS_PATTERN}
+    schema = {"type": ["integer", "string"], "minimum": least, "pattern": TOKENS_PATTERN}
     return Parsed(lambda text: units.parse_tokens(text, least), schema)
 
 
@@ -133,5 +134,5 @@ NAME = Parsed(parse_name, WORD)
 MaybeName = Annotated[str | None, NAME]
 PROMPT = Parsed(parse_text, SOME_TEXT)
 SWITCH = Parsed(units.parse_switch, {"type": ["boolean", "string"], "pattern": units.SWITCH_PATTERN})
-SIZE = Parsed(units.parse_bytes, {"type": ["integer", "string"], "pattern": units.BYTES_PATTERN, "maximum": 0})
-SECONDS = Parsed(units.parse_seconds, {"type": "string", "pattern": units.SECONDS_PATTERN, "minLength": 2})
+SIZE = Parsed(units.parse_bytes, {"type": ["integer", "string"], "pattern": BYTES_PATTERN, "maximum": 0})
+SECONDS = Parsed(units.parse_seconds, {"type": "string", "pattern": SECONDS_PATTERN, "minLength": 2})

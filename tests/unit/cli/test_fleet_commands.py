@@ -278,8 +278,8 @@ class TestWithACluster:
         assert (alpha["doing"], node["device"], node["doing"]) == ("free", None, "no disk")
 
 
-SIZES = "allowed: a number with a unit, such as 512MiB or 32GiB"
-WATTS = "allowed: watts, such as 80W"
+SIZES = "Allowed: a size with its unit such as 512MiB, 32GiB, 512M, 32G (powers of 1,024) or 16GB (power of 1,000)"
+WATTS = "Allowed: watts above 0 such as 80W or 7.5W"
 
 
 @pytest.mark.parametrize("command", ["state", "skip"])
@@ -287,13 +287,13 @@ WATTS = "allowed: watts, such as 80W"
     ("options", "words"),
     [
         ([], "nothing is said. Allowed: --dedicated-vram SIZE, --power-limit WATTS, or both"),
-        (["--dedicated-vram", "32"], f"'32' is no size; {SIZES}"),
-        (["--dedicated-vram", "much"], f"'much' is no size; {SIZES}"),
-        (["--dedicated-vram", "-1GiB"], f"'-1GiB' is no size; {SIZES}"),
-        (["--power-limit", "80V"], f"'80V' is no power; {WATTS}"),
-        (["--power-limit", "0W"], f"'0W' is no power; {WATTS}"),
-        (["--power-limit", ""], f"'' is no power; {WATTS}"),
-        (["--dedicated-vram", "32GiB", "--power-limit", "x"], f"'x' is no power; {WATTS}"),
+        (["--dedicated-vram", "32"], f'"32" is not allowed here. {SIZES}'),
+        (["--dedicated-vram", "much"], f'"much" is not allowed here. {SIZES}'),
+        (["--dedicated-vram", "-1GiB"], f'"-1GiB" is not allowed here. {SIZES}'),
+        (["--power-limit", "80V"], f'"80V" is not allowed here. {WATTS}'),
+        (["--power-limit", "0W"], f'"0W" is not allowed here. {WATTS}'),
+        (["--power-limit", ""], f'"" is not allowed here. {WATTS}'),
+        (["--dedicated-vram", "32GiB", "--power-limit", "x"], f'"x" is not allowed here. {WATTS}'),
     ],
 )
 def test_sizes_and_watts_that_are_none(

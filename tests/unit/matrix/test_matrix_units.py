@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.units import format_bytes, format_tokens, format_watts
 from orchestrator.matrix import units
 from orchestrator.matrix.problems import BadValue
 
@@ -68,26 +69,21 @@ def test_refuses_and_says_what_is_allowed(parse: Callable[[str], Any], texts: li
         assert f'"{text[:10]}' in str(caught.value) or not text.isprintable() or not text.isascii()
 
 
-@given(st.integers(1, units.MOST_TOKENS))
+@given(st.integers(1, 2**40))
 def test_tokens_come_back(tokens: int) -> None:
-    assert units.parse_tokens(units.format_tokens(tokens)) == tokens
+    assert units.parse_tokens(format_tokens(tokens)) == tokens
 
 
 @given(
     st.integers(0, 10**15) | st.integers(0, 64).map(lambda n: n * 1024**3) | st.integers(0, 64).map(lambda n: n * 10**9)
 )
 def test_bytes_come_back(size_bytes: int) -> None:
-    assert units.parse_bytes(units.format_bytes(size_bytes)) == size_bytes
+    assert units.parse_bytes(format_bytes(size_bytes)) == size_bytes
 
 
 @given(st.integers(1, 10**8).map(lambda milliwatts: milliwatts / 1000))
 def test_watts_come_back(watts: float) -> None:
-    assert units.parse_watts(units.format_watts(watts)) == watts
-
-
-@given(st.integers(1, 10**10).map(lambda milliseconds: milliseconds / 1000))
-def test_seconds_come_back(seconds: float) -> None:
-    assert units.parse_seconds(units.format_seconds(seconds)) == seconds
+    assert units.parse_watts(format_watts(watts)) == watts
 
 
 @given(st.text())
