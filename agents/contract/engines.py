@@ -1,8 +1,8 @@
 """The engines, one line each: what the coordinator and the rest of a device need to know of them. PURE
 
 A new engine is a folder (or one file) under ``agents/engines/`` with its adapter, one line here, and one entry in
-``tests/contract/test_engine_adapters.py``. The matrix takes its name, ``device.yaml`` its section, telemetry its
-programs, and a plan its files from the line here.
+``tests/contract/test_engine_adapters.py`` (and a column and a page in ``docs/engines``). The matrix takes its name,
+``device.yaml`` its section, telemetry its programs, and a plan its files from the line here.
 """
 
 from __future__ import annotations
