@@ -58,6 +58,7 @@ class Hold(Generic[Method]):
             raise NotRestored(f"{self._journal}: cannot be read: {error}") from error
         by_hand = "or set it yourself and delete the file"
         if name not in self._methods:
+            # The owner took the leave back, or the tool is gone: only a person can put the machine right now.
             why = next((each for each in self._missing if each.startswith(f"{name}: ")), "")
             why = f"now {why}" if why else f"device.yaml allows {name} no more: allow it once"
             raise NotRestored(f"{self._journal}: {name} set what was {_words(levels)} before, and {why}, {by_hand}")
@@ -76,7 +77,7 @@ class Hold(Generic[Method]):
     def release(self) -> None:
         """The old values again. Raises NotRestored; the journal then stays, and the next start tries again."""
         with self._one_at_a_time:
-            self._set = None
+            self._set = None  # first: what is half put back is not held any more
             self.restore_from_journal()
 
     def deviation(self) -> str:
@@ -93,13 +94,14 @@ class Hold(Generic[Method]):
             except LimitNotHeld as error:
                 other = error.detail
             if other:
-                self._set = None
+                self._set = None  # or the next job that asks for the same would take it to stand
             return other and f"{method.name}: {other}"
 
     def _enter(self, method: Method, levels: Levels, old: Levels) -> None:
-        self._note(method.name, old)
+        self._note(method.name, old)  # before anything is set: a crash from here on is put right at the next start
         try:
             method.write(levels)
+            # Tools and firmware may accept a limit and keep their own: only what is read back was set.
             if other := difference(levels, method.read()):
                 raise LimitNotHeld(f"{method.name} takes it without effect: {other}")
         except LimitNotHeld:
@@ -132,7 +134,7 @@ class PowerHold(Hold[PowerMethod]):
         with self._one_at_a_time:
             if self.limit_w is not None and same_power(limit_w, self.limit_w):
                 return
-            self.release()
+            self.release()  # bounds are asked while nothing is held: some controls derive them from what stands
             method = self._method_for(limit_w)
             self._enter(method, method.levels_for(limit_w), method.read())
             self._limit_w = limit_w
@@ -171,6 +173,7 @@ class ProfileHold(Hold[ProfileMethod]):
                 reasons = [f"{each.name} has {', '.join(each.choices())}" for each in self._methods.values()]
                 raise self._none(reasons, f"the power profile {profile}")
             old = method.read()
+            # Firmware may stand in a profile of its own ("custom") that nobody can choose, and so not go back to.
             if method.profile() not in method.choices():
                 raise LimitNotHeld(f"{method.name}: {_words(old)} stands now, and could not be put back")
             self._enter(method, method.levels_for(profile), old)

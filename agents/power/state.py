@@ -93,11 +93,12 @@ class PowerState:
         """Puts both back. Raises NotRestored; the next start then tries again."""
         try:
             self.limit.release()
-        finally:
+        finally:  # a limit that does not go back is no reason to keep the profile
             self.profile.release()
 
     def enter(self, wanted: MachineState, device: Device) -> None:
         """Raises LimitNotHeld where the machine is not in the state, and cannot be brought there."""
+        # The limit goes first where the profile will change: its old value belongs to the old profile.
         if self.profile.methods and wanted.power_profile != self.profile.profile:
             self.limit.release()
         self._enter_profile(wanted.power_profile, device)

@@ -39,10 +39,12 @@ class IdleMachine:
         """From the time between ``begin`` and the job of these readings, where it was long enough to tell."""
         if self.since_ns is None:
             return
+        # The last seconds alone: long before, the job or the load before it may still have warmed and woken the machine.
         since_ns = max(self.since_ns, readings.zero_ns - int(IDLE_S * 1e9))
         if readings.zero_ns - since_ns < LEAST_LOOK_S * 1e9:
             return
         series, window = readings.series(), readings.window(since_ns, readings.zero_ns)
+        # Temperatures count even if others work: they only ever make the lowest one seen lower.
         self.temperatures = coolest(series, self.temperatures)
         if not not_quiet(series, window, self.cores, 0.0):
             self.series, self.window = series, window

@@ -65,6 +65,7 @@ class Readiness:
                     self._patience_s /= 2
                     by_cpu = any("cores" in each for each in noise)
                     return WaitedInVain(self.busiest(cancelled.wait) if by_cpu else None)
+                # Fit, after a wait or a look that was long enough to tell: others have stopped, so patience is whole.
                 if waited_s > 0 or self._looked_s(readings) >= LEAST_LOOK_S:
                     self._patience_s = PATIENCE_S
                 return None
@@ -91,7 +92,7 @@ class Readiness:
         return (*noise, *battery), too_warm(series, window.end_s, self.idle.temperatures)
 
     def _noise(self, series: Series, window: Window, now_ns: int) -> tuple[str, ...]:
-        if window.length_s < LEAST_LOOK_S:
+        if window.length_s < LEAST_LOOK_S:  # what was read is our own work's, and its after-effects
             return ("the trial before was disturbed",) if self.was_disturbed else ()
         own_cores = 0.0
         # Our own CPU time is known only for all of the idle time: where the window is shorter, it is left out.

@@ -79,8 +79,10 @@ class Sampler:
 
     def tick(self) -> None:
         """At a deadline. A reading that was taken just before it will do; a deadline that was missed is left out."""
+        # A take may have read everything just before this deadline: reading twice would cost twice and say the same.
         if self._now_ns() - self._last_ns > self._first_period_ns // 4:
             self._read(everything=False)
+        # Deadlines stay on one grid, so that a slow reading makes a gap and no drift.
         late = max(self._now_ns() - self.due_ns, 0) // self._period_ns
         self.due_ns += (late + 1) * self._period_ns
 
@@ -89,7 +91,7 @@ class Sampler:
         self._read(everything=True)
         rows = [row for tick in self._ticks for row in tick]
         self._ticks, self._count = [], 0
-        self._steady.clear()
+        self._steady.clear()  # each take has every value once, for the job that it is of may look at no other
         if self._period_ns > self._first_period_ns:
             self._period_ns = self._first_period_ns
             self.due_ns = self._now_ns() + self._period_ns
@@ -109,6 +111,7 @@ class Sampler:
                 self.missing.append(Missing(source.name, f"{type(error).__name__}: {error}", "please report it"))
                 continue
             after_ns = self._now_ns()
+            # The more CPU a source costs, the longer it is not read, so that all of its readings cost CPU_SHARE.
             self._rests_until_ns[source.name] = before_ns + int((self._cpu_ns() - cpu_ns) / CPU_SHARE)
             self._took_ns[source.name] = after_ns - before_ns
             for at_ns in self._stamps(source, (before_ns + after_ns) // 2, everything):
@@ -147,6 +150,7 @@ class Sampler:
         self._ticks.append(rows)
         self._count += len(rows)
         if self._count > self._most and len(self._ticks) > 1:
+            # Half as dense, and not half as long: the job's beginning matters as much as its end.
             self._ticks = [
                 tick if at % 2 == 0 else [row for row in tick if row[2] in STEADY]
                 for at, tick in enumerate(self._ticks)
