@@ -39,7 +39,7 @@ class IdleMachine:
         """From the time between ``begin`` and the job of these readings, where it was long enough to tell."""
         if self.since_ns is None:
             return
-        # The last seconds alone: long before, the job or the load before it may still have warmed and woken the machine.
+        # The last seconds alone: before them the machine may still have been busy with the job that ended.
         since_ns = max(self.since_ns, readings.zero_ns - int(IDLE_S * 1e9))
         if readings.zero_ns - since_ns < LEAST_LOOK_S * 1e9:
             return
