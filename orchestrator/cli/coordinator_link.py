@@ -50,11 +50,11 @@ def link_coordinator(address: str | None, *, join_only: bool = False) -> Iterato
                 from orchestrator.dispatch.coordinator import Coordinator
                 from orchestrator.dispatch.on_ray.fleet import RayFleet
 
-                service = Coordinator(data_root(), lambda: RayFleet(detached=False), own_cluster=True)
+                own = Coordinator(data_root(), lambda: RayFleet(detached=False), own_cluster=True)
                 try:
-                    yield CoordinatorLink(service, OwnCluster(service.stop))
+                    yield CoordinatorLink(own, OwnCluster(own.stop))
                 finally:
-                    service.close()
+                    own.close()
             else:
                 from orchestrator.dispatch.on_ray.head import coordination
 

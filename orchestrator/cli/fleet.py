@@ -47,7 +47,7 @@ def show_status(address: str | None, *, as_json: bool) -> None:
     asks = [ask for view in page.runs for ask in view.asks]
     if asks:
         print("\nto do:")
-        for ask, cannot in zip(asks, page.cannot, strict=False):
+        for ask, cannot in zip(asks, page.skip_commands, strict=False):
             print(f"  {ask}")
             print(f"    (if that cannot be done: {cannot})")
 
@@ -94,7 +94,7 @@ def _devices_without_cluster() -> list[DeviceView]:
 
 def _device_data(view: DeviceView) -> dict[str, Any]:
     facts = asdict(view.device) | {"labels": dict(view.device.labels)} if view.device else None
-    return {"device": facts, "doing": view.doing, "address": view.address, "seen_unix_s": view.seen_unix_s}
+    return {"device": facts, "doing": view.status, "address": view.address, "seen_unix_s": view.seen_unix_s}
 
 
 def set_run(name: str, command: str, *, address: str | None) -> None:

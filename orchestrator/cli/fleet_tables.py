@@ -37,8 +37,8 @@ def devices_table(views: list[DeviceView], now_unix_s: float) -> TextTable:
     for view in views:
         if view.device is not None:
             texts = _device_texts(view, view.device, now_unix_s)
-            rows.append(tuple(TableCell(text, failed=view.doing == "away") for text in texts))
-    notes = tuple(f"refused: {view.doing}" for view in views if view.device is None)
+            rows.append(tuple(TableCell(text, failed=view.status == "away") for text in texts))
+    notes = tuple(f"refused: {view.status}" for view in views if view.device is None)
     return TextTable("Devices", headers, tuple(rows), len(headers), (*notes, *(() if rows else ("No devices.",))))
 
 
@@ -46,7 +46,7 @@ def _device_texts(view: DeviceView, device: Device, now_unix_s: float) -> tuple[
     away_s = now_unix_s - view.seen_unix_s
     return (
         device.name,
-        view.doing,
+        view.status,
         device.memory_kind.value,
         format_size(device.ram_bytes),
         _split(device),

@@ -112,10 +112,10 @@ def _watch(link: CoordinatorLink, opening: RunSnapshot, view: View) -> None:
         after, over = opening.after, opening.done == opening.total
         while not over:
             answer = coordinator.watch(run, after, WAIT_S)
-            after = answer.news.next
-            for notice in answer.news.notices:
+            after = answer.batch.next
+            for notice in answer.batch.notices:
                 view.on_notice(notice)
-            over = answer.over or answer.stuck or _may_stop_watching(link, asked)
+            over = answer.is_over or answer.is_stuck or _may_stop_watching(link, asked)
     last = coordinator.snapshot(run)
     remaining = last.total - last.done
     folder = data_root() / "runs" / run if link.reads_files() else Path(f"HEAD:{coordinator.where()[1]}") / "runs" / run

@@ -64,11 +64,11 @@ class RunSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class WatchAnswer:
-    """``over``: the run is done, paused or cancelled. ``stuck``: nothing can go on without an operator."""
+    """``is_over``: the run is done, paused or cancelled. ``is_stuck``: nothing can go on without an operator."""
 
-    news: NoticeBatch
-    over: bool
-    stuck: bool
+    batch: NoticeBatch
+    is_over: bool
+    is_stuck: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +82,20 @@ class RunView:
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """``cannot``: for each thing asked, the command that says that it cannot be done."""
+    """``skip_commands``: for each thing asked of an operator, the command for where it cannot be done."""
 
     runs: tuple[RunView, ...]
     troubles: tuple[str, ...]
-    cannot: tuple[str, ...]
+    skip_commands: tuple[str, ...]
     devices: int
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """``doing``: free, busy, waits for its operator, away; or refused and why (``device`` is None then)."""
+    """``status``: free, busy, waits for its operator, away; or refused and why (``device`` is None then)."""
 
     device: Device | None
-    doing: str
+    status: str
     address: str | None
     seen_unix_s: float
 

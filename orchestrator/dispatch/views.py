@@ -93,11 +93,11 @@ class Views:
             live = key in loop.registry.addresses
             device = loop.registry.devices.get(key, seen.device)
             address = loop.registry.addresses.get(key) or seen.address
-            views.append(DeviceView(device, self._doing(key), address, now if live else seen.seen_unix_s))
+            views.append(DeviceView(device, self._status_of(key), address, now if live else seen.seen_unix_s))
         views.sort(key=lambda each: each.device.name if each.device else "")
         return views + [DeviceView(None, why, node, now) for node, why in loop.registry.troubles.items()]
 
-    def _doing(self, device_id: str) -> str:
+    def _status_of(self, device_id: str) -> str:
         schedule = self._loop.schedule
         if device_id not in self._loop.registry.addresses:
             return "away"

@@ -197,8 +197,8 @@ def test_a_whole_run_on_one_machine_without_ray(folder: Path, tmp_path: Path) ->
         deadline = time.monotonic() + DEADLINE_S
         while not over and time.monotonic() < deadline:
             answer = coordinator.watch(run_id, after, 1.0)
-            notices += answer.news.notices
-            after, over = answer.news.next, answer.over
+            notices += answer.batch.notices
+            after, over = answer.batch.next, answer.is_over
         ends = [each for each in notices if isinstance(each, JobEnded)]
         assert [each.status for each in ends] == ["measured"] * 2
         assert len([each for each in notices if isinstance(each, JobSent)]) == 2

@@ -36,16 +36,16 @@ GONE_S = 60.0
 
 
 class CoordinatorActor:
-    """What runs in the actor: a Service, rebuilt from the ledger wherever Ray starts it again."""
+    """What runs in the actor: a Coordinator, rebuilt from the ledger wherever Ray starts it again."""
 
     def __init__(self) -> None:
         self._starting = threading.Lock()
-        self._service: Coordinator | None = None
+        self._coordinator: Coordinator | None = None
         threading.Thread(target=self._begin, name="begin", daemon=True).start()
 
     def _begin(self) -> None:
         """Until it works: after a restart by Ray nobody need ask for it, and a disk may be full."""
-        while self._service is None:
+        while self._coordinator is None:
             with suppressed(log, "CoordinatorNotStarted", OrchestrateError):  # whoever calls gets it raised
                 self._started()
                 return
@@ -62,9 +62,9 @@ class CoordinatorActor:
 
     def _started(self) -> Coordinator:
         with self._starting:
-            if self._service is None:
-                self._service = Coordinator(data_root(), lambda: RayFleet(detached=True), on_failure=_crash)
-            return self._service
+            if self._coordinator is None:
+                self._coordinator = Coordinator(data_root(), lambda: RayFleet(detached=True), on_failure=_crash)
+            return self._coordinator
 
 
 def _crash(error: BaseException) -> None:

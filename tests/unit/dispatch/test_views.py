@@ -48,7 +48,7 @@ def test_each_ask_stands_beside_the_command_that_says_no_to_it(
     _, _, views, _ = world
     page = views.status()
     asks = [ask for view in page.runs for ask in view.asks]
-    assert list(zip(asks, page.cannot, strict=True)) == [
+    assert list(zip(asks, page.skip_commands, strict=True)) == [
         (
             "set the power limit of beta to 55 W; then say so: orchestrate state beta --power-limit 55W",
             "orchestrate skip beta --power-limit 55W",
@@ -69,9 +69,9 @@ def test_an_opening_tells_what_its_own_run_waits_for(world: tuple[SubmittedRun, 
 
 def test_devices_say_what_they_do(world: tuple[SubmittedRun, CoordinatorLoop, Views, str]) -> None:
     _, loop, views, newer = world
-    assert [(view.device and view.device.name, view.doing) for view in views.devices()] == [
+    assert [(view.device and view.device.name, view.status) for view in views.devices()] == [
         ("alpha", "waits for its operator"),
         ("beta", "waits for its operator"),
     ]
     loop.handle([RunChanged(newer, RunStatus.PAUSED)])
-    assert [view.doing for view in views.devices()] == ["waits for its operator", "free"]
+    assert [view.status for view in views.devices()] == ["waits for its operator", "free"]
