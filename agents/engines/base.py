@@ -21,7 +21,7 @@ from agents.contract.model_peers import Peers
 from agents.contract.report import Cause, Loaded
 from agents.engines.stream.chunks import Chunk
 from agents.engines.stream.exchange import Exchange, Limits, LiveCount
-from agents.engines.stream.sse import Event
+from agents.engines.stream.sse import StreamEvent
 from agents.errors import LoadFailed, Unsupported
 
 DYING_S = 3.0  # between the end of an engine's connections and that of its process
@@ -72,7 +72,7 @@ class Request:
 
     url: str
     body: bytes
-    decode: Callable[[tuple[Event, ...]], tuple[Chunk, ...]]
+    decode: Callable[[tuple[StreamEvent, ...]], tuple[Chunk, ...]]
     headers: Mapping[str, str] = field(default_factory=dict)
     prime: bytes | None = None
     expected_cached_tokens: int = 0

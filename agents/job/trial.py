@@ -20,7 +20,7 @@ from agents.engines.base import Request
 from agents.engines.causes import cause_of_request
 from agents.engines.stream.chunks import Chunk, Final, bunched_share, stream_events
 from agents.engines.stream.exchange import Exchange, ExchangeEnd
-from agents.engines.stream.sse import Event, Response, read_response
+from agents.engines.stream.sse import Response, StreamEvent, read_response
 from agents.errors import EngineLost, RequestFailed
 from agents.job.sanity import output_flags
 
@@ -59,7 +59,7 @@ def chunks_of(exchange: Exchange, request: Request) -> tuple[Chunk, ...]:
     return chunks
 
 
-def _events_of(response: Response) -> tuple[Event, ...]:
+def _events_of(response: Response) -> tuple[StreamEvent, ...]:
     """The events of a good answer. Raises RequestFailed, with PROMPT_TOO_LONG told from other refusals by the words."""
     try:
         return stream_events(response)

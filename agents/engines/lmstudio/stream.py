@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from agents.contract.measure import EngineTimings, StopReason
 from agents.engines.stream.chunks import Chunk, ChunkBuilder, Final, openai_chat_chunks
 from agents.engines.stream.shapes import Count, Figure, WholeText, WireObject
-from agents.engines.stream.sse import Event
+from agents.engines.stream.sse import StreamEvent
 
 RELOADED = "LM Studio loaded the model anew for this request: the instance that was loaded for the job is gone"
 
@@ -53,7 +53,7 @@ class V0Event(WireObject):
     stats: V0Stats | None = None
 
 
-def v1_chunks(events: Iterable[Event], *, max_tokens: int, context_tokens: int | None) -> tuple[Chunk, ...]:
+def v1_chunks(events: Iterable[StreamEvent], *, max_tokens: int, context_tokens: int | None) -> tuple[Chunk, ...]:
     """Chunks of a REST v1 stream. A delta is not a token: only ``chat.end`` counts tokens. Why the model stopped is not
     reported, so it is worked out from the counts."""
     builder = ChunkBuilder()
@@ -105,7 +105,7 @@ _V0_REASONS = {
 }
 
 
-def v0_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
+def v0_chunks(events: Iterable[StreamEvent]) -> tuple[Chunk, ...]:
     """Chunks of a REST v0 stream, as OpenAI's, with LM Studio's figures in the last chunk where an event brings
     them."""
     kept = tuple(events)

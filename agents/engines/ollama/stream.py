@@ -12,7 +12,7 @@ from dataclasses import replace
 from agents.contract.measure import EngineTimings, StopReason
 from agents.engines.stream.chunks import Chunk, ChunkBuilder, Final
 from agents.engines.stream.shapes import Count, Figure, WholeText, WireObject
-from agents.engines.stream.sse import Event
+from agents.engines.stream.sse import StreamEvent
 
 RELOAD_S = 1.0  # a loaded model is found within milliseconds
 
@@ -42,13 +42,13 @@ class StreamLine(WireObject):
         return [each for each in found if each[0]] or [("", False)]
 
 
-def ollama_chunks(events: Iterable[Event], max_tokens: int | None = None) -> tuple[Chunk, ...]:
+def ollama_chunks(events: Iterable[StreamEvent], max_tokens: int | None = None) -> tuple[Chunk, ...]:
     """``max_tokens``: the request's, by which a full context is known from a reached limit.
 
     A model that was loaded anew within the request makes the last chunk an error: its figures are of something else.
     """
     builder = ChunkBuilder()
-    last: tuple[Event, StreamLine] | None = None
+    last: tuple[StreamEvent, StreamLine] | None = None
     for event in events:
         line = builder.parse(event, StreamLine)
         if line is None:

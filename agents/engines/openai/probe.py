@@ -12,7 +12,7 @@ from agents.engines.server.api import CALL_S, NOT_READY
 from agents.engines.stream.chunks import error_text, refusal_text, stream_events
 from agents.engines.stream.exchange import Exchange, ExchangeEnd, Limits, exchange
 from agents.engines.stream.shapes import whole
-from agents.engines.stream.sse import Event, Response, read_response
+from agents.engines.stream.sse import Response, StreamEvent, read_response
 from agents.errors import LoadFailed, NotReady, RequestFailed, Unsupported
 
 _STANDARD = {"model", "messages", "max_tokens", "stream"}
@@ -71,7 +71,7 @@ def _refuse(request: Request, response: Response, token_hint: str) -> None:
     raise LoadFailed(cause_of_load(text), refusal)
 
 
-def _fingerprint(events: Iterable[Event]) -> str | None:
+def _fingerprint(events: Iterable[StreamEvent]) -> str | None:
     for event in events:
         try:
             found = whole(json.loads(event.data))

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from agents.contract.measure import EngineTimings, StopReason
 from agents.contract.report import Cause
 from agents.engines.stream.shapes import ChatEvent, CompletionEvent, Timings, TokenCounts, WireObject
-from agents.engines.stream.sse import Event, Response
+from agents.engines.stream.sse import Response, StreamEvent
 from agents.errors import RequestFailed
 
 _ERROR_TEXT_MAX = 2_000
@@ -67,7 +67,7 @@ class Chunk:
         return bool(self.text or self.tokens)
 
 
-def llama_completion_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
+def llama_completion_chunks(events: Iterable[StreamEvent]) -> tuple[Chunk, ...]:
     """Chunks of llama-server's ``/completion`` with ``stream``.
 
     The last event (``stop``) counts all tokens, so a token without text (the end of text) comes with it.
@@ -84,7 +84,7 @@ def llama_completion_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
     return builder.build()
 
 
-def openai_chat_chunks(events: Iterable[Event]) -> tuple[Chunk, ...]:
+def openai_chat_chunks(events: Iterable[StreamEvent]) -> tuple[Chunk, ...]:
     """Chunks of an OpenAI-style ``/v1/chat/completions`` or ``/v1/completions`` with ``stream``.
 
     Stop reason, usage and llama.cpp's ``timings`` may come in different events: they meet in one ``final``. Tokens
@@ -134,7 +134,7 @@ def bunched_share(chunks: Sequence[Chunk], whole: int | None = None) -> float:
     return 1 - len({read for read, count in counts if count}) / tokens if tokens else 0.0
 
 
-def stream_events(response: Response) -> tuple[Event, ...]:
+def stream_events(response: Response) -> tuple[StreamEvent, ...]:
     """The events of a good answer.
 
     Raises RequestFailed: REQUEST_REFUSED for a status that is not 2xx and for an error document, with the engine's
@@ -186,18 +186,18 @@ class ChunkBuilder:
         self._drafts: list[tuple[Chunk, int | None]] = []  # with the count of all tokens so far, where the event has it
         self._final: Final | None = None
 
-    def add(self, event: Event, text: str, *, reasoning: bool, total: int | None, own: int | None = None) -> None:
+    def add(self, event: StreamEvent, text: str, *, reasoning: bool, total: int | None, own: int | None = None) -> None:
         self._drafts.append((Chunk(event.at_ns, event.read, text, reasoning, own), total))
 
-    def finish(self, event: Event, final: Final) -> None:
+    def finish(self, event: StreamEvent, final: Final) -> None:
         if not self._drafts:  # a final needs a chunk to stand on, also of an answer without a token
             self._drafts.append((Chunk(event.at_ns, event.read), None))
         self._final = final
 
-    def fail(self, event: Event, message: str) -> None:
+    def fail(self, event: StreamEvent, message: str) -> None:
         self._drafts.append((Chunk(event.at_ns, event.read, error=one_line(message)), None))
 
-    def parse(self, event: Event, kind: type[_P]) -> _P | None:
+    def parse(self, event: StreamEvent, kind: type[_P]) -> _P | None:
         """The event's object, or None after an error, which is kept as the last chunk."""
         message: str
         try:

@@ -28,7 +28,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class StreamEvent:
     """One server-sent event (or one line of NDJSON). ``read`` is the index of the read that brought its last byte."""
 
     at_ns: int
@@ -46,7 +46,7 @@ class Response:
 
     status: int
     headers: tuple[tuple[str, str], ...]
-    events: tuple[Event, ...]
+    events: tuple[StreamEvent, ...]
     body: bytes
     complete: bool
     fault: str = ""
@@ -127,7 +127,7 @@ def read_response(reads: Reads, *, closed: bool = True) -> Response:
     events = []
     for last_byte, kind, data in _decode(body, header_of(replay.headers, "content-type"), replay.complete):
         read = bisect_right(ends, last_byte)
-        events.append(Event(reads[read][0], read, data, kind))
+        events.append(StreamEvent(reads[read][0], read, data, kind))
     return Response(replay.status, replay.headers, tuple(events), body, replay.complete, replay.fault)
 
 

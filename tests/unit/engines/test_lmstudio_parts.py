@@ -18,19 +18,19 @@ from agents.engines.lmstudio.requests import v0_request, v1_request
 from agents.engines.lmstudio.runtime import InstalledRuntime, choose, parse_runtimes, runtime_of
 from agents.engines.lmstudio.settings import refuse_config_mismatch, refuse_values, rest_fields, sdk_config
 from agents.engines.lmstudio.stream import RELOADED, v0_chunks, v1_chunks
-from agents.engines.stream.sse import Event
+from agents.engines.stream.sse import StreamEvent
 from agents.errors import LoadFailed, Unsupported
 
 RECORDED = Path(__file__).parents[2] / "recordings/lmstudio"
 CHAT = Chat("hello", "Say hello.", 16)
 
 
-def events_of(text: str) -> tuple[Event, ...]:
+def events_of(text: str) -> tuple[StreamEvent, ...]:
     """Each a millisecond after the one before."""
     found = []
     for index, block in enumerate(text.strip().split("\n\n")):
         lines = dict(line.split(": ", 1) for line in block.splitlines())
-        found.append(Event(index * 1_000_000, index, lines["data"], lines.get("event", "message")))
+        found.append(StreamEvent(index * 1_000_000, index, lines["data"], lines.get("event", "message")))
     return tuple(found)
 
 
@@ -68,7 +68,7 @@ def test_why_it_stopped_is_worked_out_of_the_counts(max_tokens: int, context: in
 
 @pytest.mark.parametrize("result", [{}, {"result": {}}, {"result": {"stats": {}}}, {"result": None}])
 def test_an_end_without_figures_is_an_end(result: dict[str, Any]) -> None:
-    end = Event(9, 9, json.dumps({"type": "chat.end", **result}), "chat.end")
+    end = StreamEvent(9, 9, json.dumps({"type": "chat.end", **result}), "chat.end")
     final = v1_chunks((*STREAM[:-1], end), max_tokens=16, context_tokens=None)[-1].final
     assert final is not None
     assert (final.stop_reason, final.completion_tokens) == (StopReason.UNKNOWN, None)
@@ -84,7 +84,7 @@ def test_an_end_without_figures_is_an_end(result: dict[str, Any]) -> None:
     ],
 )
 def test_what_is_wrong_in_a_stream_is_its_last_chunk(data: str, words: str) -> None:
-    chunks = v1_chunks((*STREAM[:7], Event(9, 9, data), STREAM[-1]), max_tokens=16, context_tokens=None)
+    chunks = v1_chunks((*STREAM[:7], StreamEvent(9, 9, data), STREAM[-1]), max_tokens=16, context_tokens=None)
     assert chunks[-1].error is not None and words in chunks[-1].error
 
 
@@ -110,8 +110,8 @@ def test_the_old_stream_is_openais_with_stats_where_they_come(
     stats: Any, engine: EngineTimings | None, reason: StopReason
 ) -> None:
     parts = [*OLD_STREAM[:-1], {**OLD_STREAM[-1], **({} if stats is None else {"stats": stats})}]
-    events = tuple(Event(index, index, json.dumps(part)) for index, part in enumerate(parts))
-    final = v0_chunks((*events, Event(9, 9, "[DONE]")))[-1].final
+    events = tuple(StreamEvent(index, index, json.dumps(part)) for index, part in enumerate(parts))
+    final = v0_chunks((*events, StreamEvent(9, 9, "[DONE]")))[-1].final
     assert final is not None
     assert (final.prompt_tokens, final.completion_tokens, final.stop_reason) == (24, 53, reason)
     assert engine is None or final.engine == engine

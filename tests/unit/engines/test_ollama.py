@@ -30,7 +30,7 @@ from agents.engines.ollama.api import LoadedModel, ModelDetails, address_of, loa
 from agents.engines.ollama.stream import ollama_chunks
 from agents.engines.server.api import Api
 from agents.engines.stream.chunks import stream_events
-from agents.engines.stream.sse import Event, read_response
+from agents.engines.stream.sse import StreamEvent, read_response
 from agents.errors import LoadFailed, Unsupported
 from tests.contract.adapters.ollama import ollama_routes
 from tests.fakes.recorded_server import RecordedServer, json_answer, lines_answer
@@ -42,8 +42,8 @@ SEEING = ModelDetails("Q4_K_M", "llama", None, frozenset({"completion", "vision"
 CHAT = Chat("hello", "Say hello.", 16)
 
 
-def lines(*objects: Any) -> tuple[Event, ...]:
-    return tuple(Event(1_000 + index, index, json.dumps(each)) for index, each in enumerate(objects))
+def lines(*objects: Any) -> tuple[StreamEvent, ...]:
+    return tuple(StreamEvent(1_000 + index, index, json.dumps(each)) for index, each in enumerate(objects))
 
 
 def done(**fields: Any) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def test_no_cut_of_the_bytes_changes_the_chunks(
     )
 )
 def test_nothing_that_a_server_sends_makes_the_decoder_raise(sent: list[Any]) -> None:
-    events = [Event(0, 0, each if isinstance(each, str) else json.dumps(each)) for each in sent]
+    events = [StreamEvent(0, 0, each if isinstance(each, str) else json.dumps(each)) for each in sent]
     ollama_chunks(events)
 
 

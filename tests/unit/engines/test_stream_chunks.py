@@ -20,7 +20,7 @@ from agents.engines.stream.chunks import (
     stream_events,
 )
 from agents.engines.stream.response import EndDetector
-from agents.engines.stream.sse import Event, first_event_ns, read_response
+from agents.engines.stream.sse import StreamEvent, first_event_ns, read_response
 from agents.errors import RequestFailed
 from tests.fakes.scripted_server import chunked, head, response
 
@@ -54,10 +54,10 @@ def split(data: bytes, cuts: list[int]) -> list[tuple[int, bytes]]:
     return reads_of(*(data[a:b] for a, b in pairwise(edges)))
 
 
-def sse(*objects: Any) -> tuple[Event, ...]:
+def sse(*objects: Any) -> tuple[StreamEvent, ...]:
     """Events that hold ``objects``, each in a read of its own."""
     return tuple(
-        Event(at_ns=1_000 + index, read=index, data=each if isinstance(each, str) else json.dumps(each))
+        StreamEvent(at_ns=1_000 + index, read=index, data=each if isinstance(each, str) else json.dumps(each))
         for index, each in enumerate(objects)
     )
 
@@ -478,7 +478,7 @@ def test_an_error_in_mid_stream_keeps_what_came_before(event: Any, words: str) -
 
 def test_an_event_of_kind_error_is_an_error_whatever_it_holds() -> None:
     for data, words in (("slot unavailable", "slot unavailable"), ('{"code": 1}', '{"code": 1}')):
-        (chunk,) = llama_completion_chunks([Event(1, 0, data, "error")])
+        (chunk,) = llama_completion_chunks([StreamEvent(1, 0, data, "error")])
         assert chunk.error == words
 
 
