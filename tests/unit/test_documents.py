@@ -30,7 +30,7 @@ WIDE = {  # to be emptied
     )
 }
 NARROW = [page for page in PAGES if page not in WIDE]
-LINE, CELL = 120, 120
+LINE, CELL = 120, 140
 FIGURES_IN_A_CELL = 9
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
