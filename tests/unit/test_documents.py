@@ -12,24 +12,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]
 )
-WIDE = {  # to be emptied
-    ROOT / each
-    for each in (
-        "README.md",
-        *(
-            f"docs/{name}.md"
-            for name in (
-                "fleet",
-                "glossary",
-                "import",
-                "matrix",
-                "models",
-                "results",
-            )
-        ),
-    )
-}
-NARROW = [page for page in PAGES if page not in WIDE]
 LINE, CELL = 120, 140
 FIGURES_IN_A_CELL = 9
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -57,13 +39,13 @@ def is_row(line: str) -> bool:
     return line.lstrip().startswith("|")
 
 
-@pytest.mark.parametrize("page", NARROW, ids=ids)
+@pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_lines_are_short(page: Path) -> None:
     long = [number for number, line in lines_outside_code(page) if not is_row(line) and len(line) > LINE]
     assert long == [], f"lines of more than {LINE} characters"
 
 
-@pytest.mark.parametrize("page", NARROW, ids=ids)
+@pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_cells_of_tables_are_short_and_no_heaps_of_figures(page: Path) -> None:
     """A row cannot be broken, so its cells are held. What needs more words is a list, not a table."""
     for number, line in lines_outside_code(page):
