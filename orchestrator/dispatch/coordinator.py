@@ -195,7 +195,7 @@ class Coordinator:
         self._loop.handle([added])
 
     def snapshot(self, run_id: str) -> RunSnapshot:
-        """How a run stands, and from which number on its happenings are to be watched."""
+        """How a run stands, and from which number on its notices are to be watched."""
         return self._on_loop(lambda: self._views.snapshot(run_id))
 
     def watch(self, run_id: str, after: int, wait_s: float) -> WatchAnswer:
