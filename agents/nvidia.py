@@ -14,7 +14,7 @@ from agents.contract.device import Gpu
 
 CLOCK_MEMORY = 2  # nvml.h, NVML_CLOCK_MEM
 TRANSFERS_A_CLOCK = (
-    2  # both edges, of the clock that NVML tells: 10,501 MHz x 384 bits are the 1,008 GB/s of an RTX 4090
+    2  # both edges, of the clock that NVML reports: 10,501 MHz x 384 bits are the 1,008 GB/s of an RTX 4090
 )
 
 

@@ -81,7 +81,7 @@ def sensors_of(root: Path = Path("/")) -> tuple[tuple[SensorSeen, ...], tuple[Mi
             if isinstance(source, FollowsEngine):
                 source.follow([os.getpid()])  # in an engine's place
             found.append(SensorSeen(source.name, tuple(str(quantity) for quantity, _ in source.read())))
-        except Exception as error:  # a source must not; it is told of, and the others are asked
+        except Exception as error:  # a source must not; it is reported, and the others are read
             missing.append(Missing(source.name, f"{type(error).__name__}: {error}", "please report it"))
         finally:
             with suppress(Exception):

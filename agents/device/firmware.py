@@ -17,7 +17,7 @@ _MODULE = re.compile(r"E:MEMORY_DEVICE_(\d+)_([A-Z_]+)=(.*)")
 
 @dataclass(frozen=True, slots=True)
 class Modules:
-    """The memory modules together. ``width_bits``: of the data, summed; None where a module does not say."""
+    """The memory modules together. ``width_bits``: of the data, summed; None where a module does not state it."""
 
     kind: str  # LPDDR5, DDR5 ...
     speed_mts: int  # million transfers a second, as configured; the slowest of them
@@ -56,7 +56,7 @@ def _dmi(root: Path, name: str) -> str:
 
 
 def modules_of(root: Path) -> Modules | None:
-    """None where udev does not tell (other systems, older ones, a container)."""
+    """None where udev knows nothing (other systems, older ones, a container)."""
     try:
         text = (root / "run/udev/data/+dmi:id").read_text("utf-8", "replace")
     except OSError:
@@ -93,7 +93,7 @@ def npus_of(root: Path) -> tuple[str, ...]:
 
 
 def gpu_firmware(card: Path) -> str | None:
-    """The video BIOS of a DRM card, ``/sys/class/drm/cardN``, where its driver tells it (amdgpu)."""
+    """The video BIOS of a DRM card, ``/sys/class/drm/cardN``, where its driver shows it (amdgpu)."""
     try:
         return (card / "device/vbios_version").read_text("utf-8", "replace").strip() or None
     except OSError:

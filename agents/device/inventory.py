@@ -98,7 +98,7 @@ def inventory(
 def _bandwidth(
     kind: MemoryKind, gpus: tuple[Gpu, ...], nvidia: tuple[NvidiaCard, ...], modules: Modules | None, root: Path
 ) -> float | None:
-    """Of the fastest memory: what NVIDIA's driver tells, the makers' figures, what the modules add up to."""
+    """Of the fastest memory: what NVIDIA's driver reports, the makers' figures, what the modules add up to."""
     if kind is MemoryKind.DISCRETE:
         by_name = {card.gpu.name: card.bandwidth_bytes_per_s for card in nvidia}
         cards = [by_name.get(gpu.name) or peak_bandwidth([gpu.name]) for gpu in gpus]
@@ -181,7 +181,7 @@ def drm_gpus(sys_root: Path) -> tuple[Gpu, ...]:
 
 
 def memory_kind(gpus: tuple[Gpu, ...], sys_root: Path) -> MemoryKind:
-    """How the first GPU gets its memory. An AMD APU is told by its firmware's carve-out or its CPU's name."""
+    """How the first GPU gets its memory. An AMD APU is known by its firmware's carve-out or its CPU's name."""
     if not gpus:
         return MemoryKind.NONE
     if gpus[0].vendor == "apple":

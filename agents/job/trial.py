@@ -60,7 +60,7 @@ def chunks_of(exchange: Exchange, request: Request) -> tuple[Chunk, ...]:
 
 
 def _events_of(response: Response) -> tuple[StreamEvent, ...]:
-    """The events of a good answer. Raises RequestFailed, with PROMPT_TOO_LONG told from other refusals by the words."""
+    """The events of a good answer. Raises RequestFailed, PROMPT_TOO_LONG where its words say so."""
     try:
         return stream_events(response)
     except RequestFailed as error:
@@ -79,7 +79,7 @@ def trial_of(
 ) -> Trial:
     """The trial that a complete stream is, its index and its place in the job left out.
 
-    ``asked_afterwards`` holds figures that the engine tells only on request; those of the stream come before them.
+    ``asked_afterwards`` holds figures that the engine gives only on request; those of the stream come before them.
     Raises RequestFailed (STREAM_BROKEN) where the stream holds neither a token nor a reason for having none.
     """
     if not any(chunk.generated or chunk.final for chunk in chunks):

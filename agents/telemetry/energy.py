@@ -134,6 +134,6 @@ def _first(series: Series, scope: str, window: Window) -> float | None:
 
 
 def first_mean_w(series: Series, scope: str, window: Window) -> float | None:
-    """Mean power by the first kind of source that tells it."""
+    """Mean power by the first kind of source that reads it."""
     found = (mean_w(series, kind, scope, window) for kind in _kinds(series, POWER_OF[scope]))
     return next((value for value in found if value is not None), None)

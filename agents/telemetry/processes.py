@@ -15,7 +15,7 @@ LOOK_S = 0.3  # in which the CPU time of each process is compared
 def engine_pids(engine: str, session: object) -> tuple[int, ...]:
     """Those that its session started, else those that run under the name of its program.
 
-    Empty where neither is known: then nothing is said of the engine's own part.
+    Empty where neither is known: then the engine's own part is not read.
     """
     own: tuple[int, ...] = tuple(getattr(session, "pids", ()))  # of sessions that started a process
     return own or _running(facts_of(engine).programs)

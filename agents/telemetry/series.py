@@ -1,4 +1,4 @@
-"""Readings as series, and what they say of a window: mean, most, integral. PURE
+"""Readings as series, and what they come to in a window: mean, most, integral. PURE
 
 A value holds since the one before it: that is what rates and averaged sensors mean, and what is constant. A reading
 without a value is as none.
@@ -70,7 +70,7 @@ class Series:
 
     def mean(self, source: str, quantity: Quantity, window: Window) -> float | None:
         """Mean over time; None where less than half of the window is covered, and of a window that is too short for its
-        readings: they would tell of what was before and after."""
+        readings: they would be of what was before and after."""
         if len(self.inside(source, quantity, window)) < LEAST_INSIDE:
             return None
         total, covered_s = _held(self.points(source, quantity), window)

@@ -74,7 +74,7 @@ def _of_window(series: Series, window: Window) -> dict[str, Any]:
 
 
 def busiest_gpu(series: Series, window: Window) -> str | None:
-    """The source of the GPU that worked; None where no source tells how busy one is."""
+    """The source of the GPU that worked; None where no source reads how busy one is."""
     means = {source: series.mean(source, Quantity.GPU_BUSY, window) for source in series.sources(Quantity.GPU_BUSY)}
     known = {source: mean for source, mean in means.items() if mean is not None}
     return max(known, key=lambda source: known[source]) if known else None
@@ -89,7 +89,7 @@ def under_load_w(series: Series, window: Window, gpu_in_package: bool) -> float 
 
 def limited_w(series: Series, window: Window, limit_of: str | None, gpu_in_package: bool) -> float | None:
     """What is to be held against a power limit: the most that one package or one GPU drew, where that is what it
-    limits; else what ``under_load_w`` tells."""
+    limits; else ``under_load_w``."""
     if limit_of is None:
         return under_load_w(series, window, gpu_in_package)
     quantity = POWER_OF[limit_of]
@@ -112,7 +112,7 @@ def _system_w(series: Series, window: Window) -> float | None:
 
 
 def _by(series: Series, quantity: Quantity, gpu: str | None, of: Callable[[str], float | None]) -> float | None:
-    """By the GPU that worked if it tells this, else by the first source that does."""
+    """Of the GPU that worked if its source reads this, else of the first source that does."""
     sources = sorted(series.sources(quantity), key=lambda source: source != gpu)
     return next((value for value in map(of, sources) if value is not None), None)
 

@@ -32,7 +32,7 @@ def find(root: Path, most_w: float | None) -> PowerMethod | str:
     if None in most:
         return "the card tells no power1_cap_max, so nothing says what it can take"
 
-    def range_of(levels: Levels) -> tuple[float, float]:  # noqa: ARG001  the card tells its bounds itself
+    def range_of(levels: Levels) -> tuple[float, float]:  # noqa: ARG001  the card has bounds of its own
         return bounds_of(max(least), min(each for each in most if each), 0.0, most_w)
 
     return MicrowattFiles("amdgpu_cap", files, range_of)

@@ -16,7 +16,7 @@ Levels = Mapping[str, float | str]
 for minutes, two graphics cards. They are JSON, for the journal keeps them and hands them back."""
 
 LEAST_W = 5.0
-"""Where a control tells no bound of its own: below it laptops crawl at their lowest clock, and are hard to get back."""
+"""Where a control has no bound of its own: below it laptops crawl at their lowest clock, and are hard to get back."""
 
 
 class LimitNotHeld(Unsupported):
@@ -122,7 +122,7 @@ def _words(level: float | str | None) -> str:
 def bounds_of(
     least_w: float | None, most_w: float | None, stands_w: float, owners_most_w: float | None
 ) -> tuple[float, float]:
-    """The range of a control that tells ``least_w`` and ``most_w``, or does not (None). PURE
+    """The range of a control whose own bounds are ``least_w`` and ``most_w``; None where it has none. PURE
 
     A control without an upper bound of its own goes as far as the owner says, and without the owner's word no further
     than it stood: the machine's maker chose that.

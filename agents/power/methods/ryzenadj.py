@@ -5,7 +5,7 @@ ryzen_smu or /dev/mem (``iomem=relaxed``); without them ``ryzenadj -i`` prints n
 are set in mW and printed in W: ``stapm-limit`` (minutes), ``slow-limit`` (seconds), ``fast-limit`` (at once); all get
 one value, as in its README. ``nan`` is printed for what a family's table does not hold. It may say success without
 effect, and firmware may set its own values again (a cable pulled, another profile): what was set is read back, and
-looked at after every trial. No bound is told: see ``bounds_of``.
+looked at after every trial. It has no bounds: see ``bounds_of``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Limits that stand in the kernel's files, in microwatts: read, written, and told in words where that fails."""
+"""Limits that stand in the kernel's files, in microwatts: read, written, and put into words where that fails."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Documents: Documentation/ABI/testing/sysfs-driver-intel-xe-hwmon and -i915-hwmon
 card's sustained limit (PL1), ``power2_max`` the package's, ``power1_cap`` and ``power2_cap`` those for bursts (PL2, xe
 since 6.15). Which of them there are differs from card to card and from kernel to kernel; integrated graphics have none.
 0 means no limit, and writing 0 removes it, which not every card allows: so 0 is never written, and where it stands
-nothing is held. The driver may clamp what it reads back to what the card can; that is told as a limit not held.
+nothing is held. The driver may clamp what it reads back to what the card can; that is reported as a limit not held.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """AMD GPUs on Linux: sysfs, hwmon and the driver's table ``gpu_metrics``, one source a card.
 
 The kernel's Documentation/gpu/amdgpu/thermal.rst and amdgpu_pm.c. hwmon's power is the whole package's on an APU, so
-it is read as PACKAGE_POWER there. Where a file and the table tell the same, the file counts: the kernel scales it.
+it is read as PACKAGE_POWER there. Where a file and the table hold the same, the file counts: the kernel scales it.
 """
 
 from __future__ import annotations

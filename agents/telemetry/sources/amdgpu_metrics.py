@@ -1,7 +1,7 @@
 """The binary table ``gpu_metrics`` of amdgpu: bytes -> figures. PURE
 
 Layouts: the kernel's drivers/gpu/drm/amd/include/kgd_pp_interface.h, with C's own alignment. The driver fills a table
-with 0xFF first, so all bits set means: this chip does not tell. Units: of v1 tables °C, %, W, MHz; of v2 and v3 tables
+with 0xFF first, so all bits set means: not filled. Units: of v1 tables °C, %, W, MHz; of v2 and v3 tables
 0.01 °C, mW, MHz. Not read, because the fields are too narrow for large chips or their unit differs by firmware:
 
 - v3 ``average_gfx_activity`` (% or 0.01 %, by firmware; the file gpu_busy_percent knows),
@@ -91,7 +91,7 @@ _RESIDENCIES = {
 
 @dataclass(frozen=True, slots=True)
 class GpuMetrics:
-    """``values``: what the table tells. ``residencies``: v3 counters that grow while clocks are held down."""
+    """``values``: what the table holds. ``residencies``: v3 counters that grow while clocks are held down."""
 
     version: tuple[int, int]
     values: Mapping[Quantity, float]
@@ -159,7 +159,7 @@ def _known(values: tuple[int, ...], code: str) -> tuple[int | None, ...]:
 
 
 def _first(fields: Fields, *names: str) -> int | None:
-    """The first of these that the chip tells."""
+    """The first of these that the chip fills."""
     for name in names:
         for value in fields.get(name, ()):
             if value is not None:
@@ -168,7 +168,7 @@ def _first(fields: Fields, *names: str) -> int | None:
 
 
 def _most(fields: Fields, *names: str) -> int | None:
-    """The largest element of the first of these that the chip tells."""
+    """The largest element of the first of these that the chip fills."""
     for name in names:
         known = [value for value in fields.get(name, ()) if value is not None]
         if known:

@@ -59,7 +59,7 @@ class Quantity(StrEnum):
     MEMORY_TEMPERATURE = "memory_temperature", "°C"  # the GPU's own memory
     GPU_POWER = "gpu_power", "W"
     PACKAGE_POWER = "package_power", "W"  # CPU, and on an APU the GPU with it
-    SYSTEM_POWER = "system_power", "W"  # all of the machine, as its own sensor tells it
+    SYSTEM_POWER = "system_power", "W"  # all of the machine, as its own sensor reads it
     GPU_ENERGY = "gpu_energy", "J"  # since the driver was loaded: only differences mean something
     BATTERY_POWER = "battery_power", "W"  # out of the battery; negative while it charges
     BATTERY_CHARGE = "battery_charge", "%"

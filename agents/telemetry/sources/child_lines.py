@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from agents.clock import SystemClock
 
-STALE_S = 5.0  # a program that hangs tells nothing
+STALE_S = 5.0  # values older than this are not given: the program hangs
 _END_S = 2.0
 
 
@@ -22,7 +22,7 @@ class Sample:
 
 
 class ChildLines:
-    """``ends_sample`` tells of a line that it is the last one of a sample.
+    """``ends_sample`` is whether a line is the last one of a sample.
 
     Reads on a thread of its own, in the process that made it: a fork does not take the thread along. The program ends
     with ``close``, and when its output has no reader any more.

@@ -102,7 +102,7 @@ def _temperature(root: Path) -> HeldFile | None:
 class EngineUse:
     """CPU and RAM of the engine's process tree; nothing until it knows which that is.
 
-    A process counts from its second reading on. Ticks are 10 ms: over 200 ms one process is told in steps of 5 %.
+    A process counts from its second reading on. Ticks are 10 ms: over 200 ms one process is read in steps of 5 %.
     """
 
     name = "engine"

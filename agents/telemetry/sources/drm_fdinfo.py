@@ -1,7 +1,7 @@
 """Copy, compute, 3D and video engines of AMD and Intel GPUs on Linux, from ``/proc/PID/fdinfo``.
 
 All readable processes, and the engine's own share; one source a card. Work that ROCm sends through /dev/kfd is not
-counted there by the kernel. Engines of several instances, whose number amdgpu does not tell, may pass 100 %.
+counted there by the kernel. Engines of several instances, whose number amdgpu does not give, may pass 100 %.
 """
 
 from __future__ import annotations

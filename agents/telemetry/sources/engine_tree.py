@@ -13,7 +13,7 @@ RESCAN_S = 2.0  # reading every process's parent takes about 10 us a process
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """What ``/proc/PID/stat`` tells of a process; times in clock ticks, memory in pages."""
+    """What ``/proc/PID/stat`` holds of a process; times in clock ticks, memory in pages."""
 
     parent: int
     cpu_ticks: int

@@ -1,6 +1,6 @@
 """Apple Silicon, by the program ``macmon pipe``: GPU, power and temperatures without root.
 
-Keys as in macmon's readme of 2026, an object a line. Its older versions told ``gpu_usage`` instead, which is scaled by
+Keys as in macmon's readme of 2026, an object a line. Its older versions have ``gpu_usage`` instead, which is scaled by
 the clock and so no busy share: GPU_BUSY is then not known. CPU and RAM come from psutil.
 """
 

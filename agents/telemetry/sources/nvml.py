@@ -26,7 +26,7 @@ TRIES = 3  # the first call may wake a GPU
 _POWER_BITS = 0x04 | 0x80  # SwPowerCap, HwPowerBrakeSlowdown
 _HEAT_BITS = 0x20 | 0x40  # SwThermalSlowdown, HwThermalSlowdown
 _OTHER_BITS = 0x02 | 0x10 | 0x100  # application clocks, sync boost, display clocks
-_HW_SLOWDOWN = 0x08  # for power or heat, which other bits tell, or for a reason outside
+_HW_SLOWDOWN = 0x08  # for power or heat, which other bits show, or for a reason outside
 
 Reading = Callable[[], list[Value]]
 
@@ -117,7 +117,7 @@ class NvidiaGpu:
         return [(Quantity.VRAM_USED, float(memory.used)), (Quantity.VRAM_TOTAL, float(memory.total))]
 
     def _power(self) -> list[Value]:
-        """The plain call tells the mean of a second on newer chips, so the instant is preferred."""
+        """The plain call gives the mean of a second on newer chips, so the instant is preferred."""
         (instant_mw,) = field_values(self._nvml, self._gpu, POWER_INSTANT)
         milliwatts = self._nvml.nvmlDeviceGetPowerUsage(self._gpu) if instant_mw is None else instant_mw
         return [(Quantity.GPU_POWER, milliwatts * 1e-3)]

@@ -35,7 +35,7 @@ def field_values(library: Any, gpu: Any, *ids: int) -> list[int | None]:
 
 
 class NvidiaLink:
-    """``tells`` is false where the driver knows nothing of the link: on-board GPUs (GB10), most virtual ones."""
+    """``has_values`` is false where the driver knows nothing of the link: on-board GPUs (GB10), most virtual ones."""
 
     def __init__(self, library: Any, index: int, now_ns: Callable[[], int] = SystemClock.monotonic_ns) -> None:
         """Raises the library's error where the GPU cannot be had."""

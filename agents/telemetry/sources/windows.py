@@ -46,7 +46,7 @@ _MEMORY = (Quantity.VRAM_USED, Quantity.GTT_USED)
 def values_of(lines: Iterable[str]) -> list[Value]:
     """An engine is as busy as all processes keep it; a type, and the GPU, as its busiest engine. PURE
 
-    Nothing is known where no adapter tells of its memory: then Windows has no such counters.
+    Nothing is known where no adapter has counters of its memory: then Windows has no such counters.
     """
     engines: dict[tuple[str, str], float] = {}
     dedicated, shared, adapters = 0, 0, 0
