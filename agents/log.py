@@ -48,7 +48,7 @@ NESTED = ("device", "state", "report", "outcome")
 COUNTED = ("jobs", "reports")
 """Fields of which only the number of items is written."""
 
-_ID_KEYS = tuple(IDS.values())
+_ID_PLACES = {key: place for place, key in enumerate(IDS.values())}
 _PLAIN = re.compile(r"[^\s\"=]+")
 _LOGIN = re.compile(r"(\w://)[^/\s\"']*@")
 _QUERY = re.compile(r"(\w://[^\s?\"']*\?)[^\s\"']*")
@@ -98,12 +98,17 @@ class Entry:
 
     def __str__(self) -> str:
         found: dict[str, object] = {}
-        _collect(self._about, found)
-        found |= self._more
-        words = [f"{key}={_value(found.pop(key))}" for key in _ID_KEYS if found.get(key) not in (None, "")]
-        words.append(self._name)
-        words += [f"{key}={_value(value)}" for key, value in found.items() if value is not None]
-        return " ".join(words)
+        if self._about is not None:
+            _collect(self._about, found)
+        found.update(self._more)
+        ids: list[str] = []
+        rest = [self._name]
+        for key, value in found.items():
+            if value is not None and value != "":
+                (ids if key in _ID_PLACES else rest).append(f"{key}={_value(value)}")
+        if len(self._more) > 1:  # else they come in their order
+            ids.sort(key=lambda each: _ID_PLACES[each.partition("=")[0]])
+        return " ".join(ids + rest)
 
 
 class Entries:
@@ -130,12 +135,12 @@ def _collect(message: object, found: dict[str, object]) -> None:
     quoted the prompt. They stand in the results, and in the ledger."""
     for name, key in _known_fields(type(message)):
         value = getattr(message, name)
+        if value is None:
+            continue
         if name in NESTED:
             _collect(value, found)
-        elif name in COUNTED:
-            found.setdefault(key, len(value))
-        elif value not in (None, ""):
-            found.setdefault(key, value)
+        elif key not in found:
+            found[key] = len(value) if name in COUNTED else value
     if getattr(message, "loaded", None) is not None:
         found["detail"] = None
 
@@ -152,7 +157,7 @@ def _known_fields(kind: type) -> tuple[tuple[str, str], ...]:
 def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = str(value)
+    text = value if type(value) is str else str(value)
     if len(text) <= VALUE_CHARS and _PLAIN.fullmatch(text):
         return text
     return json.dumps(flat(redact(text), VALUE_CHARS), ensure_ascii=False)  # redacted first: no half secret stays
