@@ -85,7 +85,7 @@ class NoopAgent:
 
     def acknowledge(self, *_to_acknowledge: Attempt) -> None: ...
 
-    def rest(self) -> None: ...
+    def unload(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -192,7 +192,7 @@ def idle_agent(seconds: float) -> float:
     with tempfile.TemporaryDirectory() as folder:
         handle = agent.options(num_cpus=0, max_concurrency=8).remote(Path(folder))
         ray.get(handle.hello.remote())
-        ray.get(handle.rest.remote())
+        ray.get(handle.unload.remote())
         found = [each for each in psutil.process_iter() if each.name().startswith("ray::Agent")]
         time.sleep(5.0)  # what its start still does
         before = sum(sum(each.cpu_times()[:2]) for each in found)
