@@ -17,9 +17,11 @@ from orchestrator.cluster.processes import END_S, end_all
 from orchestrator.cluster.ray_command import NODE_VARIABLE, NodeSettings, start_command
 from orchestrator.errors import OrchestrateError
 
+# most: a laptop that comes back to the network is in the cluster again within half a minute
 LEAST_PAUSE_S, MOST_PAUSE_S = 1.0, 30.0
 WELL_S = 120.0
 """A node that was up for so long has started well: the next pause is the least again."""
+# SIGHUP: a terminal that is closed must not leave the node behind; Windows has none
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -60,6 +62,7 @@ class Supervisor:
     def stop(self, *_: object) -> None:
         """From a signal, or any thread."""
         self._stop.set()
+        # read once: run() may replace it between the test and the call, for this may be another thread
         child = self._child
         if child is not None and child.poll() is None:
             child.terminate()
@@ -69,6 +72,7 @@ class Supervisor:
 
         Raises OrchestrateError where the node never came up, for a reason that will not pass.
         """
+        # before the first start: a signal in between would kill this process and leave Ray's
         for number in SIGNALS:
             signal.signal(number, self.stop)
         waits, was_up = self._pauses(), False
@@ -79,8 +83,10 @@ class Supervisor:
                 was_up = was_up or up
                 if self._stop.is_set():
                     return
+                # once it was up, the same output may pass: the head is being updated, say, and this host waits for it
                 if not was_up and will_not_pass(output):
                     raise OrchestrateError(why_not_started(output, self._settings))
+                # by its time, not by `up`: a node that comes up and crashes at once must not be started each second
                 if time.monotonic() - began > WELL_S:
                     waits = self._pauses()
                 pause_s = next(waits)
@@ -88,6 +94,7 @@ class Supervisor:
                 self._notify(f"{why}; it is started again in {pause_s:g} s")
                 self._stop.wait(pause_s)
         finally:
+            # on each way out, an exception's too: Ray's processes have an own session and would outlive this one
             end_all(self._node)
 
     def _can_start(self) -> bool:
@@ -117,16 +124,21 @@ class Supervisor:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # else Ctrl-C goes to Ray's processes as well, which then end in any order, before end_all can order them
             start_new_session=True,
         )
+        # bounded: a node may run for weeks, and only what it printed last explains its end
         output: deque[str] = deque(maxlen=200)
         up = threading.Event()
         reader = threading.Thread(target=self._read, args=(self._child, output, up), daemon=True)
+        # a thread, for a pipe that nobody reads fills up and stops the node
         reader.start()
+        # stop() may have come before _child was set, and then ended nobody
         if self._stop.is_set():
             self.stop()
         self._child.wait()
         end_all(self._node)  # what remains of it would hold the ports
+        # with a limit: a process that inherited the pipe and escaped end_all would keep it open
         reader.join(timeout=END_S)
         return up.is_set(), "".join(output)
 

@@ -21,14 +21,17 @@ RENEW_BEFORE = timedelta(days=30)
 
 def make_authority(folder: Path, now: datetime | None = None) -> None:
     """``ca.crt`` and ``ca.key`` in ``folder``, unless they are there. Raises OrchestrateError, UsageError."""
+    # imported where it is used, here and below: `cryptography` takes a while to load, and most clusters have no TLS
     from orchestrator.cluster.certificates import new_authority
 
     if (folder / AUTHORITY_KEY).exists():
+        # never made anew by itself: each device trusts this one, and would have to be visited for another
         _check_time(folder / AUTHORITY, now)
         mend_mode(folder / AUTHORITY_KEY)
         return
     made = new_authority(now or datetime.now(UTC))
     write_private(folder / AUTHORITY, made.certificate)
+    # the key last: it is what the test above looks for, so a crash between the two leaves a folder that is made again
     write_private(folder / AUTHORITY_KEY, made.key)
 
 
@@ -44,6 +47,7 @@ def make_certificate(authority: Path, addresses: Sequence[str], folder: Path, no
     _check_time(authority / AUTHORITY, now)
     signer = Signed(_bytes(authority / AUTHORITY), _bytes(authority / AUTHORITY_KEY))
     made = new_certificate(signer, addresses, now or datetime.now(UTC))
+    # three files, each whole, but not all at once: tls_environment finds a pair that does not match after a crash
     write_private(folder / KEY, made.key)
     write_private(folder / CERTIFICATE, made.certificate)
     write_private(folder / AUTHORITY, signer.certificate)
@@ -54,8 +58,10 @@ def keep_head_certificate(folder: Path, address: str, now: datetime | None = Non
     from orchestrator.cluster.certificates import is_key_of, is_signed_by, names_in, why_not_now
 
     make_authority(folder / "authority", now)
+    # missing, unreadable or damaged: in each case a new one is the remedy, and the head can make it
     with suppress(OSError, ValueError):
         certificate = (folder / CERTIFICATE).read_bytes()
+        # renewed ahead: a head may run for weeks after this check, and Ray reads the files only when it starts
         soon = (now or datetime.now(UTC)) + RENEW_BEFORE
         signed = is_signed_by(certificate, (folder / "authority" / AUTHORITY).read_bytes())
         whole = signed and is_key_of((folder / KEY).read_bytes(), certificate)
@@ -71,6 +77,7 @@ def tls_environment(folder: Path, address: str | None = None, now: datetime | No
     for name in (AUTHORITY, CERTIFICATE):
         _check_time(folder / name, now)
     certificate = _bytes(folder / CERTIFICATE)
+    # all checked here, each with its remedy: in Ray it would be a connection that fails without a reason
     if not is_signed_by(certificate, _bytes(folder / AUTHORITY)):
         raise UsageError(f"{folder / CERTIFICATE} is not signed by {folder / AUTHORITY}: {make_anew(folder)}")
     if address is not None and address not in (names := names_in(certificate)):
@@ -79,6 +86,7 @@ def tls_environment(folder: Path, address: str | None = None, now: datetime | No
         )
     if not is_key_of(_bytes(folder / KEY), certificate):
         raise UsageError(f"{folder / KEY} is not the key of {CERTIFICATE} beside it: {make_anew(folder)}")
+    # a key that was copied by hand often has the mode of the copier's umask
     mend_mode(folder / KEY)
     return {
         "RAY_USE_TLS": "1",

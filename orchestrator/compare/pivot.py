@@ -63,7 +63,7 @@ def pivot(
     chosen = choose_trials(table, [metric.name, *([second.name] if second else [])], where)
     row_axes, added = _with_hidden(chosen.rows, row_axes, col_axes)
     groups = _groups(chosen.rows, row_axes, col_axes, metric.name, second.name if second else None)
-    against = _baseline(baseline, (*row_axes, *col_axes), chosen.rows)
+    against = _baseline(baseline, (*row_axes, *col_axes), chosen.rows)  # added axes may be named too
     groups = _with_ratios(groups, row_axes, col_axes, dict(against))
     groups = _with_best(groups, metric.better, best)
     differ = _confounded(chosen.rows, row_axes, col_axes)
@@ -84,6 +84,7 @@ def pivot(
 
 
 def _named_once(rows: Sequence[str], cols: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    # dict.fromkeys: one axis under two of its names, each allowed, counts once and keeps its place
     row_axes = tuple(dict.fromkeys(axes.axis_named(name) for name in rows))
     col_axes = tuple(dict.fromkeys(axes.axis_named(name) for name in cols))
     if both := [axis for axis in row_axes if axis in col_axes]:
@@ -97,6 +98,7 @@ def _key(row: Row, names: Sequence[str]) -> Key:
 
 def _sorted(names: Sequence[str], keys: set[Key]) -> tuple[Key, ...]:
     def order(key: Key) -> Any:
+        # not the values themselves: None and numbers do not compare, and Q4 comes before Q8, 2 before 10
         return [axes.sort_key(name, value) for name, value in zip(names, key, strict=True)]
 
     return tuple(sorted(keys, key=order))
@@ -113,11 +115,14 @@ def _with_hidden(
     rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The row axes and, behind them, each axis that varies inside a cell; and which those are."""
+    # published rows without figures leave most axes empty: null beside a value would look like variation
     figures = [row for row in rows if row["status"] not in SILENT]
+    # of the rows that the filters left: an axis of which they left one value needs no row
     added: tuple[str, ...] = ()
     for axis in axes.AXES:
         used = (*row_axes, *added, *col_axes)
         if axis not in used and len(values_of(figures, axis)) > 1:
+            # grouped anew with the axes added so far: an axis that varies with one of those varies in no cell any more
             groups = _grouped(figures, used).values()
             if any(len(values_of(group, axis)) > 1 for group in groups):
                 added = (*added, axis)
@@ -127,6 +132,7 @@ def _with_hidden(
 def _groups(
     rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[str, ...], metric: str, second: str | None
 ) -> dict[tuple[Key, Key], TrialGroup]:
+    # two passes: which columns exist is known only when all rows with a place of their own have one
     placed = [row for row in rows if not _is_wide(row, col_axes, metric)]
     groups: dict[tuple[Key, Key], list[Row]] = defaultdict(list)
     for row in placed:
@@ -159,6 +165,7 @@ def _baseline(written: Sequence[str], used: Sequence[str], rows: Sequence[Row]) 
         if axis not in used:
             allowed = ", ".join(axes.short_name(name) for name in used)
             raise UsageError(f"baseline {quoted(each)}: not an axis of this table. Allowed: {allowed}")
+        # a list is allowed for filters; a ratio to two values would be two ratios
         if len(texts) > 1:
             raise UsageError(f"baseline {quoted(each)}: one value is wanted")
         chosen[axis] = axes.choose(axis, texts[0], (row[axis] for row in rows))
@@ -176,7 +183,9 @@ def _with_ratios(
 
     result = dict(groups)
     for (row, col), group in groups.items() if against else ():
+        # an empty group where the baseline was not measured: no ratio, rather than one to the nearest cell
         base = groups.get((at_baseline(row_axes, row), at_baseline(col_axes, col)), TrialGroup()).comparable
+        # a median of 0 (no token cached, say) has no ratio
         if group.comparable and base and base.median:
             result[row, col] = replace(group, ratio=group.comparable.median / base.median)
     return result
@@ -192,11 +201,13 @@ def _with_best(
     result = dict(groups)
     for places in scopes.values() if better and scope != "none" else ():
         figures = {place: summary for place in places if (summary := groups[place].comparable)}
+        # the only figure of a row is not the best of anything
         if len(figures) > 1:
             pick = max if better == "higher" else min
             winner = pick(summary.median for summary in figures.values())
             for place, summary in figures.items():
                 others = [each for other, each in figures.items() if other != place]
+                # several may be equal: each is marked, and each is close to the other
                 if summary.median == winner:
                     close = any(each.low <= summary.high and summary.low <= each.high for each in others)
                     result[place] = replace(groups[place], best=True, close=close)
@@ -210,12 +221,14 @@ def _added_note(added: Sequence[str]) -> tuple[str, ...]:
 
 def _confounded(rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[str, ...]) -> tuple[str, ...]:
     """Axes that go with the columns: the columns differ in them too."""
+    # where columns are workloads, it is no news that they differ in the length of the prompt
     used = _implied({*row_axes, *col_axes})
     figures = [row for row in rows if row["status"] not in SILENT]
     groups = list(_grouped(figures, row_axes).values())
     names = [
         axes.short_name(axis)
         for axis in axes.AXES
+        # FOUND is left out: a driver's version differs between any two devices, and a null there is no value
         if axis not in used and axis not in axes.FOUND and any(len(values_of(g, axis)) > 1 for g in groups)
     ]
     return (f"Columns differ in more than their heading says: {', '.join(names)}.",) if names else ()
@@ -245,6 +258,7 @@ def _everywhere(rows: Sequence[Row], row_axes: tuple[str, ...], col_axes: tuple[
         if len(found) == 1 and None not in found
     ]
     cols = [values_of(group, axis) for axis in values for group in _grouped(figures, row_axes).values()]
+    # then _confounded has a note on it already: the same axes are not named a second time
     columns_differ = any(len(each) > 1 for each in cols)
     other = [axes.short_name(axis) for axis, found in values.items() if len(found) > 1 and not columns_differ]
     return (

@@ -70,13 +70,14 @@ class Coordinator:
         self._lock = _only_one(root)
         start_log_file(COORDINATOR, root)  # behind the lock: one process alone writes and rotates the file
         log.info(Entry("CoordinatorStarted", version=self.version(), pid=os.getpid(), own_cluster=own_cluster))
-        self._ledger = Ledger(root / "ledger.sqlite")
+        self._ledger = Ledger(root / "ledger.sqlite")  # behind the lock too: another coordinator's must not be migrated
         self._store = Store(root)
         self._board = NoticeBoard()
         self._error: BaseException | None = None
         self._notifier = Notifier(read_coordinator_file(root).notify)
         self._peers: ModelPeers | None = None
         self._server: Any = None
+        # behind all that can fail at once (lock, ledger, settings): Ray takes seconds to start and to end
         self._fleet = make_fleet()
         if not own_cluster:
             self._serve_models()
@@ -91,6 +92,7 @@ class Coordinator:
         )
         self._views = Views(self._loop, self._ledger, self._board, self._notifier)
         if not own_cluster:
+            # on this thread, before the loop has one: no device can be greeted while its run is not open yet
             self._loop.resume_runs()
         self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
         self._thread.start()
@@ -108,12 +110,14 @@ class Coordinator:
         except OSError as error:
             raise OrchestrateError(f"{self._root}: cannot serve model files: {error}") from error
         url = f"http://{self._fleet.address}:{self._server.port}"
+        # _ask_port uses self._loop, which is made after this: it is called for devices only, and those come by the loop
         self._peers = ModelPeers(token, self._ask_port, url)
 
     def _ask_port(self, device_id: str, token: str) -> None:
         answer = self._fleet.call(device_id, "serve_models", token)
 
         def answered(future: Future[Any]) -> None:
+            # a device without a model server is no failure: others then get models elsewhere
             if future.exception() is None and self._peers is not None:
                 port, peers = int(future.result()), self._peers
                 self._loop.call_soon(lambda: peers.server_started(device_id, port))
@@ -125,9 +129,11 @@ class Coordinator:
             self._loop.run()
         except BaseException as error:
             log.exception(Entry("CoordinatorFailed", term=self._loop.term))
+            # set before the board is closed: whom that wakes looks for the error next
             self._error = error
             self._on_failure(error)
         finally:
+            # watchers would else wait out their time for a notice that nobody posts any more
             self._board.close()
 
     def _on_loop(self, work: Callable[[], T], timeout_s: float = CALL_S) -> T:
@@ -137,6 +143,7 @@ class Coordinator:
         while True:
             self._raise_error()
             try:
+                # in short turns: a loop that has ended never gets to this future, and only _error shows that
                 return future.result(timeout=0.2)
             except FutureTimeout:
                 if time.monotonic() > deadline:
@@ -170,6 +177,7 @@ class Coordinator:
         while not self._fleet.settled:
             self._raise_error()
             if time.monotonic() > deadline:
+                # no error here: the devices that did come can work, and a caller that needs one looks for itself
                 break
             self._board.wait(0.2)
         self._on_loop(lambda: None)  # the events so far have been handled
@@ -180,7 +188,9 @@ class Coordinator:
         devices = self._on_loop(lambda: [self._loop.registry.devices[key] for key in self._loop.registry.addresses])
         if submission.absent:
             here = {device.device_id for device in devices}
+            # planned from the facts of their last visit; their jobs wait in the queue until they join
             devices += [device for device in self._ledger.devices() if device.device_id not in here]
+        # on the caller's thread: to plan thousands of jobs takes seconds, in which the loop must go on renewing leases
         run, unplaced = admitted(submission, devices, self._ledger, self._store, self._root)
         row = self._ledger.run(run.run_id)
         added = RunAdded(run.run_id, row.priority, row.created_unix_s, pending_jobs(run))
@@ -203,9 +213,11 @@ class Coordinator:
         self._raise_error()
         run = self._loop.registry.runs.get(run_id)
         devices = run.device_ids if run else ()
+        # on the caller's thread: waiting on the loop's would stop the very events that are waited for
         news = self._board.notices_after(run_id, after, wait_s, devices)
         self._raise_error()
         over = any(isinstance(each, RunEnded) for each in news.notices)
+        # asked only when nothing is new: the answer costs a turn of the loop, which each notice would pay else
         quiet = self._own and not over and news.next == after
         stuck = quiet and self._on_loop(lambda: self._is_stuck(run_id))
         return WatchAnswer(news, over, stuck)
@@ -240,6 +252,7 @@ class Coordinator:
         row = self._ledger.run(run_id)
         if row.remaining == 0:
             raise OrchestrateError(f"run {run_id}: all its jobs are done")
+        # the ledger first: resume_run reads status and priority from it
         self._ledger.set_run(run_id, status, priority)
         if run_id not in self._loop.registry.runs:
             self._loop.resume_run(run_id)
@@ -253,6 +266,7 @@ class Coordinator:
         self.wait_for_devices()
         row = self._ledger.run(run_id)
         if self._own:
+            # nobody can add a device to a command's own cluster: without one of these it would wait for ever
             waits = {job.device_id for job in self._ledger.jobs(run_id) if job.state != "done"}
             if not waits & set(self._loop.registry.addresses):
                 names = {each.device_id: each.name for each in self._ledger.devices()}
@@ -263,6 +277,7 @@ class Coordinator:
 
     def stop(self, run_id: str) -> None:
         """For the command that owns the cluster: what runs is cancelled, and the run is paused."""
+        # before the loop is asked, which may be busy: the person who pressed Ctrl-C sees at once that it was taken
         self._board.post(run_id, RunStopping())
         self._on_loop(lambda: self._stop(run_id))
 
@@ -286,8 +301,10 @@ class Coordinator:
             if run is None:
                 self._loop.resume_run(run_id)
             else:
+                # with the ledger's attempt numbers: the store holds results of the earlier attempts
                 jobs = [replace(each, attempt=again[each.job_id]) for each in pending_jobs(run) if each.job_id in again]
                 added = RunAdded(run_id, row.priority, row.created_unix_s, jobs)
+                # RunAdded alone changes no status of a known run: a paused one would stay paused
                 self._loop.handle([added, RunChanged(run_id, RunStatus.RUNNING)])
         return len(again)
 
@@ -299,6 +316,7 @@ class Coordinator:
         loads: dict[str, dict[Any, None]] = {}
         for job in run.jobs.values():
             loads.setdefault(job.device_id, {}).setdefault(job.cell.load)
+        # all are asked before the first answer is waited for: one limit of time for the whole fleet
         asked = {
             device_id: self._fleet.call(device_id, "needs", list(wanted))
             for device_id, wanted in loads.items()
@@ -319,6 +337,7 @@ class Coordinator:
         device_id = self._on_loop(lambda: self._device_named(name, live=True))
         self._wake_devices()
         try:
+            # on the caller's thread: the agent may take minutes, in which the loop must go on
             device = self._fleet.call(device_id, "state", stated).result(timeout=STATE_S)
         except FutureTimeout:
             raise OrchestrateError(f"device {name}: does not answer within {STATE_S:g} s") from None
@@ -332,6 +351,7 @@ class Coordinator:
 
     def _skip(self, name: str, state: MachineState) -> int:
         device_id = self._device_named(name, live=False)
+        # counted by the ledger, before and after: which jobs want this state is for the schedule to decide
         before = self._left()
         why = f"the operator says that {name} cannot be brought into this state"
         self._loop.handle([StateRefused(device_id, state, why)])
@@ -343,6 +363,7 @@ class Coordinator:
     def _device_named(self, name: str, *, live: bool) -> str:
         devices = {each.device_id: each for each in self._ledger.devices()} | self._loop.registry.devices
         found = [key for key, device in devices.items() if name in (key, device.name)]
+        # a machine that was installed anew has another id and the same name: the one that is there is meant
         found = [key for key in found if key in self._loop.registry.addresses] or found
         if len(found) > 1:
             raise UsageError(f"device {name!r}: several have this name; give an id: {', '.join(found)}")
@@ -366,12 +387,14 @@ class Coordinator:
         """Ends the loop; what is done stays done, and the ledger knows what is not."""
         self._loop.close()
         self._thread.join(timeout=10.0)
+        # behind the loop's thread, which calls it to the end of its last round
         self._fleet.close()
         if self._server is not None:
             self._server.close()
         self._ledger.close()
         log.info(Entry("CoordinatorClosed", term=self._loop.term))
         stop_log()
+        # last of all: whoever gets it next opens the same ledger and the same log file
         self._lock.release()
 
 

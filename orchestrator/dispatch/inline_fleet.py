@@ -49,6 +49,7 @@ class InlineFleet:
         self._retry_s = retry_s
         self._term = 0
         self._calls = ThreadPoolExecutor(1, "agent-calls")
+        # of its own: a poll waits POLL_S for news, and a cancel must not queue behind it
         self._polls = ThreadPoolExecutor(1, "agent-polls")
         self._answers: queue.SimpleQueue[tuple[str, Future[Any]] | None] = queue.SimpleQueue()
         self._device_id: str | None = None  # None: not greeted yet, or unusable since
@@ -69,6 +70,7 @@ class InlineFleet:
                 self._greet_s = inf
                 self._call("hello", self._calls, self._agent.hello, self._term)
             try:
+                # not beyond the next greeting, which nothing else would wake
                 answer = self._answers.get(timeout=max(min(deadline_s, self._greet_s) - now_s, 0.0))
             except queue.Empty:
                 if time.monotonic() >= deadline_s:
@@ -81,6 +83,7 @@ class InlineFleet:
 
     def _call(self, kind: str, thread: ThreadPoolExecutor, method: Callable[..., Any], *arguments: Any) -> None:
         future = thread.submit(method, *arguments)
+        # a callback runs on the thread of the call: it only queues, state changes on the loop's thread
         future.add_done_callback(lambda done: self._answers.put((kind, done)))
 
     def _on_answer(self, kind: str, future: Future[Any]) -> Iterator[FleetEvent]:
@@ -113,6 +116,7 @@ class InlineFleet:
         why = _first_line(error)
         if self._device_id is not None:
             yield DeviceUnreachable(self._device_id, why)
+        # with its device id go the late answers of the calls before: _on_answer drops them
         self._device_id = None
         self._greet_s = time.monotonic() + self._retry_s
         yield NodeTroubleChanged(NODE, f"{NODE}: {why}")
@@ -145,6 +149,7 @@ class InlineFleet:
         def run() -> None:
             try:
                 answer.set_result(getattr(self._agent, method)(*arguments))
+            # anything at all: a future that nobody completes would hold its caller for ever
             except Exception as error:
                 answer.set_exception(OrchestrateError(_first_line(error)))
 
@@ -154,6 +159,7 @@ class InlineFleet:
     def close(self) -> None:
         """Ends the agent, with its job process and the engine; a call that waits for one fails then."""
         self._device_id = None
+        # before the threads: a call that waits for the job process ends only when that is gone
         self._agent.close()
         self._calls.shutdown()
         self._polls.shutdown()

@@ -111,6 +111,7 @@ class Ledger:
             raise OrchestrateError(f"{path}: cannot open the ledger: {error}") from error
         try:
             self._migrate()
+            # behind the migration: this writes to the file, and a newer version's ledger is to be left as it is
             self._db.execute("PRAGMA journal_mode = WAL")
             # WAL flushes at checkpoints only unless it is FULL: a sent attempt must survive a power cut
             self._db.execute("PRAGMA synchronous = FULL")
@@ -124,6 +125,7 @@ class Ledger:
     def _migrate(self) -> None:
         """Writes nothing where there is nothing to change: a full disk must not keep a reader out."""
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        # never downgraded: this version does not know which columns a newer one needs filled
         if version > len(MIGRATIONS):
             raise OrchestrateError(f"{self._path}: written by a newer version of orchestrate (ledger {version})")
         if version == len(MIGRATIONS):
@@ -133,6 +135,7 @@ class Ledger:
         try:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
             for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+                # user_version moves inside the same transaction: a crash leaves the old schema with the old number
                 for statement in statements:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {number}")
@@ -145,6 +148,7 @@ class Ledger:
     @contextmanager
     def batch(self) -> Iterator[sqlite3.Connection]:
         """All that is written inside becomes durable at once, or none of it. May be nested."""
+        # held for the whole batch: on one connection another thread's statements would join this transaction
         with self._lock:
             if self._depth:  # an error goes on to the outermost, which rolls all of it back
                 yield self._db
@@ -199,6 +203,7 @@ class Ledger:
         created = self._now() if created_unix_s is None else created_unix_s
         with self.batch() as db:
             db.execute(
+                # the matrix as it was submitted: cells are expanded from it anew at each resume
                 "INSERT INTO runs (id, name, created_unix_s, matrix, priority) VALUES (?, ?, ?, ?, ?)",
                 (run_id, name, created, matrix, priority),
             )
@@ -252,6 +257,7 @@ class Ledger:
             "UPDATE attempts SET ended_unix_s = ?, ending = ?, detail = ? WHERE job_id = ? AND attempt = ?",
             (self._now(), ending, detail, job_id, attempt),
         )
+        # by job, not by device: the device may hold the lease of a later job by now, which stays
         db.execute("DELETE FROM leases WHERE job_id = ?", (job_id,))
 
     def requeue(self, run_id: str, causes: Iterable[str]) -> dict[str, int]:
@@ -262,6 +268,7 @@ class Ledger:
         wanted = list(causes)
         where = f"run_id = ? AND state = 'done' AND cause IN ({', '.join('?' * len(wanted))})"
         with self.batch() as db:
+            # selected before the update: afterwards none of these jobs matches the condition any more
             again = db.execute(f"SELECT job_id, attempt + 1 FROM jobs WHERE {where}", (run_id, *wanted)).fetchall()
             db.execute(
                 "UPDATE jobs SET state = 'waiting', cause = NULL, seconds = NULL, failures = 0, attempt = attempt + 1"
@@ -275,6 +282,7 @@ class Ledger:
         rows = [(device.device_id, now, to_json(device).decode(), address, trouble) for device in devices]
         with self.batch() as db:
             db.executemany(
+                # facts as JSON, not columns: a device's facts grow with each version, and old rows must stay readable
                 "INSERT OR REPLACE INTO devices (device_id, seen_unix_s, facts, address, trouble)"
                 " VALUES (?, ?, ?, ?, ?)",
                 rows,
@@ -305,7 +313,9 @@ class Ledger:
         query = (
             "SELECT c.id, c.name, c.created_unix_s, c.priority, c.status, COUNT(j.job_id),"
             " COALESCE(SUM(j.state = 'done'), 0), COALESCE(SUM(j.state = 'done' AND j.cause IS NOT NULL), 0)"
+            # LEFT: a run without jobs is listed too; SUM over no rows is NULL, hence COALESCE
             " FROM runs c LEFT JOIN jobs j ON j.run_id = c.id"
+            # the id breaks ties, so that two runs of one second keep their order from call to call
             " GROUP BY c.id ORDER BY c.created_unix_s DESC, c.id DESC"
         )
         return [
@@ -329,6 +339,7 @@ class Ledger:
     def jobs(self, run_id: str) -> list[JobRow]:
         query = (
             "SELECT job_id, position, cell_id, device_id, repeat, state, attempt, cause, seconds, failures"
+            # position is the plan's order: phases and the order of repeats depend on it after a resume
             " FROM jobs WHERE run_id = ? ORDER BY position"
         )
         return [JobRow(*row) for row in self._read(query, run_id)]
@@ -358,6 +369,7 @@ class Ledger:
         """Mean seconds of a measured job, by (cell_id, device_id): what ``plan`` foretells from."""
         query = (
             "SELECT cell_id, device_id, AVG(seconds) FROM jobs"
+            # failures are left out: a job that failed at load took seconds, one that timed out took minutes
             " WHERE state = 'done' AND cause IS NULL GROUP BY cell_id, device_id"
         )
         return {(cell, device): seconds for cell, device, seconds in self._read(query)}

@@ -105,6 +105,7 @@ class CoordinatorLoop:
         self._long_lived = long_lived
         self._peers = peers
         self._monotonic = monotonic
+        # before any call goes out: once greeted with this term, an agent refuses an earlier coordinator's calls
         self._term = ledger.new_term()
         log.info(Entry("TermBegan", term=self._term))
         fleet.begin(self._term)
@@ -142,6 +143,7 @@ class CoordinatorLoop:
 
     def resume_run(self, run_id: str) -> None:
         """On the loop's thread: what remains of a run is pending again. Raises OrchestrateError."""
+        # both can raise, and do so before the registry changes: a run that cannot be read is not half open
         run = run_of_ledger(self._ledger, run_id)
         event = remaining_of(self._ledger, self._store, run)
         self.registry.runs[run_id] = run
@@ -161,7 +163,8 @@ class CoordinatorLoop:
             except BaseException as error:  # it is the caller's, and must not end the loop
                 future.set_exception(error)
 
-        self._inbox.put(run)
+        self._inbox.put(run)  # never blocks: a future's callback may be the caller, on a thread of Ray
+        # the loop may be inside listen() for up to LISTEN_S: a person's command would wait as long
         self._fleet.interrupt()
         return future
 
@@ -262,10 +265,12 @@ class CoordinatorLoop:
                 name = self.registry.name_of(device_id)
                 job_id = status.job[0] if status.job else None
                 self._board.post_progress(JobProgress(name, job_id, status.stage, status.reads_per_s))
+                # repeats too: an agent sends a report until it is acknowledged; the schedule discards it
                 return [AttemptEnded(report) for report in status.reports]
             case DeviceUnreachable(device_id, detail):
                 self._rebooting.pop(device_id, None)  # it is on its way
                 self._post_to_runs_on(device_id, DeviceDisappeared(self.registry.name_of(device_id), detail))
+                # behind the notice; the device itself stays in the registry: its name is needed in rows and messages
                 self.registry.addresses.pop(device_id, None)
                 return [DeviceLost(device_id, detail)]
             case NodeTroubleChanged(node, detail):
@@ -294,6 +299,7 @@ class CoordinatorLoop:
             self._ledger.record_devices([device], address)
         if self._peers is not None:
             self._peers.device_joined(device.device_id, device.name, address)
+        # by boot id, not by time: an agent that crashed and a machine that restarted look alike from here
         rebooted = before is not None and before.boot_id != device.boot_id
         words = "joined" if before is None else "back after a reboot" if rebooted else "back"
         self._post_to_runs_on(device.device_id, DeviceAppeared(self.registry.name_of(device.device_id), words))
@@ -322,6 +328,7 @@ class CoordinatorLoop:
     def _check_reboots(self) -> None:
         """Devices that were to reboot by themselves, and are still there: their operators are asked."""
         now = self._monotonic()
+        # a copy: entries are deleted inside, and the event that is handled there may add others
         for device_id, (began_s, command) in list(self._rebooting.items()):
             if now - began_s >= REBOOT_S:
                 del self._rebooting[device_id]
@@ -344,6 +351,7 @@ class CoordinatorLoop:
 
     def _record_presence(self) -> None:
         if self._monotonic() - self._seen_s >= SEEN_S:
+            # set before the write: a full disk is tried again in SEEN_S, not in each round
             self._seen_s = self._monotonic()
             with suppressed(log, "PresenceNotRecorded", OrchestrateError):
                 self._ledger.touch_devices(self.registry.addresses)

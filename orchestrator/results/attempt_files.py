@@ -54,6 +54,7 @@ def read_parquet(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             have = file.schema_arrow.names
+            # files of older versions lack newer columns: schema.conform fills them with nulls
             return file.read(columns=None if columns is None else [name for name in columns if name in have])
     except (OSError, pa.ArrowException) as error:
         raise Unreadable(_in_a_line(error)) from error
@@ -63,6 +64,7 @@ def can_merge(path: Path) -> bool:
     """Whole, and without columns that this version does not know and would lose."""
     try:
         names = pq.read_schema(path).names
+    # not raised: who merges leaves such a file where it is, and who reads it names it
     except (OSError, pa.ArrowException):
         return False
     return set(names) <= set(schema.attempt_schema().names)
@@ -80,12 +82,15 @@ def read_all(paths: Sequence[Path], prepare: Callable[[Path], pa.Table], wanted:
         except (Unreadable, pa.ArrowException) as error:
             return Damaged(path, _in_a_line(error))
 
+    # a pool costs more to start than a few files to read
     if len(paths) < 8:
         results = [attempt(path) for path in paths]
     else:
+        # one more than cores: one of them waits for the disk while the others decode
         with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
             results = list(pool.map(attempt, paths, chunksize=16))
     tables = [each for each in results if isinstance(each, pa.Table)]
+    # combined: thousands of files would else leave thousands of chunks, each a step in every later operation
     table = pa.concat_tables(tables).combine_chunks() if tables else wanted.empty_table()
     return Read(table, tuple(each for each in results if isinstance(each, Damaged)))
 

@@ -63,6 +63,7 @@ def _version() -> str:
 
 def _checked(name: str, what: str) -> str:
     """``name`` becomes part of a path: it must not lead out of the store, nor pass for a merged file."""
+    # the second: an attempt of such a job would be read as a merged file, whose keys stand inside it
     if not _NAME.fullmatch(name) or (what == "job id" and name.startswith(_COMPACT)):
         raise OrchestrateError(f"{what} {name!r} cannot name a file: letters, digits, '.', '_', '-', at most 128")
     return name
@@ -73,6 +74,7 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        # three memories of this process alone: each spares a look at the disk for every append
         self._cleaned: set[str] = set()
         self._devices: set[tuple[str, str]] = set()  # run, name of the file
         self._merged: dict[Path, frozenset[Key]] = {}
@@ -92,6 +94,7 @@ class Store:
         Raises StoreFull, StoreNotWritable or StoreError and leaves no half file.
         """
         name = self._name(report)
+        # log and device are written first: the log's path stands in the rows
         rows = rows_of_many([self._beside(Kept(job, report, device))], _version())
         path = self.run_folder(job.run_id) / "trials" / f"{name}.parquet"
         _write(path, rows)
@@ -108,6 +111,7 @@ class Store:
                 self.append(one.job, one.report, one.device)
                 continue
             rows = rows_of_many([self._beside(each) for each in several.values()], _version())
+            # the name is a hash of the keys: a second try after a full disk replaces its own file
             _write(self.run_folder(run) / "trials" / _merged_name(sorted(several)), rows)
 
     def append_rows(self, run: str, attempts: pa.Table) -> Path:
@@ -115,6 +119,7 @@ class Store:
         self._clean_once(run)
         path = self.run_folder(run) / "trials" / _merged_name(sorted(set(_pairs(attempts))))
         place = attempts.schema.get_field_index("orchestrate_version")
+        # the version that wrote the file, whatever the rows said before: `orchestrate_version` promises that
         versions = pa.array([_version()] * attempts.num_rows, pa.string())
         _write(path, attempts.set_column(place, attempts.schema.field(place), versions))
         self._merged.pop(path, None)
@@ -137,12 +142,14 @@ class Store:
     def keep_log(self, report: Report) -> str:
         """The engine's log of one attempt; its path, relative to the run's folder."""
         path = f"logs/{self._name(report)}.log"
+        # not flushed: a log only helps people, and a flush costs more than all else that an attempt writes
         with durable_file(self.run_folder(report.run_id) / path, flush=False) as file:
             file.write(report.log.encode("utf-8", "replace"))
         return path
 
     def has(self, run: str, job_id: str, attempt: int) -> bool:
         """What stands in a merged file that cannot be read, is not there."""
+        # the single file is looked for first, by its name: only merged ones have to be opened
         if self._single(run, (job_id, attempt)).exists():
             return True
         merged = (path for path in self._files(run) if _is_merged(path) and self._has_keys(path))
@@ -170,6 +177,7 @@ class Store:
         names = (
             columns_needed(table) if columns is None else sorted({*columns, "job_id", "attempt", "trial", "started_at"})
         )
+        # three times, not for ever: a file that vanishes again and again is another trouble, and is named as damaged
         for _ in range(3):
             takes = dict(self._takes(self._files(run)))
             read = _read_flat(takes, table, names)
@@ -192,6 +200,7 @@ class Store:
         files = [path for path in self._files(run) if can_merge(path) and self._has_keys(path)]
         if len(files) < 2:
             return None
+        # takes are in the order of _files, merged ones first: an attempt in both is taken from the merged one
         takes = list(self._takes(files))
         keys = sorted(set[Key]().union(*(self._keys(path) for path in files)))
         target = self.run_folder(run) / "trials" / _merged_name(keys)
@@ -200,11 +209,13 @@ class Store:
             pq.ParquetWriter(file, schema.attempt_schema(), compression="snappy") as out,
         ):
             damaged = {path for group in _groups(takes) for path in _merge(group, out)}
+        # the same keys give the same name: what was remembered may be of a file of before
         self._merged.pop(target, None)
         merged = dict(takes).keys() - damaged
         for path in files:
             if path != target and (path in merged or not damaged):  # a damaged merged file may not be the last copy
                 remove(path)
+        # the removals too: files that came back after a power cut would slow each read until the next merge
         flush_folder(target.parent)
         return target
 
@@ -214,6 +225,7 @@ class Store:
         if (run, name) in self._devices:
             return
         path = folder / "devices" / f"{name}.parquet"
+        # never written again: facts of a fingerprint do not change, and another process may read the file now
         if not path.exists():
             _write(path, devices_of(run, [device]))
         self._devices.add((run, name))
@@ -246,6 +258,7 @@ class Store:
 
     def _has_keys(self, path: Path) -> bool:
         try:
+            # an empty file is no reason to merge, and one that cannot be read stays for a person to look at
             return bool(self._keys(path))
         except Unreadable:
             return False
@@ -258,6 +271,7 @@ class Store:
                 keys = self._keys(path)
             except Unreadable:
                 keys = frozenset()  # it is named as damaged when it is read
+            # a file without keys is read all the same: it is empty, or damaged and has to be named
             if not keys or not keys <= seen:
                 yield path, keys & seen
             seen |= keys
@@ -294,6 +308,7 @@ def _without(attempts: pa.Table, keys: frozenset[Key]) -> pa.Table:
 
 def _pairs(attempts: pa.Table) -> list[Key]:
     jobs, counts = attempts.column("job_id").to_pylist(), attempts.column("attempt").to_pylist()
+    # published rows have no attempt: they count as 0, as in comparisons
     return [(str(job), int(count or 0)) for job, count in zip(jobs, counts, strict=True)]
 
 

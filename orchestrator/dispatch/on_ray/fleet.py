@@ -88,6 +88,7 @@ class RayFleet:
         self._term = 0
         self._nodes: dict[str, Node] = {}
         self._by_device: dict[str, Node] = {}
+        # the one thing that other threads touch; None wakes ``listen`` without an answer
         self._answers: queue.SimpleQueue[tuple[Node, str, Future[Any]] | None] = queue.SimpleQueue()
         self._refresh_s = 0.0
         self._to_acknowledge: dict[str, list[Attempt]] = {}  # by device; goes with its next call
@@ -100,6 +101,7 @@ class RayFleet:
         self._answers.put(None)
 
     def listen(self, wait_s: float) -> Sequence[FleetEvent]:
+        # what no ``send`` has taken along since the last round
         for device_id, stored in self._to_acknowledge.items():
             self._call_unanswered(device_id, "acknowledge", *stored)
         self._to_acknowledge.clear()
@@ -107,6 +109,7 @@ class RayFleet:
         while True:
             news = list(self._refresh_nodes())
             interrupted = False
+            # not beyond the next look at the nodes: a node that comes, or a phase that times out, sends no answer
             wait_left_s = 0.0 if news else max(min(deadline, self._refresh_s) - self._monotonic(), 0.0)
             for answer in self._drain_answers(wait_left_s):
                 if answer is None:
@@ -125,6 +128,7 @@ class RayFleet:
                 yield self._answers.get(timeout=left_s)
             while True:
                 yield self._answers.get_nowait()
+        # one handler for all three waits: each of them that runs dry ends the gathering
         except queue.Empty:
             return
 
@@ -192,6 +196,7 @@ class RayFleet:
         log.info(Entry("NodeLeft", **node.ids, device=node.device.device_id if node.device else None))
         yield NodeTroubleChanged(node.key, "")
         yield from self._withdraw(node, f"its host {node.label} left the cluster")
+        # of a pair of duplicates neither is in _by_device: _withdraw did nothing, and only this frees the other one
         if node.phase is NodePhase.DUPLICATE:
             yield from self._greet_other_duplicates(node)
 
@@ -216,6 +221,7 @@ class RayFleet:
     def _greet(self, node: Node) -> None:
         """Finds the node's agent, or makes it, and asks who it is."""
         node.enter(NodePhase.GREETING, self._monotonic() + START_S)
+        # else a poll that the last agent never answered would keep this one from being polled
         node.poll_pending = False
         try:
             node.handle = self._make_agent(node)
@@ -241,6 +247,7 @@ class RayFleet:
             if node.phase is NodePhase.UP:
                 self._await_answer(node, "hello", node.handle.hello.remote(self._term))
             return
+        # order matters: ActorUnavailableError is a RayActorError, and RayActorError is a RayError
         except RayActorError as error:
             yield from self._on_actor_died(node, error)
             return
@@ -293,6 +300,7 @@ class RayFleet:
     def _on_hello(self, node: Node, hello: Hello) -> Iterator[FleetEvent]:
         device = hello.device
         node.device, node.status = device, hello.status
+        # before the device id counts: jobs are pickled, and another version may not read them
         if device.agent_version != self._version:
             yield from self._set_unusable(
                 node, f"it has version {device.agent_version} of orchestrate, the head {self._version}"
@@ -331,6 +339,7 @@ class RayFleet:
                 node.device.device_id, f"it is at {node.label} now, and {other.label} answers no more"
             )
             other.is_announced = False
+            # not forgotten: should the old node live after all, it is greeted later and has to claim the device
             other.enter(NodePhase.UNUSABLE, self._monotonic() + START_S)
         yield from self._accept(node)
 
@@ -349,6 +358,7 @@ class RayFleet:
             each.enter(NodePhase.DUPLICATE)
             each.is_announced = False
             with suppress(RayError):
+                # a job that already runs on either is worth nothing: nobody could say on which machine it ran
                 each.handle.cancel.remote()
             yield NodeTroubleChanged(each.key, words)
         yield DeviceUnreachable(device_id, words)
@@ -363,6 +373,7 @@ class RayFleet:
         with suppress(RayError):
             ray.kill(node.handle)
         node.handle = None
+        # get_if_exists would find the actor that is being killed, for as long as Ray holds its name
         node.until_s = self._monotonic() + NAME_FREE_S
         if node.phase is NodePhase.CLOSING:
             node.enter(NodePhase.ASLEEP)
@@ -412,6 +423,7 @@ class RayFleet:
             error = future.exception()
             if error is None:
                 answer.set_result(future.result())
+            # raised by the agent's own code: the device is there, and its answer is no
             elif isinstance(error, RayTaskError):
                 answer.set_exception(OrchestrateError(first_line(error.cause or error)))
             else:
@@ -426,6 +438,7 @@ class RayFleet:
             return
         handles = [node.handle for node in self._nodes.values() if node.handle is not None]
         with suppress(RayError):
+            # asked first, killed later: a killed agent cannot end its engine, which would keep the GPU's memory
             ray.wait([handle.close.remote() for handle in handles], num_returns=len(handles), timeout=CLOSE_S)
         for handle in handles:
             with suppress(RayError):
