@@ -33,7 +33,7 @@ DEVICE_FILE = "device.yaml"
 
 
 class Allow(BaseModel):
-    """What the owner lets the agent change. Nothing, where nothing is said."""
+    """What the owner lets the agent change: by default nothing."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -77,7 +77,7 @@ class DeviceFile(BaseModel):
     engines: Annotated[dict[str, EngineEntry], BeforeValidator(_engines)] = {}
 
     def engine(self, name: str) -> EngineEntry:
-        """What the owner says of one engine; nothing, where nothing is said."""
+        """What the owner states of one engine; the defaults where the file does not name it."""
         return self.engines.get(name, EngineEntry())
 
 
@@ -108,8 +108,8 @@ def _words_of(steps: tuple[int | str, ...], message: str) -> str:
         allowed = EngineEntry.model_fields
     near = get_close_matches(str(steps[-1]) if steps else "", allowed, n=1)
     meant = f"; did you mean {near[0]}?" if near and near[0] != steps[-1] else "."
-    said = "unknown key" if message == "Extra inputs are not permitted" else message
-    return f"{key}: {said}{meant} Allowed keys: {', '.join(allowed)}"
+    fault = "unknown key" if message == "Extra inputs are not permitted" else message
+    return f"{key}: {fault}{meant} Allowed keys: {', '.join(allowed)}"
 
 
 TAKEN_BACK = -1
@@ -117,31 +117,31 @@ TAKEN_BACK = -1
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What the operator says of the machine's state, where nothing on it can tell. None: nothing is said."""
+    """What the operator states of the machine, where nothing on it can be observed. None: not stated."""
 
     dedicated_vram_bytes: int | None = None
     power_limit_w: float | None = None
 
 
 def read_stated(folder: Path, own: DeviceFile) -> Stated:
-    """The operator's latest word (``orchestrate state``); where there is none, that of ``device.yaml``."""
-    said = Stated(**_said(folder))
-    split, power = said.dedicated_vram_bytes, said.power_limit_w
+    """The operator's latest statement (``orchestrate state``); where there is none, that of ``device.yaml``."""
+    stated = Stated(**_stated_fields(folder))
+    split, power = stated.dedicated_vram_bytes, stated.power_limit_w
     return Stated(own.dedicated_vram if split is None else split, own.power_limit if power is None else power)
 
 
-def _said(folder: Path) -> dict[str, Any]:
+def _stated_fields(folder: Path) -> dict[str, Any]:
     """What stands in ``stated.json`` of the fields of Stated; nothing where it cannot be read."""
     try:
-        said = json.loads((folder / "stated.json").read_text(encoding="utf-8"))
+        stored = json.loads((folder / "stated.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    known = {each.name for each in fields(Stated)}
-    return {key: value for key, value in said.items() if key in known} if isinstance(said, dict) else {}
+    known = {each.name for each in fields(Stated)}  # a newer version may have written others
+    return {key: value for key, value in stored.items() if key in known} if isinstance(stored, dict) else {}
 
 
-def keep_stated(folder: Path, said: Stated) -> None:
+def keep_stated(folder: Path, stated: Stated) -> None:
     """Adds to what was stated before; TAKEN_BACK takes a statement back. Raises OSError."""
-    now = _said(folder) | {key: value for key, value in asdict(said).items() if value is not None}
+    now = _stated_fields(folder) | {key: value for key, value in asdict(stated).items() if value is not None}
     now = {key: value for key, value in now.items() if value != TAKEN_BACK}
     write_atomic(folder / "stated.json", json.dumps(now))

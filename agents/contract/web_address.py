@@ -23,7 +23,7 @@ def shown(url: str) -> str:
         return url.rpartition("@")[2].partition("?")[0]
     try:
         parts = urlsplit(url)
-        return parts._replace(netloc=_host(parts), query="...", fragment="").geturl() if parts.query else _bare(parts)
+        return parts._replace(netloc=_host(parts), query="..." if parts.query else "", fragment="").geturl()
     except ValueError:
         return "an address that cannot be read"
 
@@ -66,7 +66,3 @@ def beside(url: str, name: str) -> str:
 
 def _host(parts: SplitResult) -> str:
     return parts.netloc.rpartition("@")[2]
-
-
-def _bare(parts: SplitResult) -> str:
-    return parts._replace(netloc=_host(parts), fragment="").geturl()

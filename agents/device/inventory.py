@@ -59,28 +59,14 @@ def inventory(
     limit_w, limit_source = _power_limit(power, stated)
     modules = modules_of(sys_root)
     options = tuple(option.size_bytes for option in options_of(sys_root))
-    device = Device(
-        device_id=device_id_of(folder),
-        name=own.name or socket.gethostname(),
-        boot_id=boot_id(sys_root),
-        os=_os_name(),
-        kernel=platform.release(),
-        arch=platform.machine(),
-        cpu=cpu_name(sys_root),
-        physical_cores=psutil.cpu_count(logical=False),
-        logical_cores=psutil.cpu_count(logical=True),
-        ram_bytes=psutil.virtual_memory().total,
-        memory_kind=kind,
-        gpus=gpus,
+    device = replace(
+        _machine(device_id_of(folder), own.name or socket.gethostname(), kind, gpus, sys_root),
         dedicated_vram_bytes=split,
         split_source=split_source,
         power_limit_w=limit_w,
         power_source=limit_source,
         memory_bandwidth_bytes_per_s=own.memory_bandwidth or _bandwidth(kind, gpus, nvidia, modules, sys_root),
-        product=product_of(sys_root),
-        bios=bios_of(sys_root),
         ram_modules=modules.words if modules else None,
-        npus=npus_of(sys_root),
         carveout_options_bytes=options,
         sets_split=bool(options) and own.allow.set_dedicated_vram,
         power_methods=tuple(method.name for method in power.methods),
@@ -89,10 +75,31 @@ def inventory(
         sets_profile=bool(power.profiles),
         labels=tuple(sorted(own.labels.items())),
         engines=tuple(engines),
+    )
+    return replace(device, fingerprint=fingerprint_of(device))
+
+
+def _machine(device_id: str, name: str, kind: MemoryKind, gpus: tuple[Gpu, ...], root: Path) -> Device:
+    """Hardware, firmware and system, before anything that the owner allows or the operator states."""
+    return Device(
+        device_id=device_id,
+        name=name,
+        boot_id=boot_id(root),
+        os=_os_name(),
+        kernel=platform.release(),
+        arch=platform.machine(),
+        cpu=cpu_name(root),
+        physical_cores=psutil.cpu_count(logical=False),
+        logical_cores=psutil.cpu_count(logical=True),
+        ram_bytes=psutil.virtual_memory().total,
+        memory_kind=kind,
+        product=product_of(root),
+        bios=bios_of(root),
+        npus=npus_of(root),
+        gpus=gpus,
         python=platform.python_version(),
         agent_version=importlib.metadata.version("orchestrate-bench"),
     )
-    return replace(device, fingerprint=fingerprint_of(device))
 
 
 def _bandwidth(

@@ -101,7 +101,7 @@ class Runner:
             log.exception(Entry("JobCrashed", job))
             host.unload()
             why = "a fault of the agent itself, please report it"
-            outcome = Failed(Cause.AGENT_FAULT, why, log_tail=_traceback())
+            outcome = Failed(Cause.AGENT_FAULT, why, log_tail=traceback.format_exc()[-4000:])
             return Report.unmeasured((job.job_id, job.attempt), job.run_id, outcome, host.clock.unix_s(), host.device)
         finally:
             self._live = None
@@ -170,10 +170,6 @@ def _view(live: LiveCount | None) -> dict[str, float | int] | None:
         return None
     seconds = (live.last_ns - live.first_ns) / 1e9
     return {"reads": live.reads, "reads_per_s": (live.reads - 1) / seconds if seconds > 0 else 0.0}
-
-
-def _traceback() -> str:
-    return traceback.format_exc()[-4000:]
 
 
 if __name__ == "__main__":

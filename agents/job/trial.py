@@ -84,17 +84,11 @@ def trial_of(
     """
     if not any(chunk.generated or chunk.final for chunk in chunks):
         raise RequestFailed(Cause.STREAM_BROKEN, "the stream ended without a token and without a word on why")
-    final = next(
-        (chunk.final for chunk in reversed(chunks) if chunk.final is not None), Final(StopReason.UNKNOWN, ended=False)
-    )
+    finals = (chunk.final for chunk in reversed(chunks) if chunk.final is not None)
+    final = next(finals, Final(StopReason.UNKNOWN, ended=False))
     generated = [chunk for chunk in chunks if chunk.generated]
-    arrivals = tuple(
-        Arrival((chunk.at_ns - exchange.sent_ns) / 1e9, chunk.read, chunk.tokens, chunk.reasoning)
-        for chunk in generated
-    )
-    counted = final.completion_tokens
-    if counted is not None and counted * LONGEST_TOKEN < len(arrivals):
-        counted = None  # some servers count 0, or 1 for the last event alone
+    arrivals = _arrivals(generated, exchange.sent_ns)
+    counted = _counted(final, len(arrivals))
     stop_reason = _stop_reason(final.stop_reason, counted, workload)
     is_counted = counted is not None or _is_at_limit(stop_reason, arrivals, workload)
     text = "".join(chunk.text for chunk in generated)
@@ -109,15 +103,25 @@ def trial_of(
         reasoning_tokens=_reasoning_tokens(final, generated),
         stop_reason=stop_reason,
         engine=_merged(final.engine, asked_afterwards),
-        flags=(
-            *(() if is_counted else (Flag.TOKEN_COUNT_UNKNOWN,)),
-            *(() if final.ended else (Flag.END_UNTOLD,)),
-        ),
+        flags=(*(() if is_counted else (Flag.TOKEN_COUNT_UNKNOWN,)), *(() if final.ended else (Flag.END_UNTOLD,))),
         output_sha256=hashlib.sha256(text.encode()).hexdigest(),
         output=text if keep_output else None,
     )
     flags = (*trial.flags, *_doubts(trial, workload, request, chunks))
     return replace(trial, flags=flags, image_tokens=_image_tokens(trial, request))
+
+
+def _arrivals(generated: Sequence[Chunk], sent_ns: int) -> tuple[Arrival, ...]:
+    return tuple(
+        Arrival((chunk.at_ns - sent_ns) / 1e9, chunk.read, chunk.tokens, chunk.reasoning) for chunk in generated
+    )
+
+
+def _counted(final: Final, events: int) -> int | None:
+    """The engine's count of tokens. None where it has none, or one that cannot be: some servers count 0, or 1 for the
+    last event alone."""
+    counted = final.completion_tokens
+    return None if counted is not None and counted * LONGEST_TOKEN < events else counted
 
 
 def _stop_reason(stated: StopReason, counted: int | None, workload: Workload) -> StopReason:

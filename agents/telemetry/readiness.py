@@ -65,8 +65,10 @@ class Readiness:
                     self._patience_s /= 2
                     by_cpu = any("cores" in each for each in noise)
                     return WaitedInVain(self.busiest(cancelled.wait) if by_cpu else None)
-                # Fit, after a wait or a look that was long enough to tell: others have stopped, so patience is whole.
-                if waited_s > 0 or self._looked_s(readings) >= LEAST_LOOK_S:
+                # Fit after a wait, or after a look that was long enough: others have stopped, so patience is whole. A
+                # job that follows the one before at once was hardly looked at, and nothing is learnt from it.
+                looked_s = (self.clock.monotonic_ns() - self._quiet_since_ns(readings)) / 1e9
+                if waited_s > 0 or looked_s >= LEAST_LOOK_S:
                     self._patience_s = PATIENCE_S
                 return None
             notify(f"waiting: {'; '.join(reasons)}")
@@ -74,10 +76,6 @@ class Readiness:
             waited_s += LOOK_AGAIN_S
             readings.take()
         return None
-
-    def _looked_s(self, readings: Readings) -> float:
-        """How long a time was just looked at: nothing is learnt from a job that follows the one before at once."""
-        return (self.clock.monotonic_ns() - self._quiet_since_ns(readings)) / 1e9
 
     def _quiet_since_ns(self, readings: Readings) -> int:
         return self.idle.since_ns if self.idle.since_ns is not None else readings.zero_ns

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agents.contract.measure import Reading
 from agents.telemetry.sources.base import Quantity
@@ -161,8 +161,3 @@ def thinned(readings: Sequence[Reading], most: int) -> tuple[Reading, ...]:
         places[each.source, each.quantity].append(place)
     kept = {place for own in places.values() for place in (*own[::step], own[-1])}
     return tuple(each for place, each in enumerate(readings) if place in kept)
-
-
-def shifted(readings: Iterable[Reading], by_s: float) -> list[Reading]:
-    """The same readings, counted from another zero."""
-    return [replace(each, at_s=each.at_s + by_s) for each in readings]

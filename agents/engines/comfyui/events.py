@@ -88,7 +88,7 @@ def read_run(messages: Sequence[SocketMessage], prompt_id: str) -> GraphRun:
     ours = [each for each in messages if each.data.get("prompt_id", prompt_id) == prompt_id]
     end = next((each for each in ours if ends(each, prompt_id)), None)
     until = [each for each in ours if end is None or each.at_ns <= end.at_ns]
-    start = _first(until, "execution_start")
+    start = next((each for each in until if each.kind == "execution_start"), None)
     nodes = tuple((each.at_ns, _node(each)) for each in until if each.kind == "executing" and not _is_idle(each))
     return GraphRun(
         started_ns=start.at_ns if start else nodes[0][0] if nodes else None,
@@ -134,10 +134,6 @@ def iterations(steps: Sequence[Step]) -> int:
 def _of(node: str) -> str:
     """The node of the graph that a node made while it ran (``5.0.1``) belongs to."""
     return node.partition(".")[0]
-
-
-def _first(messages: Sequence[SocketMessage], kind: str) -> SocketMessage | None:
-    return next((each for each in messages if each.kind == kind), None)
 
 
 def _node(message: SocketMessage) -> str:

@@ -115,14 +115,14 @@ def arguments_in(command: Sequence[str]) -> dict[str, str]:
 
 def settings_in(arguments: Mapping[str, str]) -> dict[str, object]:
     """Values of axes by the names of LoadSettings; None where the arguments leave one to the engine."""
-    mode = arguments.get("--load-mode")
+    mode, layers = arguments.get("--load-mode"), arguments.get("--n-gpu-layers")
     return {
         "runtime": _runtime(arguments.get("--device")),
-        "context_tokens": _number(arguments.get("--ctx-size")) or None,  # 0: the model's own
+        "context_tokens": _context_tokens(arguments),
         "kv_type_k": arguments.get("--cache-type-k"),
         "kv_type_v": arguments.get("--cache-type-v"),
         "flash_attention": {"on": True, "off": False}.get(arguments.get("--flash-attn", "")),
-        "gpu_layers": _layers(arguments.get("--n-gpu-layers")),
+        "gpu_layers": -1 if layers == "all" else _number(layers),
         "threads": _number(arguments.get("--threads")),
         "batch_tokens": _number(arguments.get("--batch-size")),
         "micro_batch_tokens": _number(arguments.get("--ubatch-size")),
@@ -152,26 +152,21 @@ def context_like(seen: int | None, wanted: int | None) -> int | None:
 def reported_settings(settings: LoadSettings, props: ServerProps | None, model: ServedModel) -> dict[str, object]:
     """All axes as the server reports them, to compare with what a cell requests."""
     context = model.context_tokens or (props.context_tokens if props else None)
-    arguments = settings_in(model.arguments)
     return {
-        **arguments,
-        "context_tokens": context_like(context or _whole(arguments["context_tokens"]), settings.context_tokens),
+        **settings_in(model.arguments),
+        "context_tokens": context_like(context or _context_tokens(model.arguments), settings.context_tokens),
         "quantisation": quantisation_of(model.file_type or (props.file_type if props else None), settings.quantisation),
     }
 
 
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) else None
+def _context_tokens(arguments: Mapping[str, str]) -> int | None:
+    return _number(arguments.get("--ctx-size")) or None  # 0: the model's own
 
 
 def _runtime(devices: str | None) -> Runtime | None:
     if not devices:
         return None
     return Runtime.CPU if devices == "none" else runtime_of(devices.partition(",")[0])
-
-
-def _layers(value: str | None) -> int | None:
-    return -1 if value == "all" else _number(value)
 
 
 def _number(value: str | None) -> int | None:

@@ -75,11 +75,7 @@ def choose(installed: Sequence[InstalledRuntime], wanted: Runtime, model_format:
             f"runtime {wanted}: LM Studio has none for {model_format}; installed: {have}; get it: lms runtime get",
             Cause.RUNTIME_MISSING,
         )
-    return max(able, key=lambda each: (each.selected, _numbers(each.version)))
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version))
+    return max(able, key=lambda each: (each.selected, [int(part) for part in re.findall(r"\d+", each.version)]))
 
 
 class LmsFailed(AgentError):

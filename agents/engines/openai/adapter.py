@@ -95,7 +95,8 @@ class OpenAIServer:
         are sent."""
         api, server = self._named(), self._server(CALL_S)
         model = _model(settings, server)
-        server = self._server_of(model, server)
+        if model.owner != server.owner:
+            server = replace(server, owner=model.owner, version=_version(api, model.owner, CALL_S))
         refuse_mismatch(self.name, settings, {"context_tokens": model.max_tokens})
         numbers = itertools.count(secrets.randbelow(10**6))  # the server may remember earlier sessions' prompts
 
@@ -128,11 +129,6 @@ class OpenAIServer:
             raise error.as_refusal(f"{error.detail}; {hint}") from error
         owner = models[0].owner if models else ""
         return ServerFacts(models, _version(api, owner, timeout_s), api.server_header("/v1/models", timeout_s), owner)
-
-    def _server_of(self, model: ListedModel, server: ServerFacts) -> ServerFacts:
-        if model.owner == server.owner:
-            return server
-        return replace(server, owner=model.owner, version=_version(self._named(), model.owner, CALL_S))
 
     def _token_hint(self) -> str:
         if self._token_env is None:

@@ -64,7 +64,7 @@ def listing_of(
         notify(f"{unreachable.detail}: hf:{request.repo} as it was kept on this device")
         return stored
     with suppress(OSError):
-        _store_listing(home, request, listing)
+        write_atomic(_listing_path(home, request), json.dumps(asdict(listing)))
     return listing
 
 
@@ -96,10 +96,6 @@ def stored_listing(home: Path, request: HubRequest, *, fresh_only: bool) -> List
         return None
     is_fixed = _COMMIT.fullmatch(request.revision or "") is not None
     return listing if is_fixed or not fresh_only or 0 <= age_s < LISTING_HOLDS_S else None
-
-
-def _store_listing(home: Path, request: HubRequest, listing: Listing) -> None:
-    write_atomic(_listing_path(home, request), json.dumps(asdict(listing)))
 
 
 def _listing_path(home: Path, request: HubRequest) -> Path:

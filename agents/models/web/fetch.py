@@ -71,15 +71,13 @@ def fetch_url(source: ModelSource, store: Path, notify: Notify, peers: Peers | N
 
 def missing_files(source: ModelSource, store: Path, timeout_s: float) -> tuple[MissingFile, ...]:
     """What ``fetch_url`` would download; asks the server for sizes. Raises LoadFailed."""
-    return tuple(
-        MissingFile(each.target(url), _remaining_bytes(size_at(url, timeout_s), each.target(url)))
-        for each in _wanted(source, store)
-        for url in each.missing()
-    )
-
-
-def _remaining_bytes(size_bytes: int | None, target: Path) -> int | None:
-    return None if size_bytes is None else max(0, size_bytes - size_of(partial_of(target)))
+    missing = []
+    for each in _wanted(source, store):
+        for url in each.missing():
+            size_bytes, target = size_at(url, timeout_s), each.target(url)
+            remaining = None if size_bytes is None else max(0, size_bytes - size_of(partial_of(target)))
+            missing.append(MissingFile(target, remaining))
+    return tuple(missing)
 
 
 def _wanted(source: ModelSource, store: Path) -> tuple[_WebModel, ...]:

@@ -48,13 +48,8 @@ class Nvml:
         try:
             return getattr(self.library, call)(*arguments)
         except self.library.NVMLError as error:
-            raise LimitNotHeld(
-                f"nvml: {call.removeprefix('nvmlDevice')}: {error}{_todo(self.library, error)}"
-            ) from error
-
-
-def _todo(library: Any, error: Exception) -> str:
-    return " (run the agent as root)" if isinstance(error, library.NVMLError_NoPermission) else ""
+            todo = " (run the agent as root)" if isinstance(error, self.library.NVMLError_NoPermission) else ""
+            raise LimitNotHeld(f"nvml: {call.removeprefix('nvmlDevice')}: {error}{todo}") from error
 
 
 def cards_of(library: Any) -> dict[str, Handle]:

@@ -22,7 +22,12 @@ def output_of(command: Sequence[str]) -> str:
     shown = " ".join((os.path.basename(command[0]), *command[1:]))  # noqa: PTH119  a word, not a file
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROGRAM_S, check=False, env=_environment()
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROGRAM_S,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},  # what it prints is parsed: numbers and words must not be translated
         )
     except subprocess.TimeoutExpired as error:
         raise LimitNotHeld(f"{shown}: no answer within {PROGRAM_S:g} s") from error
@@ -33,7 +38,3 @@ def output_of(command: Sequence[str]) -> str:
         words = " ".join(f"{text} {done.stderr.decode('utf-8', 'replace')}".split())[:WORDS]
         raise LimitNotHeld(f"{shown}: exit code {done.returncode}: {words or 'it says nothing'}")
     return text
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C"}

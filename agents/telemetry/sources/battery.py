@@ -25,9 +25,9 @@ class Battery:
         self._charge = HeldFile.open(folder / "capacity")
 
     def read(self) -> Sequence[Value]:
-        status = (_data(self._status) or b"").strip()
+        status = (self._status.data() if self._status is not None else None) or b""
         return [
-            (Quantity.BATTERY_POWER, signed(status, self._watts())),
+            (Quantity.BATTERY_POWER, signed(status.strip(), self._watts())),
             (Quantity.BATTERY_CHARGE, _number(self._charge)),
         ]
 
@@ -67,10 +67,6 @@ class Mains:
 
     def close(self) -> None:
         _close(*self._supplies)
-
-
-def _data(file: HeldFile | None) -> bytes | None:
-    return None if file is None else file.data()
 
 
 def _number(file: HeldFile | None) -> float | None:

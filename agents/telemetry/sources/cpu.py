@@ -50,7 +50,9 @@ class Cpu:
         if self._temperature is not None:
             values.append((Quantity.CPU_TEMPERATURE, scaled(self._temperature.number(), 1e-3)))
         if self._throttle is not None:
-            values.append((Quantity.THROTTLED_HEAT, self._throttled(self._throttle.number())))
+            before, self._throttle_before = self._throttle_before, self._throttle.number()
+            is_known = before is not None and self._throttle_before is not None
+            values.append((Quantity.THROTTLED_HEAT, float(self._throttle_before != before) if is_known else None))
         return values
 
     def _share(self, now: Ticks | None) -> float | None:
@@ -60,10 +62,6 @@ class Cpu:
         if before is None or now[1] - before[1] >= self._least_ticks:
             self._before, self._busy = now, busy_between(before, now)
         return self._busy
-
-    def _throttled(self, count: float | None) -> float | None:
-        before, self._throttle_before = self._throttle_before, count
-        return None if before is None or count is None else float(count != before)
 
     def close(self) -> None:
         for file in (self._stat, *self._clocks, self._temperature, self._throttle):

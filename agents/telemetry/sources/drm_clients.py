@@ -62,7 +62,8 @@ def parse(data: bytes | None) -> Client | None:
     """None where this is no client of a driver that is known here. What is no number is left out."""
     if not data:
         return None
-    pairs = {key.strip().decode(errors="replace"): value.split() for key, _, value in _split(data)}
+    lines = (line.partition(b":") for line in data.splitlines())
+    pairs = {key.strip().decode(errors="replace"): value.split() for key, _, value in lines}
     driver = _word(pairs, "drm-driver")
     client_id = _count(pairs.get("drm-client-id"))
     if driver not in ENGINES or client_id is None:
@@ -105,10 +106,6 @@ def latest(before: Client | None, now: Client) -> Client:
         for engine, value in now.busy.items()
     }
     return Client(now.driver, now.slot, now.id, held, now.capacity, now.vram_bytes, now.gtt_bytes)
-
-
-def _split(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
-    return [line.partition(b":") for line in data.splitlines()]
 
 
 def _word(pairs: Mapping[str, list[bytes]], key: str) -> str:
