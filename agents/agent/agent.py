@@ -92,9 +92,12 @@ class Agent:
             self._lease.renew(term)
             device = self._ensure_job_process()
             running = self._job and (self._job.job_id, self._job.attempt)
+            # The job process spools a report before it sends it: that of the running job may lie on the disk already,
+            # and is left to ``_on_message``, which also ends the job here.
             for report in self._spool.reports():
                 if (report.job_id, report.attempt) != running:
                     self._reports.setdefault((report.job_id, report.attempt), report)
+            # A coordinator that only looks at its devices sends no ``unload``.
             if self._job is None:
                 self._unload_when_idle()
             return Hello(device, self._status())
@@ -114,17 +117,21 @@ class Agent:
         self.acknowledge(*acknowledged)
         with self._changed:
             self._lease.renew(grant.term)
+            # A call that is repeated, since its answer was lost, must not run the job twice.
             if (job.job_id, job.attempt) in self._reports or self._is_running(job):
                 return self._status()
+            # This may take START_S, and releases the lock while it waits: a newer coordinator may have called, and
+            # another thread may have started the job. So both are checked once more.
             self._ensure_job_process()
-            self._lease.renew(grant.term)  # a newer coordinator may have spoken meanwhile
-            if self._is_running(job):  # started by another thread meanwhile
+            self._lease.renew(grant.term)
+            if self._is_running(job):
                 return self._status()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
             self._job, self._stage, self._live = job, "starting", None
             self._lease.begin(grant.lease_s)
             log.info(Entry("JobStarted", job, term=grant.term, lease_s=grant.lease_s))
+            # One thread a job: it ends with its job, so the lease of an earlier job never ends a later one.
             threading.Thread(target=self._watch_lease, args=(job,), name="lease", daemon=True).start()
             peers = to_json(grant.peers) if grant.peers else b"null"
             self._send(b'{"run": ' + to_json(job) + b', "peers": ' + peers + b"}")
@@ -155,10 +162,13 @@ class Agent:
             self._lease.renew(term)
             if not self._reports and self._job is not None:
                 before = self._stage
+                # The answer is a line like any other, and arrives during the wait: a poll that does not wait returns
+                # the view that the poll before has requested.
                 self._send(b'{"live": true}')
                 if not self._is_measuring():  # while tokens arrive nothing is written
                     log.debug(Entry("LeaseRenewed", self._job, term=term))
                 self._changed.wait_for(lambda: self._reports or self._stage != before, timeout=wait_s)
+            # The wait has released the lock: a coordinator that was replaced meanwhile is refused here.
             self._lease.renew(term)
             return self._status()
 
@@ -178,6 +188,7 @@ class Agent:
 
     def acknowledge(self, *attempts: Attempt) -> None:
         """The coordinator has stored these reports, or knows better ones: they need not be kept here."""
+        # First the disk: a ``hello`` in between reads it, and would bring back a report that was just set aside.
         for job_id, attempt in attempts:
             self._spool.drop(job_id, attempt)
         self.set_aside(*attempts)
@@ -211,6 +222,7 @@ class Agent:
                 raise JobProcessFailed(f"busy with {self._job.job_id}")
             log.info(Entry("StateStated", stated))
             keep_stated(self._folder, stated)
+            # Only a job process that starts examines the machine, and reads what was stated.
             self._close_job_process()
             return self._ensure_job_process()
 
@@ -246,6 +258,7 @@ class Agent:
 
     def _is_measuring(self) -> bool:
         """A benchmark is being timed: nothing else may use this machine."""
+        # The threads of the model server call this without the lock: an answer that is late costs one block of a file.
         return self._job is not None and self._stage.startswith(MEASURING)
 
     def close(self) -> None:
@@ -257,6 +270,8 @@ class Agent:
                 self._idle_timer.cancel()
             process, models, self._models = self._process, self._models, None
             self._changed.notify_all()
+        # Without the lock: a job process may wait until its lines are read, and the thread that reads them needs the
+        # lock.
         if models is not None:
             models.close()
         if process is not None:
@@ -271,6 +286,8 @@ class Agent:
     def _await_closing_process(self) -> None:
         process = self._closing_process
         if process is not None and not self._changed.wait_for(lambda: self._process is not process, timeout=CLOSE_S):
+            # It may hang in the restoring of a power limit. The journal of the limit stays, and the next process
+            # restores it.
             process.kill()
             self._changed.wait_for(lambda: self._process is not process, timeout=CLOSE_S)
 
@@ -287,10 +304,12 @@ class Agent:
         if self._closing:
             raise JobProcessFailed("this agent has been closed")
         if self._process is None:
+            # Else the wait below would take those of the process before for an answer of the new one.
             self._error = self._device = None
             self._start_job_process()
         process = self._process
         assert process is not None
+        # Another process than ours: ours has ended during the wait, and perhaps another call has started the next one.
         settled = self._changed.wait_for(
             lambda: self._process is not process or self._device is not None, timeout=self._start_s
         )
@@ -319,17 +338,18 @@ class Agent:
                 with suppressed(log, "LineUnreadable", ValueError):  # the half line of a process that was killed
                     self._on_message(line)
                 self._changed.notify_all()
+        # Without the lock: its stdout has ended, it may still take a moment, and no call shall wait for that.
         code = process.wait()
         with self._changed:
             level = logging.WARNING if self._job is not None or code != 0 else logging.INFO
             log.log(level, Entry("JobProcessEnded", self._job, pid=process.pid, exit_code=code))
             self._process = self._closing_process = None
+            # What the process itself has reported explains more than its exit code.
             if self._error is None:
                 self._error = process.describe_exit(code)
             if self._job is not None and not self._closing:
-                spooled = self._spool.get(
-                    self._job.job_id, self._job.attempt
-                )  # it may have died between the spool and the pipe
+                # It may have died after it had spooled the report and before it had sent it: then that report counts.
+                spooled = self._spool.get(self._job.job_id, self._job.attempt)
                 self._reports[self._job.job_id, self._job.attempt] = spooled or self._report_of_lost(self._job, code)
             self._job, self._stage, self._live, self._end_as = None, "idle", None, None
             self._changed.notify_all()
@@ -364,6 +384,7 @@ class Agent:
         """A coordinator that was replaced between two jobs sends no ``unload``: the memory is freed all the same."""
         if self._idle_timer is not None:
             self._idle_timer.cancel()
+        # One that fires in spite of its cancel does no harm: ``unload`` leaves a running job alone.
         self._idle_timer = threading.Timer(self._idle_s, self.unload)
         self._idle_timer.daemon = True
         self._idle_timer.start()

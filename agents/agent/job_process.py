@@ -22,8 +22,10 @@ class JobProcess:
         self.log = folder / "runner.log"
         folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as stderr:
+            # The log is appended to by each process: the last words of this one begin here.
             self._log_offset = stderr.tell()
             self._child = subprocess.Popen(
+                # -P: no file in the current folder takes the place of a module.
                 [sys.executable, "-P", "-m", "agents.job.runner", str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -49,6 +51,7 @@ class JobProcess:
         """Its exit code, once ``lines`` are over."""
         code = self._child.wait()
         for pipe in (self._child.stdin, self._child.stdout):
+            # Closing flushes what ``send`` left in the buffer, and that fails once the process has ended.
             with suppress(OSError):
                 _pipe(pipe).close()
         return code
@@ -73,6 +76,7 @@ class JobProcess:
         """It ends, and is killed where that takes longer. Does not wait."""
         self.close()
         killer = threading.Timer(seconds, self.kill)
+        # Else an agent that ends meanwhile would stay until the timer fires.
         killer.daemon = True
         killer.start()
 

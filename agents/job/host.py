@@ -92,9 +92,8 @@ class Host:
     def _looked_at(folder: Path, engines: tuple[Engine, ...], power: PowerState) -> Device:
         for engine in engines:
             if isinstance(engine, Restores):
-                with suppressed(
-                    log, "EngineNotRestored", AgentError, engine=engine.name
-                ):  # said again, and not let pass, by a load
+                # A load on this engine meets the same failure, and reports it.
+                with suppressed(log, "EngineNotRestored", AgentError, engine=engine.name):
                     engine.restore_after_crash()
         return inventory(folder, found_of(look_for(engines)), power=power.controls)
 
@@ -105,6 +104,7 @@ class Host:
         outcome = self._outcome(_Attempt(job, record, cancelled, notify))
         machine = self._machine()
         recorded = record.end(outcome, self._judged(job))
+        # Before ``unload``, which deletes the file.
         log = self._engine_log(outcome)
         if isinstance(outcome, Failed):
             self.unload()  # what failed is not trusted with the next cell
@@ -127,6 +127,7 @@ class Host:
 
     def _outcome(self, attempt: _Attempt) -> Outcome:
         job, record = attempt.job, attempt.record
+        # Filled step by step: the report of a failure holds what was reached until then.
         loaded: Loaded | None = None
         trials: list[Trial] = []
         try:
@@ -163,6 +164,7 @@ class Host:
         for trial in measure(job, session, warmups, attempt.cancelled, attempt.notify, attempt.record.zero_ns):
             record.trial_ended()
             trials.append(self._bounded(replace(trial, index=len(trials)), session.loaded))
+            # After the trial is kept: where the limit was lost the job fails, and its report still shows the trial.
             self.power.check()
         self._warmed.add(job.workload)
 
@@ -204,11 +206,13 @@ class Host:
         if self._session is not None and self._settings == job.load and _is_alive(self._session):
             refuse_workload(engine.name, self._support, job.workload)
             return self._session, True
+        # Before the next load, not after it: two models may not fit into the memory at once.
         self.unload()
         if self._failed is not None and self._failed[0] == job.load:
             before = self._failed[1]
             raise LoadFailed(before.cause, f"{before.detail} (not tried again: it failed so just before)")
         self._support = engine.capabilities()
+        # Refused before a load, which may take many minutes and a download.
         refuse_settings(engine.name, self._support, job.load)
         refuse_workload(engine.name, self._support, job.workload)
         self._failed = None
@@ -221,6 +225,7 @@ class Host:
                 raise  # it never was here
             raise LoadFailed(Cause.ENGINE_LOST, error.detail) from error
         except LoadFailed as error:
+            # Each repeat of the cell would fail alike after the same minutes. Causes that may pass are not remembered.
             if CAUSES[error.cause].remembered:
                 self._failed = (job.load, error)
             raise
@@ -290,6 +295,7 @@ class Host:
             text = self._log.read_text("utf-8", "replace")
         except OSError as error:
             return f"the log cannot be read: {error}"
+        # Of a long log both ends count: the load is at its head, and the failure at its tail.
         return text if len(text) <= LOG_LIMIT else f"{text[: LOG_LIMIT // 2]}\n[...]\n{text[-LOG_LIMIT // 2 :]}"
 
     def unload(self) -> None:
@@ -299,6 +305,7 @@ class Host:
         if self._log is not None:  # it went with the report of the job that loaded the engine, or failed on it
             with suppress(OSError):
                 self._log.unlink(missing_ok=True)
+                # Fails as long as logs of other attempts lie there, as it should.
                 self._log.parent.rmdir()
         self._session = self._settings = self._log = None
         self._warmed.clear()

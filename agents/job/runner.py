@@ -66,8 +66,10 @@ class Runner:
     def serve(self) -> None:
         with suppress(OSError):  # Ray's workers run at nice 15; only root may take that back
             os.setpriority(os.PRIO_PROCESS, 0, 0)
+        # Before anything is set on the machine, so that whatever is set later is also taken back.
         signal.signal(signal.SIGTERM, self._on_sigterm)
         start_log(ToAgent(self._write), level_here(AGENT))
+        # Already while the machine is examined: an agent that closes stdin then must end this process as well.
         threading.Thread(target=self._listen, name="stdin", daemon=True).start()
         busy = FileLock(self._folder / "busy.lock", timeout=BUSY_WAIT_S)
         try:
@@ -95,6 +97,7 @@ class Runner:
     def _run(self, host: Host, job: Job) -> Report:
         try:
             return host.run(job, self._cancelled, self._notify)
+        # No outcome of this one job: ``serve`` reports the whole device as unusable.
         except NotRestored:
             raise
         except Exception:
@@ -121,6 +124,7 @@ class Runner:
         self._write(json.dumps({"phase": phase}).encode())
 
     def _write(self, line: bytes) -> None:
+        # The main thread writes, the one that reads stdin, and each thread that logs.
         with self._writing:
             sys.stdout.buffer.write(line + b"\n")
             sys.stdout.buffer.flush()
@@ -138,9 +142,8 @@ class Runner:
         """What was set on the machine is taken back; the engine follows: its stdin ends, and the kernel kills it."""
         try:
             if self._host is not None:
-                with suppressed(
-                    log, "PowerNotRestored", AgentError
-                ):  # the journal stays then, and the next start restores
+                # Where it fails, the journal stays and the next start restores.
+                with suppressed(log, "PowerNotRestored", AgentError):
                     self._host.power.release()
         finally:
             os._exit(code)

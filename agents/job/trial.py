@@ -64,6 +64,7 @@ def _events_of(response: Response) -> tuple[StreamEvent, ...]:
     try:
         return stream_events(response)
     except RequestFailed as error:
+        # Only the text distinguishes a prompt that is too long from any other refusal: servers use one status for both.
         if error.cause is Cause.REQUEST_REFUSED:
             raise RequestFailed(cause_of_request(error.detail), error.detail) from error
         raise
@@ -156,6 +157,7 @@ def _reasoning_tokens(final: Final, generated: Sequence[Chunk]) -> int | None:
     if reported is not None or not any(chunk.reasoning for chunk in generated):
         return reported
     counts = [chunk.tokens for chunk in generated if chunk.reasoning]
+    # One event without a count would make the sum too small.
     return None if None in counts else sum(count or 0 for count in counts)
 
 
@@ -163,6 +165,8 @@ def _doubts(trial: Trial, workload: Workload, request: Request, chunks: Sequence
     """Why the figures of this trial may not be what was asked for."""
     cached = trial.engine.cached_tokens
     least = request.expected_cached_tokens
+    # Both sides: too many cached tokens make the prompt look fast, too few mean that the context up to the measured
+    # depth had to be computed again.
     if cached is not None and not least <= cached <= least + request.cached_tokens_allowed:
         yield Flag.PROMPT_CACHED
     if request.expected_tokens is not None and (trial.completion_tokens or 0) < request.expected_tokens:
@@ -208,6 +212,7 @@ def _clocks_disagree(trial: Trial, *, has_image: bool) -> bool:
     engine = trial.engine
     ours, theirs = decode_tps(trial), engine.decode_tps
     if ours and theirs:
+        # As seconds over our own span: a floor in seconds cannot be applied to rates.
         decoding_s = trial.arrivals[-1].at_s - trial.arrivals[0].at_s
         if _differ(decoding_s, decoding_s * ours / theirs, DECODE_FLOOR_S):
             return True

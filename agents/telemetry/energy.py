@@ -57,6 +57,8 @@ def energy_of(series: Series, trial: Trial, idle: Series, idle_window: Window, g
         for kind in _kinds(series, POWER_OF[scope]):
             decode_j = joules(series, kind, scope, phases.decode)
             prompt_j = joules(series, kind, scope, phases.prompt)
+            # One phase is enough: a short prompt has too few readings by any source, and must not cost the decode phase
+            # its best one.
             if decode_j is not None or prompt_j is not None:
                 return _energy(series, kind, scope, phases, prompt_j, decode_j, mean_w(idle, kind, scope, idle_window))
     return Energy()
@@ -74,6 +76,7 @@ def _energy(
     decode_s = phases.decode.length_s
 
     def above(total_j: float | None, seconds: float) -> float | None:
+        # Below 0 by noise is kept: cut off at 0, the mean over repeats would come out too high.
         return total_j - idle_w * seconds if total_j is not None and idle_w is not None else None
 
     return Energy(
@@ -85,6 +88,7 @@ def _energy(
         prompt_energy_above_idle_j=above(prompt_j, phases.prompt.length_s),
         decode_energy_above_idle_j=above(decode_j, decode_s),
         decode_power_w=decode_j / decode_s if decode_j is not None and decode_s > 0 else None,
+        # Both beside the chosen source, to compare. They may overlap, so nobody adds them.
         gpu_decode_energy_j=_first(series, "gpu", phases.decode),
         package_decode_energy_j=_first(series, "package", phases.decode),
     )
@@ -92,6 +96,7 @@ def _energy(
 
 def precedence(series: Series, window: Window, gpu_in_package: bool) -> tuple[str, ...]:
     means = [series.mean(source, Quantity.GPU_BUSY, window) for source in series.sources(Quantity.GPU_BUSY)]
+    # Idle while the model ran means that the CPU ran it. A GPU without a reading does not count as idle.
     idle_gpu = bool(means) and all(mean is not None and mean < WORKING_PCT for mean in means)
     first = ("package", "gpu") if gpu_in_package or idle_gpu else ("gpu", "package")
     discharging = (first_mean_w(series, "battery", window) or 0.0) > DISCHARGING_W
@@ -103,6 +108,7 @@ def joules(series: Series, kind: str, scope: str, window: Window) -> float | Non
     quantity = POWER_OF[scope]
 
     def of_one(source: str) -> float | None:
+        # A counter comes first: it misses nothing between two readings, as an integral of power does.
         counted = Quantity.GPU_ENERGY if scope == "gpu" else None
         if counted is not None and len(series.inside(source, counted, window)) >= LEAST_READINGS:
             return series.growth(source, counted, window)
@@ -121,6 +127,7 @@ def mean_w(series: Series, kind: str, scope: str, window: Window) -> float | Non
 def _sum(series: Series, kind: str, quantity: Quantity, of_one: Callable[[str], float | None]) -> float | None:
     values = [of_one(source) for source in series.sources(quantity) if kind_of(source) == kind]
     known = [value for value in values if value is not None]
+    # A sum without one of two cards would look like a saving.
     return sum(known) if known and len(known) == len(values) else None
 
 

@@ -124,6 +124,7 @@ class JobRecord:
         self._trials: TrialsRecord | None = None
         self._disturbed_by: str | None = None
         self.readings = readings
+        # What was sampled since the job before has times below 0: ``IdleMachine.learn`` needs it.
         readings.take()
 
     @property
@@ -136,6 +137,7 @@ class JobRecord:
         if not self._recorder.holds_model:  # a GPU with a model in it is not idle
             self._recorder.idle.learn(self.readings)
         in_vain = self._recorder.readiness.wait(self.readings, self._asked_for, notify, cancelled)
+        # Not cleared by a later wait that ends well: the trial before it was measured in the noise.
         if in_vain is not None:
             self._disturbed_by = in_vain.disturber
 
@@ -158,7 +160,9 @@ class JobRecord:
         if not isinstance(outcome, Measured):  # else it is read already, after the last trial
             self.readings.take()
         recorded = self._recorded(outcome, machine)
+        # Those of the idle machine have served as the baseline; they belong to no trial.
         readings = [each for each in self.readings.all() if each.at_s >= 0]
+        # Last, since the summary above is work of our own, which is not idle time.
         self._recorder.idle.begin()
         return replace(recorded, readings=thinned(readings, MOST_READINGS))
 
@@ -176,6 +180,7 @@ class JobRecord:
         usage = usage_of(series, memory, measured, machine.gpu_in_package)
         energy = Energy()
         if measured is not None:
+            # From before the load, which was perhaps an earlier job's: this job has no reading of an idle GPU then.
             idle = recorder.idle
             energy = energy_of(series, measured, idle.series, idle.window, machine.gpu_in_package)
         flagged = replace(outcome, trials=trials)
@@ -191,8 +196,10 @@ class LoadRecord:
     def emptied(self) -> None:
         """Nothing of any engine is loaded now. Called again by an engine that had first to unload what it held."""
         self._recorder.holds_model = False
+        # The numbers of processes that have ended may soon be those of other programs.
         self._recorder.sampler.follow(())
         self._job.readings.take()
+        # The take above reads each source once more: the baseline must be from after the unload.
         self._job.begin_memory(baseline_of(self._job.readings.all()))
 
     def loaded(self, engine: str, session: object) -> None:
@@ -216,6 +223,7 @@ class TrialsRecord:
 
     def may_pass(self, trial: Trial, machine: Machine) -> bool:
         """Whether the trial that has just ended is flagged for what another one may be without."""
+        # ``trial_ended`` has just added the clocks of its end: those of its beginning are the last but one.
         flags = self.flagged(self._readings.series(), len(self._clocks) - 2, replace(trial, flags=()), machine).flags
         self._recorder.readiness.was_disturbed = Flag.DISTURBED in flags
         self._recorder.idle.begin()  # what the trial used is not noise

@@ -64,11 +64,16 @@ class SamplerProcess:
         self._child: subprocess.Popen[bytes] | None = None
         try:
             self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                # stderr: what a driver's library prints would fill a pipe that nobody reads, and block the sampler.
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
         except OSError as error:
             self._fault = f"the sampler cannot be started: {error}"
             return
+        # A thread reads, so that ``take`` can give up after ANSWER_S.
         threading.Thread(target=self._listen, args=(self._child.stdout,), name="sampler", daemon=True).start()
 
     @property
@@ -89,10 +94,13 @@ class SamplerProcess:
             rows = [(int(at), str(source), str(kind), value) for at, source, kind, value in answer["values"]]
             missing = tuple(Missing(*each) for each in answer["missing"])
             return Batch(rows, missing, frozenset(answer["averaging"]))
+        # Never asked again: the late answer would be taken for that of the next take.
         except queue.Empty:
             self._fault = f"the sampler did not answer within {ANSWER_S:g} s"
         except (ValueError, KeyError, TypeError):
+            # The empty line is ``_listen``'s mark for the end of the pipe.
             self._fault = "the sampler ended" if line == b"" else f"the sampler said {line[:80]!r}"
+        # Without a child the take returns the fault, once, and from then on nothing.
         self.close()
         return self.take()
 
@@ -103,6 +111,7 @@ class SamplerProcess:
         with suppress(OSError):
             _pipe(child.stdin).close()
         try:
+            # It ends with its stdin, unless a call into a driver holds it.
             child.wait(timeout=CLOSE_S)
         except subprocess.TimeoutExpired:
             child.kill()

@@ -61,6 +61,7 @@ def not_quiet(series: Series, window: Window, cores: int, own_cores: float) -> t
     reasons = []
     busy_pct = _mean(series, Quantity.CPU_BUSY, window)
     if busy_pct is not None:
+        # An engine whose model stays loaded may poll: that is ours as well.
         others = busy_pct / 100 * cores - own_cores - (_mean(series, Quantity.ENGINE_CPU, window) or 0.0) / 100
         if others > most_of_others_cores(cores):
             reasons.append(f"others use {others:.1f} of {cores} cores")
@@ -75,6 +76,7 @@ def on_battery(series: Series, window: Window) -> bool:
     """Whether the machine was off the mains at any time, as far as a source shows it."""
     for source in series.sources(Quantity.ON_MAINS):
         values = [value for _, value in series.inside(source, Quantity.ON_MAINS, window)]
+        # Between two takes the sampler keeps this quantity only when it changes: the window may hold no reading.
         held = series.value_at(source, Quantity.ON_MAINS, window.start_s)
         if 0.0 in [*values, *([] if held is None else [held])]:
             return True
@@ -109,6 +111,7 @@ def flags_of(
     series: Series, trial: Trial, conditions: Conditions, machine: Machine, jumped_s: float
 ) -> tuple[Flag, ...]:
     """``jumped_s``: by how much the wall clock and the monotonic clock moved apart meanwhile."""
+    # Without it no reading can be placed inside the trial.
     if trial.sent_s is None:
         return ()
     window = Window(trial.sent_s, trial.sent_s + trial.ended_s)
@@ -155,6 +158,7 @@ def swapped_bytes(series: Series, window: Window) -> float:
         before = series.value_at(source, Quantity.SWAP_USED, window.start_s)
         after = series.value_at(source, Quantity.SWAP_USED, window.end_s)
         went += [after - before] if before is not None and after is not None else []
+    # Not the sum: a page that went out and came back is counted on both sides.
     return max([*came, *went, 0.0])
 
 

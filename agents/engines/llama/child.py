@@ -40,6 +40,7 @@ class Child:
             try:
                 self.process = subprocess.Popen(
                     command,
+                    # Its end is how a watcher (``tied_program``) notices that this process is gone.
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE if pipes_stdout else log_file,
                     stderr=log_file,
@@ -73,6 +74,7 @@ class Child:
         deadline = clock.monotonic_ns() + int(LOG_SETTLES_S * 1e9)
         while last_line not in (log := self.log()):
             if clock.monotonic_ns() > deadline:
+                # Other builds may word this line differently: without it the log is used as it is.
                 refuse_full_disk(self._log)
                 break
             clock.sleep(0.01)
@@ -80,6 +82,7 @@ class Child:
 
     def check_alive(self, within_s: float = DYING_S) -> None:
         """Raises RequestFailed or EngineLost, with the end of the log, if the process ends within ``within_s``."""
+        # A connection breaks some moments before the process that held it is gone.
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=within_s)
         ended = self.process.returncode
@@ -96,6 +99,7 @@ class Child:
         if self.process.stdin is not None:
             with suppress(OSError):
                 self.process.stdin.close()
+        # Elsewhere than on Linux the child is the watcher: a kill would leave its program running.
         if sys.platform != "linux":
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=ENDS_S)
@@ -109,6 +113,7 @@ class Child:
 
 def tied_to_parent(program: Path, arguments: Sequence[str]) -> list[str]:
     """The command that starts ``program`` so that it dies with this process."""
+    # -I -S: it needs the standard library alone, and nothing that is installed shall slow or break its start.
     return [sys.executable, "-I", "-S", str(Path(tied_program.__file__)), str(program), *arguments]
 
 
@@ -129,6 +134,7 @@ def refuse_full_disk(log: Path) -> None:
     """Raises LoadFailed (DISK_FULL) if the log's disk takes no more: without its log nothing is known of a load."""
     probe = log.with_suffix(".full")
     try:
+        # A block: a few bytes may find room where a log line does not.
         probe.write_bytes(b"x" * 4096)
     except OSError as error:
         raise LoadFailed(Cause.DISK_FULL, f"the engine's log {log} cannot be written: {error.strerror}") from error

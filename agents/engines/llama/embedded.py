@@ -53,6 +53,7 @@ class Embedded:
         return dict.fromkeys(axes.split(), Support.SETS)
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> EmbeddedSession:
+        # Before a model is downloaded, which may take hours.
         self._refuse(settings)
         place.notify("preparing model")
         files = resolve(settings, place.models, place.notify, place.peers)
@@ -77,6 +78,7 @@ class EmbeddedSession(ChildSession):
     def __init__(self, settings: LoadSettings, files: ModelFiles, place: LoadPlace) -> None:
         params = engine_params(settings, files)
         started = place.clock.monotonic_ns()
+        # -P: no file in the current folder takes the place of a module.
         child = Child([sys.executable, "-P", "-m", "agents.engines.llama.embedded_child"], place.log, pipes_stdout=True)
         try:
             with suppress(BrokenPipeError):  # it died at once: its log has the reason
@@ -87,6 +89,7 @@ class EmbeddedSession(ChildSession):
             log = child.complete_log(END_OF_GOOD_LOAD, place.clock)
             loaded = loaded_of(settings, files, log, load_s, _version(), params.items())
             super().__init__(child, address, loaded, vocabulary(address, files))
+        # Whatever ends the load, a child that stays would keep the memory of the GPU.
         except BaseException:
             child.end()
             raise
@@ -110,6 +113,7 @@ def _ready(child: Child, place: LoadPlace, started_ns: int) -> str:
             cause = Cause.RUNTIME_MISSING if error.startswith("ImportError") else Cause.LOAD_FAILED
             detail = error
         raise LoadFailed(cause, detail, child.tail())
+    # A thread of llama.cpp writes the log: the cause may come after the child's line.
     cause, detail = cause_of_failed_load(child.complete_log(END_OF_FAILED_LOAD, place.clock), None)
     raise LoadFailed(cause, detail, child.tail())
 
@@ -119,4 +123,5 @@ def _read_line(child: Child, place: LoadPlace, started_ns: int) -> bytes:
     answers = child.pipe("stdout")
     while not select.select([answers], [], [], POLL_S)[0]:
         place.refuse_late(started_ns)
+    # Its line is written in one piece: once it can be read, ``readline`` does not block.
     return answers.readline()

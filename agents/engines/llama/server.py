@@ -29,7 +29,8 @@ from agents.models.store.files import ModelFiles
 POLL_S = 0.02  # how late its readiness, its end or a cancel may be noticed during a load
 PROGRAM = "llama-server"
 
-# The second form stands in logs up to about b3500.
+# The second form stands in logs up to about b3500. The server is started with port 0, for any: a line that repeats this
+# 0 is no address yet.
 _ADDRESS = re.compile(r"listening on (http://\S+:[1-9]\d*)|is listening, hostname: (\S+), port: ([1-9]\d*)")
 
 
@@ -61,6 +62,7 @@ class LlamaServer:
         return dict.fromkeys(axes.split(), Support.SETS)
 
     def load(self, settings: LoadSettings, place: LoadPlace) -> StartedSession:
+        # Before a model is downloaded, which may take hours.
         refuse_unknown_kv_types(settings)
         build = choose(self._builds()[0], settings.runtime)
         place.notify("preparing model")
@@ -88,6 +90,7 @@ class LlamaServer:
             what = "is no program" if self._entry.programs else "is not on PATH: install llama.cpp, or"
             raise Unsupported(f"{named} {what} (device.yaml: engines: {{llama-server: {{programs: [PATH]}}}})")
         path = Path(program)
+        # A build may be replaced while the agent runs: its new file is another key.
         key = path, path.stat().st_mtime_ns
         if key not in self._probed:
             self._probed[key] = probe(path)
@@ -116,6 +119,7 @@ class StartedSession(ChildSession):
             version = f"llama.cpp {build.version}"
             loaded = loaded_of(settings, files, log, (ready - started) / 1e9, version, handed)
             super().__init__(child, address, loaded, vocabulary(address, files))
+        # Whatever ends the load, a child that stays would keep the memory of the GPU.
         except BaseException:
             child.end()
             raise
@@ -126,9 +130,11 @@ def _ready(child: Child, place: LoadPlace, started_ns: int) -> tuple[str, int]:
     Raises LoadFailed."""
     while True:
         place.refuse_late(started_ns)
+        # Before the log: one that has ended may have logged its address as well.
         if child.returncode is not None:
             cause, detail = cause_of_failed_load(child.log(), child.returncode)
             raise LoadFailed(cause, detail, child.tail())
+        # Taken before the two looks: what they cost is not the load's.
         now = place.clock.monotonic_ns()
         address = address_in(child.log())
         if address and _healthy(address):  # older versions listen before the model is loaded

@@ -52,6 +52,7 @@ class LMStudio:
         server = connect(self._api, self._token_variable, FIND_S)
         lms = find_lms(self._entry, self._url)
         runtimes: tuple[InstalledRuntime, ...] = ()
+        # The engine can be used without them.
         with suppress(LmsFailed):
             runtimes = lms.runtimes() if lms else ()
         return EngineFound(
@@ -72,9 +73,11 @@ class LMStudio:
     def load(self, settings: LoadSettings, place: LoadPlace) -> HttpSession:
         server = connect(self._api, self._token_variable)
         model, name = pick(server.models(), model_name_for(self.name, settings), settings.quantisation)
+        # What cannot be loaded is refused before the user's selection is touched.
         refuse_values(settings, model.max_context_tokens)
         sdk = self._sdk(settings, server)
         selection = Selection(find_lms(self._entry, self._url), place.models.parent / JOURNAL)
+        # What a crashed process has selected must not be what this load finds.
         selection.restore()
         if settings.runtime is not None:
             place.notify("selecting the runtime")
@@ -82,6 +85,7 @@ class LMStudio:
         try:
             place.notify("loading")
             return _InstanceLoad(server, sdk, settings, model, name, place).session(self._version_of(server), selection)
+        # Whatever ends the load, the selection is the user's again.
         except BaseException:
             selection.restore()
             raise
@@ -89,6 +93,7 @@ class LMStudio:
     def _sdk(self, settings: LoadSettings, server: RestServer) -> Sdk | None:
         """The SDK if this load needs it. Raises Unsupported where it is not there."""
         needed = [axis for axis in requested_axes(settings) if axis in ONLY_SDK]
+        # The SDK is an optional package: REST is used wherever it suffices.
         if not needed and server.rest == "v1":
             return None
         if not installed():
@@ -122,6 +127,7 @@ class _InstanceLoad:
     ) -> None:
         self._server, self._sdk, self._settings, self._place = server, sdk, settings, place
         self._model, self._name = model, name
+        # The user's: never unloaded by us, and named in the row, since they share the GPU.
         self._before = server.instances()
         self._instance: str | None = None
         self._config: dict[str, Any] = {}
@@ -132,10 +138,12 @@ class _InstanceLoad:
         started = clock.monotonic_ns()
         try:
             self._config = self._by_sdk(self._sdk) if self._sdk else self._by_rest()
+            # Before the next call, which is not part of the load.
             load_s = (clock.monotonic_ns() - started) / 1e9
             runtime, info = self._server.runtime_of(self._name_of_instance())
             self._refuse_other(runtime, info)
         except LoadFailed as error:
+            # LM Studio goes on loading after we have given up: the instance may come up later, and keep the memory.
             self._undo(wait=error.cause in (Cause.CANCELLED, Cause.LOAD_TIMEOUT))
             raise
         except AgentError as error:
@@ -147,6 +155,7 @@ class _InstanceLoad:
             try:
                 self._undo(wait=False)
             finally:
+                # Also where the unload fails: the user may have closed LM Studio, and its selection outlives that.
                 selection.restore()
 
         return HttpSession(loaded, self._requests(loaded), self._ping, unload)
@@ -157,10 +166,12 @@ class _InstanceLoad:
 
     def _by_rest(self) -> dict[str, Any]:
         requested = rest_fields(self._settings)
+        # Without ``echo_load_config`` the answer does not hold the configuration that applies.
         body = {"model": self._name, **requested, "echo_load_config": True}
         answer = self._server.api.load("/api/v1/models/load", body, self._place)
         if not isinstance(answer, dict) or not answer.get("instance_id"):
             raise LoadFailed(Cause.LOAD_FAILED, f"LM Studio does not tell what it loaded: {str(answer)[:200]}")
+        # Noted before anything is refused: ``_undo`` unloads by this name.
         self._instance = str(answer["instance_id"])
         config = answer.get("load_config")
         reported: dict[str, Any] = config if isinstance(config, dict) else {}
@@ -169,6 +180,7 @@ class _InstanceLoad:
 
     def _by_sdk(self, sdk: Sdk) -> dict[str, Any]:
         requested, taken = sdk_config(self._settings), {*self._before}
+        # A name of our own: a load that is cancelled can be found by it. An agent that crashed may have left a number.
         names = (f"orchestrate-{number}" for number in itertools.count(1))
         self._instance = next(name for name in names if name not in taken)
         reported = dict(sdk.load(self._name, self._instance, requested, self._place))
@@ -176,6 +188,7 @@ class _InstanceLoad:
         return reported
 
     def _refuse_other(self, runtime: str | None, info: Mapping[str, Any]) -> None:
+        # Compared after the load: a selection that was not followed would be measured under a wrong name.
         wanted, quantisation = self._settings.runtime, self._settings.quantisation
         if wanted is not None and runtime is not None and runtime_of(runtime) is not wanted:
             raise LoadFailed(Cause.RUNTIME_MISSING, f"runtime {wanted} was selected, and the model runs on {runtime}")
@@ -191,6 +204,7 @@ class _InstanceLoad:
             ours = self._new_instances() if wait or self._instance is None else [self._instance]
             for instance in ours:
                 if instance not in self._before:
+                    # Mostly on the way out with the error of the load, which another one here would hide.
                     with suppress(AgentError):
                         self._unload(instance)
             if ours or not wait or clock.monotonic_ns() > deadline:
@@ -202,6 +216,7 @@ class _InstanceLoad:
         with suppress(AgentError):
             if self._instance is not None:
                 return [self._instance] if self._instance in self._server.instances() else []
+            # Another instance of the model that the user loads in this very moment cannot be distinguished from ours.
             found = next((each for each in self._server.models() if each.key == self._model.key), self._model)
             return [name for name in found.instances if name not in self._before]
         return []
@@ -214,6 +229,7 @@ class _InstanceLoad:
 
     def _loaded(self, version: str, load_s: float, runtime: str | None, info: Mapping[str, Any]) -> Loaded:
         model, config = self._model, self._config
+        # REST and the SDK name it differently; the list of instances has it where the load did not report it.
         context = config.get("context_length") or config.get("contextLength") or info.get("context_length")
         others = ", ".join(sorted(self._before))
         sent = sdk_config(self._settings) if self._sdk else rest_fields(self._settings)
@@ -243,6 +259,7 @@ class _InstanceLoad:
                 raise Unsupported(f"LM Studio takes text, and workload {workload.name} is of token ids")
             if workload.image is not None and self._model.vision is False:
                 raise Unsupported(f"LM Studio says that {self._model.key} takes no images")
+            # Each prompt begins in another way: REST v1 does not report how many tokens came from a cache.
             chat = fresh(workload, next(counts))
             if self._server.rest == "v0":
                 return v0_request(api.base_url, instance, chat, api.headers)
@@ -251,5 +268,6 @@ class _InstanceLoad:
         return request_for
 
     def _ping(self) -> None:
+        # The user may unload it at any time, and so may LM Studio's own idle timer.
         if self._name_of_instance() not in self._server.instances():
             raise EngineLost(f"LM Studio has unloaded {self._instance}")

@@ -75,6 +75,8 @@ def choose(installed: Sequence[InstalledRuntime], wanted: Runtime, model_format:
             f"runtime {wanted}: LM Studio has none for {model_format}; installed: {have}; get it: lms runtime get",
             Cause.RUNTIME_MISSING,
         )
+    # The selected one comes first: what need not be changed need not be restored. Versions as numbers: 1.10 is newer
+    # than 1.9.
     return max(able, key=lambda each: (each.selected, [int(part) for part in re.findall(r"\d+", each.version)]))
 
 
@@ -98,6 +100,7 @@ class Lms:
         """Selects a runtime, for all model formats that it has. Raises LmsFailed, also where it is not selected
         afterwards."""
         self._run("runtime", "select", alias)
+        # An exit code of 0 is no proof that it is selected: the list is.
         if not any(each.selected and each.alias == alias for each in self.runtimes()):
             raise LmsFailed(f"lms runtime select {alias} said nothing against it, and lms runtime ls shows another")
 
@@ -106,6 +109,7 @@ class Lms:
         try:
             done = subprocess.run(
                 [self.program, *arguments, *self.target],
+                # A question from ``lms`` must fail at once, not wait for LMS_S.
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=LMS_S,
@@ -115,6 +119,7 @@ class Lms:
             raise LmsFailed(f"{call}: {error}") from error
         text = done.stdout.decode("utf-8", "replace")
         if done.returncode:
+            # Errors of ``lms`` come on either stream.
             output = _COLOURS.sub("", f"{text} {done.stderr.decode('utf-8', 'replace')}")
             raise LmsFailed(f"{call} ended with {done.returncode}: {' '.join(output.split())[-500:]}")
         return text
@@ -126,15 +131,19 @@ def find_lms(entry: EngineEntry, url: str) -> Lms | None:
 
     Raises Unsupported where ``device.yaml`` names one that is not there.
     """
+    # The first one alone: one LM Studio has one ``lms``.
     for named in entry.programs:
         path = shutil.which(str(Path(named).expanduser()))
         if path is None:
             raise Unsupported(f"engines.lmstudio.programs: {named} is no program that can be run here")
         return Lms(path, _target(path, url))
+    # Under WSL2 the LM Studio that reaches the GPU is usually the one of Windows.
     names = ("lms.exe", "lms") if _on_wsl() else ("lms",)
     homes = [Path.home() / ".lmstudio/bin/lms", Path.home() / ".lmstudio/bin/lms.exe"]
+    # Under WSL2 the user's name on Windows is not known.
     windows = sorted(Path("/mnt/c/Users").glob("*/.lmstudio/bin/lms.exe")) if _on_wsl() else []
     there = (path for path in (*map(shutil.which, names), *map(str, (*windows, *homes))) if path)
+    # ``which`` of a whole path checks that it may be executed.
     found = next((path for path in there if shutil.which(path)), None)
     return Lms(found, _target(found, url)) if found else None
 
@@ -173,19 +182,18 @@ class Selection:
             installed = lms.runtimes()
             chosen = choose(installed, wanted, model_format)
             if not chosen.selected:
-                self._note(
-                    [each.alias for each in installed if each.selected and set(each.formats) & set(chosen.formats)]
-                )
+                # A selection replaces that of every format that the runtime has: all of those are noted before it.
+                # A journal that is there holds what stood before a crash, and could not be restored: it counts.
+                if not self.journal.exists():
+                    replaced = [each for each in installed if each.selected and set(each.formats) & set(chosen.formats)]
+                    self.journal.parent.mkdir(parents=True, exist_ok=True)
+                    self.journal.write_text(json.dumps([each.alias for each in replaced]), encoding="utf-8")
                 lms.select(chosen.alias)
+        # The call may have changed something before it failed.
         except LmsFailed as error:
             self.restore()
             raise Unsupported(error.detail, error.cause) from error
         return chosen
-
-    def _note(self, aliases: list[str]) -> None:
-        if not self.journal.exists():  # else it holds what stood before a crash, and could not be restored
-            self.journal.parent.mkdir(parents=True, exist_ok=True)
-            self.journal.write_text(json.dumps(aliases), encoding="utf-8")
 
     def restore(self) -> None:
         """Selects what the journal holds, if there is one. Never raises: what failed is tried again at the next

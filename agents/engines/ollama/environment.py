@@ -41,6 +41,7 @@ def environment_for(settings: LoadSettings) -> dict[str, str]:
     """
     wanted = dict(_RUNTIMES.get(settings.runtime, {})) if settings.runtime is not None else {}
     kinds = {kind for kind in (settings.kv_type_k, settings.kv_type_v) if kind is not None}
+    # One of the two alone is refused as well: it would set the other, which the cell does not name.
     if len(kinds) > 1 or (kinds and None in (settings.kv_type_k, settings.kv_type_v)):
         raise Unsupported(
             "Ollama has one type for the K and the V cache: give kv_type_k and kv_type_v the same value"
@@ -89,8 +90,11 @@ class ServerEnvironment:
         assert self._file is not None
         try:
             old = self._file.read_text("utf-8") if self._file.exists() else None
+            # A journal that is there holds the owner's own text, and ``old`` what an earlier cell has written.
             if not self._journal.exists():
+                # The start beside the number: the system uses numbers of processes again.
                 note = {"text": old, "pid": os.getpid(), "started": psutil.Process().create_time()}
+                # Before the file is changed: a crash between the two must not lose the owner's text.
                 _write(self._journal, json.dumps(note))
             _write(self._file, changed_text(old or "", wanted))
         except (OSError, UnicodeDecodeError) as error:
@@ -100,6 +104,7 @@ class ServerEnvironment:
     def restore(self) -> None:
         """Writes the file as it was, and restarts the server; nothing where this process changed nothing. Raises
         LoadFailed: the next start tries again."""
+        # What another agent has changed may be in use by its job.
         if self._file is not None and self._journal.exists() and self._owner() == os.getpid():
             self._take_back()
 
@@ -118,6 +123,7 @@ class ServerEnvironment:
                 _write(self._file, text)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LoadFailed(Cause.LOAD_FAILED, f"{self._journal}: cannot be taken back: {error}") from error
+        # The journal goes last: where the restart fails, the next start tries once more.
         self._restart({})
         self._journal.unlink(missing_ok=True)
 
@@ -131,6 +137,7 @@ class ServerEnvironment:
         try:
             note = json.loads(self._journal.read_text("utf-8"))
             pid = int(note["pid"])
+            # psutil derives the start from the clock of the day, which may have been set meanwhile.
             return pid if abs(psutil.Process(pid).create_time() - float(note["started"])) < 1.0 else None
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None
@@ -139,13 +146,19 @@ class ServerEnvironment:
         command = " ".join(self._command)
         try:
             done = subprocess.run(
-                self._command, check=False, capture_output=True, timeout=RESTART_S, stdin=subprocess.DEVNULL
+                # Without a stdin: a command that asks for a password shall fail, not wait.
+                self._command,
+                check=False,
+                capture_output=True,
+                timeout=RESTART_S,
+                stdin=subprocess.DEVNULL,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LoadFailed(Cause.LOAD_FAILED, f"Ollama was not restarted by {command!r}: {error}") from error
         if done.returncode:
             output = " ".join((done.stderr or done.stdout).decode("utf-8", "replace").split())[-500:]
             raise LoadFailed(Cause.LOAD_FAILED, f"Ollama was not restarted by {command!r}: {output or done.returncode}")
+        # A service manager returns before the server answers.
         deadline = self._clock.monotonic_ns() + int(RESTART_S * 1e9)
         while why := self._why_not_up(wanted):
             if self._clock.monotonic_ns() > deadline:
@@ -159,6 +172,7 @@ class ServerEnvironment:
         except ApiError as error:
             return error.detail
         seen = _environments()
+        # Nothing is seen where the server is another user's: then its answer has to do.
         if not seen or any(all(one.get(name, "") == value for name, value in wanted.items()) for one in seen):
             return ""
         return f"the server runs without {', '.join(sorted(wanted))}: does its service read {self._file}?"
@@ -171,6 +185,7 @@ def _environments() -> list[dict[str, str]]:
         arguments = process.info["cmdline"] or []
         if (process.info["name"] or "").startswith("ollama") and "serve" in arguments:
             try:
+                # Of another user's process, or one that ends just now, nothing can be read.
                 found.append(process.environ())
             except (psutil.Error, OSError):
                 continue

@@ -52,9 +52,8 @@ class Pace:
     decision_poll_s: float = 0.1
     decision_s: float = 10.0  # for one that stays at INTENDS: it may be asking devices that are gone
     stalled_s: float = 60.0  # for one that fetches, without a byte or a beat
-    measuring_s: float = (
-        600.0  # for one that has the file and measures; without limit for a file that is on devices alone
-    )
+    # For one that has the file and measures; without limit for a file that is on devices alone.
+    measuring_s: float = 600.0
     serving_s: float = 5.0  # for one that sends to others; then all are asked again, for those have the file by now
     wait: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
@@ -138,17 +137,19 @@ class _PeerDownload:
         self._has_internet = has_internet
         self._failures: dict[str, int] = {}
         self._given_up: set[str] = set()
-        self._announced_status = FileStatus.INTENDS
+        self._announced_status = FileStatus.INTENDS  # ``announcing`` has begun with it
         self._asked_before = False
 
     def run(self) -> bool:
         while True:
+            # Before the others are asked: of two that begin at once, the one that asks last then sees the other.
             self._announce(FileStatus.INTENDS)
             match next_step(self._ask(), self._own, self._given_up):
                 case TakeFrom(holders):
                     self._announce(FileStatus.WAITS)
                     if self._download_from_any(holders):
                         return True
+                # One that waits is no rival any more: it must not keep others from the internet.
                 case WaitFor(answer):
                     self._announce(FileStatus.WAITS)
                     self._wait_for(answer)
@@ -186,7 +187,9 @@ class _PeerDownload:
             self._pace.wait(self._pace.poll_interval_s(status))
             answer = self._client.ask(peer, self._wanted.question)
             now = self._pace.now()
+            # A single lost answer is no sign that the device has gone.
             silent = silent + 1 if answer.refusal else 0
+            # Either one is progress: while a file is hashed, no byte comes, but the beat goes on.
             if not silent and (answer.bytes_so_far, answer.beat) != seen:
                 seen, changed = (answer.bytes_so_far, answer.beat), now
             if status is FileStatus.SERVES and now - begun > self._pace.serving_s:
@@ -198,7 +201,9 @@ class _PeerDownload:
 
     def _patience_s(self, status: FileStatus) -> float:
         if status in (FileStatus.MEASURES, FileStatus.READS):
+            # Without another source nothing is won by giving up.
             return self._pace.measuring_s if self._has_internet else math.inf
+        # One that serves is left after ``serving_s`` already, and not given up.
         return math.inf if status is FileStatus.SERVES else self._pace.stalled_s
 
     def _await_decision(self, answer: Answer) -> None:
@@ -216,12 +221,14 @@ class _PeerDownload:
         for answer in sorted(holders, key=lambda holder: _rank(self._own, holder.peer)):
             if self._download_from(answer):
                 return True
+        # Without a pause, holders that refuse would be asked over and over.
         self._pace.wait(self._pace.poll_s)
         return False
 
     def _download_from(self, answer: Answer) -> bool:
         peer, target = answer.peer, self._wanted.target
         size_bytes, sha256 = answer.bytes_so_far, self._wanted.sha256
+        # Known by its address alone: the holder's hash protects the transfer, and nothing more.
         if sha256 is None:
             size_bytes, sha256 = answer.files[0].size_bytes, answer.files[0].sha256
         if self._wanted.size_bytes not in (None, size_bytes):
@@ -230,6 +237,7 @@ class _PeerDownload:
         begun_bytes = size_of(partial)
         need_room(target.parent, max(0, size_bytes - begun_bytes), self._wanted.name)
         progress = ByteProgress(self._notify, f"fetching {self._wanted.name} from {peer.shown}", size_bytes)
+        # Few reconnects: there may be another holder, and all are asked again.
         sender = Sender(lambda start: self._client.stream_file(peer, sha256, start), reconnects=1)
         try:
             receive(sender, partial, size_bytes, progress.update)
@@ -249,6 +257,7 @@ class _PeerDownload:
     def _count_failure(self, peer: Peer, why: Exception, has_progress: bool) -> bool:
         """Always False, so that the caller can return it: the file has not come."""
         is_temporary = isinstance(why, SendingRefused) and why.is_temporary
+        # A transfer that came further counts as success, for the next one goes on from there.
         self._failures[peer.device_id] = (
             0 if has_progress or is_temporary else self._failures.get(peer.device_id, 0) + 1
         )

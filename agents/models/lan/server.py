@@ -47,6 +47,7 @@ class ModelServer:
         self._is_measuring = is_measuring
         self._closed = threading.Event()
         self._slots = threading.BoundedSemaphore(MAX_TRANSFERS)
+        # Beside the semaphore, since its count cannot be read.
         self._transfers = 0
         self._counting = threading.Lock()
         self.catalogue = Catalogue(folder, is_measuring, self.pause)
@@ -70,11 +71,13 @@ class ModelServer:
             self._server.server_close()
 
     def _serve(self, folder: Path) -> None:
+        # On this thread: a large store takes long, and the call that starts the server must not wait for it.
         share_store(folder)
         self._server.serve_forever(poll_interval=0.1)
 
     def is_authorised(self, authorization: str | None) -> bool:
         sent = (authorization or "").encode("latin-1", "replace")
+        # In constant time: how long the answer takes must not reveal how much of a guess is right.
         return hmac.compare_digest(sent, b"Bearer " + self._token)
 
     def pause(self) -> bool:
@@ -85,6 +88,7 @@ class ModelServer:
 
     def contents(self, sha256: str) -> Availability:
         available = self.catalogue.by_contents(sha256)
+        # Only a look: the place itself is taken by the GET, which may come too late for it.
         full = available.status is FileStatus.HAS and self._transfers >= MAX_TRANSFERS
         return Availability(FileStatus.SERVES, available.bytes_so_far) if full else available
 
@@ -97,6 +101,7 @@ class ModelServer:
             start, count = start + sent, count - sent
 
     def begin_transfer(self) -> bool:
+        # Without waiting: a client that is refused asks the next device.
         begun = self._slots.acquire(blocking=False)
         with self._counting:
             self._transfers += begun
@@ -120,6 +125,7 @@ class _HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(address, _RequestHandler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        # One past the limit is closed unanswered: each has a thread, and a crowd would disturb this device.
         if self._connections.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
@@ -140,6 +146,7 @@ class _HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 class _RequestHandler(BaseHTTPRequestHandler):
     server: _HttpServer
     server_version, sys_version = "orchestrate", ""
+    # ``StreamRequestHandler`` sets it on the socket.
     timeout = _SILENCE_S
 
     def log_message(self, *_: object) -> None:
@@ -153,6 +160,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         models = self.server.models
+        # First of all: without the token not even the existence of a file is revealed.
         if not models.is_authorised(self.headers.get("Authorization")):
             self._send_head(401, {"WWW-Authenticate": "Bearer"}, 0)
             return
@@ -172,6 +180,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
             return ABSENT
         if "path" in asked:
             return catalogue.at_path(asked["path"], asked.get("mmproj"))
+        # The key becomes the name of a file: nothing but 64 hex digits is let through.
         key = asked.get("url_key", "")
         return catalogue.by_address(key) if HEX64.fullmatch(key) else ABSENT
 
@@ -199,6 +208,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
         assert available.path is not None
         try:
             file = available.path.open("rb")
+        # Deleted since the catalogue was asked.
         except OSError:
             self._reply(ABSENT)
             return
@@ -206,6 +216,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
             size = available.bytes_so_far
             headers = {**_headers_of(available), "Content-Type": "application/octet-stream", "ETag": f'"{sha256}"'}
             start, end = _range_of(self.headers.get("Range"), size)
+            # Of an empty file there is no range to refuse: it is sent whole.
             if start >= size > 0:
                 self._send_head(416, {**headers, "Content-Range": f"bytes */{size}"}, 0)
                 return
@@ -220,6 +231,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
                 self.server.models.send(self.connection, file, start, end - start)
 
     def _send_head(self, status: int, headers: dict[str, str], length: int) -> None:
+        # A body that was cut short would swallow the head of the next answer.
         self.close_connection = True
         self.send_response(status)
         for name, value in {"Accept-Ranges": "bytes", **headers}.items():
@@ -227,6 +239,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length))
         self.send_header("Connection", "close")
         self.end_headers()
+        # The body goes past ``wfile``, straight into the socket: the head must be out before it.
         self.wfile.flush()
 
 
