@@ -180,18 +180,14 @@ def _print_how_to_join(settings: NodeSettings, *, token: bool, tls: Path | None)
         _print("warning: without a token whoever reaches this host can run code on every host of the cluster")
     _print("on each device:")
     if token:
-        there = f"{_user()}{settings.address}:{token_file()}"
+        user = f"{name}@" if (name := os.environ.get("USER")) else ""
+        there = f"{user}{settings.address}:{token_file()}"
         _print(f"  mkdir -p -m 700 ~/.ray && scp -p {there} ~/.ray/auth_token   # a secret: it opens every host")
     option = ""
     if tls is not None:
         _print("  (here, for each:) orchestrate certificate DEVICE_ADDRESS --to FOLDER   # then bring FOLDER to it")
         option = " --tls FOLDER"
     _print(f"  orchestrate join {settings.cluster}{option}{'' if token else ' --no-token'}")
-
-
-def _user() -> str:
-    name = os.environ.get("USER")
-    return f"{name}@" if name else ""
 
 
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -101,12 +101,11 @@ def sensors_table(sensors: Sequence[SensorSeen], missing: Sequence[Missing]) -> 
 def controls_table(controls: Sequence[ControlSeen]) -> TextTable:
     """A line for each power method and profile. PURE"""
     rows = tuple(
-        tuple(TableCell(text, failed=bool(each.why)) for text in (each.name, _use(each), each.why or "there"))
+        tuple(
+            TableCell(text, failed=bool(each.why))
+            for text in (each.name, "yes" if each.allowed else "no", each.why or "there")
+        )
         for each in controls
     )
     note = "A control is used only where device.yaml allows it: allow: {power: [NAME]}; else the operator sets limits."
     return TextTable("Power controls", ("control", "allowed", "as found"), rows, 3, (note,))
-
-
-def _use(control: ControlSeen) -> str:
-    return "yes" if control.allowed else "no"

@@ -13,7 +13,7 @@ from agents.places import data_root
 from orchestrator.cli.results import damage_reported, measured_run
 from orchestrator.cli.texts import format_count
 from orchestrator.errors import UsageError
-from orchestrator.report.llama_bench import LlamaBenchFile, llama_bench_file
+from orchestrator.report.llama_bench import llama_bench_file
 from orchestrator.results import load, schema
 from orchestrator.results.durable import durable_file
 from orchestrator.results.export import export, format_named
@@ -74,11 +74,7 @@ def _export_llama_bench(name: str, to: Path | None, table: str, where: Sequence[
         with durable_file(to) as file:
             file.write(text.encode())
         print(f"{to}: {format_count(len(found.records), 'test')} as {LLAMA_BENCH} writes them")
-    for line in _remarks(found):
-        print(line, file=sys.stderr)
-
-
-def _remarks(found: LlamaBenchFile) -> list[str]:
-    lines = [f"build_commit {commit}: {engine}" for commit, engine in found.builds.items()]
-    lines += [f"left out: {format_count(count, 'trial')} {why}" for why, count in found.left_out.items()]
-    return lines
+    for commit, engine in found.builds.items():
+        print(f"build_commit {commit}: {engine}", file=sys.stderr)
+    for why, count in found.left_out.items():
+        print(f"left out: {format_count(count, 'trial')} {why}", file=sys.stderr)

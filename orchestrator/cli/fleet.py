@@ -19,7 +19,7 @@ from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.ledger_access import no_coordinator_runs, open_ledger, pick_run
 from orchestrator.cli.texts import format_count
 from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, StatusView
-from orchestrator.dispatch.ledger import Ledger, RunRow
+from orchestrator.dispatch.ledger import RunRow
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.matrix.units import parse_bytes, parse_watts
@@ -79,17 +79,13 @@ def show_devices(address: str | None, *, as_json: bool) -> None:
         with coordinator(address) as cluster:
             views = cluster.devices()
     except NoCluster:
-        views = _devices_without_cluster()
+        with open_ledger() as ledger:
+            seen = ledger.seen_devices() if ledger else []
+        views = [DeviceView(each.device, "away", each.address, each.seen_unix_s) for each in seen]
     if as_json:
         print(json.dumps([_device_data(view) for view in views]))
         return
     print_table(devices_table(views, time.time()), sys.stdout)
-
-
-def _devices_without_cluster() -> list[DeviceView]:
-    with open_ledger() as ledger:
-        seen = ledger.seen_devices() if ledger else []
-    return [DeviceView(each.device, "away", each.address, each.seen_unix_s) for each in seen]
 
 
 def _device_data(view: DeviceView) -> dict[str, Any]:
@@ -105,9 +101,9 @@ def set_run(name: str, command: str, *, address: str | None) -> None:
             cluster.set_run(run, what)
     except NoCluster:
         with open_ledger() as ledger:
-            row = _row_named(name, ledger)
-            run = row.id
-            if not row.remaining:
+            rows = {row.id: row for row in ledger.runs()} if ledger else {}
+            run = pick_run(name, list(rows))
+            if not rows[run].remaining:
                 raise OrchestrateError(f"run {run}: all its jobs are done") from None
             with no_coordinator_runs() as free:
                 if not free:
@@ -116,12 +112,6 @@ def set_run(name: str, command: str, *, address: str | None) -> None:
                 if ledger is not None:
                     ledger.set_run(run, what)
     print(f"run {run}: {command}; go on with: orchestrate resume {run}")
-
-
-def _row_named(name: str, ledger: Ledger | None) -> RunRow:
-    rows = ledger.runs() if ledger else []
-    run = pick_run(name, [row.id for row in rows])
-    return next(row for row in rows if row.id == run)
 
 
 def set_priority(name: str, number: int, *, address: str | None) -> None:

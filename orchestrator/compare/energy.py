@@ -28,10 +28,6 @@ def _ratio(above: float, below: float) -> float | None:
     return above / below if below > 0 else None
 
 
-def _above_idle(power_w: float, all_j: float, above_j: float, tps: float) -> float | None:
-    return _ratio(power_w * above_j, all_j * tps)
-
-
 DERIVED: dict[str, Derived] = {
     "joules_per_token": Derived(
         "J/token",
@@ -45,7 +41,7 @@ DERIVED: dict[str, Derived] = {
         "The same, less what the idle device draws",
         "lower",
         ("decode_power_w", "decode_energy_j", "decode_energy_above_idle_j", "decode_tps"),
-        _above_idle,
+        lambda power_w, all_j, above_j, tps: _ratio(power_w * above_j, all_j * tps),
     ),
     "tokens_per_joule": Derived(
         "tokens/J",

@@ -283,7 +283,8 @@ class Coordinator:
 
     def _stop(self, run_id: str) -> None:
         self._ledger.set_run(run_id, RunStatus.PAUSED)
-        self._loop.stop_run(run_id)
+        # to the schedule cancelled, though paused in the ledger: what runs is to end now, and a resume goes on with it
+        self._loop.handle([RunChanged(run_id, RunStatus.CANCELLED)])
 
     def idle(self) -> bool:
         return self._on_loop(lambda: not self._loop.schedule.is_busy)

@@ -161,13 +161,11 @@ class Effects:
             error = future.exception()
             if error is not None and not isinstance(error, DeviceGone):
                 log.warning(Entry("SplitNotSet", command, detail=str(error)))
-                self._not_set(command, f"the agent could not set it: {error}")
+                state = MachineState(dedicated_vram_bytes=command.dedicated_vram_bytes)
+                why = f"the agent could not set it: {error}"
+                self._on_event(StateRefused(command.device_id, state, why, by_agent=True))
 
         answer.add_done_callback(failed)
-
-    def _not_set(self, command: SetSplit, why: str) -> None:
-        state = MachineState(dedicated_vram_bytes=command.dedicated_vram_bytes)
-        self._on_event(StateRefused(command.device_id, state, why, by_agent=True))
 
     def _ask(self, command: AskOperator) -> None:
         device = self._registry.devices[command.device_id]

@@ -37,8 +37,6 @@ from orchestrator.dispatch.messages import (
     Event,
     GiveUp,
     Retry,
-    RunChanged,
-    RunStatus,
     Send,
     SetSplit,
     StateRefused,
@@ -190,7 +188,8 @@ class CoordinatorLoop:
             # the schedule has decided, and cannot decide again before that is written: else a job could be sent that
             # no ledger knows. The fleet is listened to all the same, for each call renews a lease.
             self._deferred = _latest(self._deferred)
-            self._write_again()
+            if self._monotonic() >= self._try_again_s:
+                self._write()
             return
         late, self._deferred = self._deferred, []
         # all events of a round in one go: their reports cost one file and one transaction together
@@ -210,13 +209,6 @@ class CoordinatorLoop:
             log_entries(log, [(_log_level(each), Entry(type(each).__name__, each)) for each in messages])
         if self._unwritten:
             self._write()
-
-    def stop_run(self, run_id: str) -> None:
-        """On the loop's thread: what runs is cancelled, nothing more is sent."""
-        run = self.registry.runs.get(run_id)
-        if run is not None:
-            run.stopped = True
-        self.handle([RunChanged(run_id, RunStatus.CANCELLED)])
 
     def _run_inbox(self) -> None:
         while not self._unwritten:  # else what that decides could not be written down
@@ -245,10 +237,6 @@ class CoordinatorLoop:
                 self._rebooting[command.device_id] = (self._monotonic(), command)
             if not isinstance(command, Send) or self._still_holds(command):
                 self._effects.perform(command)
-
-    def _write_again(self) -> None:
-        if self._monotonic() >= self._try_again_s:
-            self._write()
 
     def _set_trouble(self, words: str) -> None:
         if words != self.trouble:

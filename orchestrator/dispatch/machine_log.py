@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,8 +61,10 @@ def read_log(root: Path, wanted: LogFilter, most_lines: int | None = None, after
     for part, path in log_files(root).items():
         keeps_all = part == AGENT and wanted.device_id is not None and wanted.device_id == own_device_id(root)
         own = LogFilter(wanted.run_id, None, wanted.job_id) if keeps_all else wanted
+        # the oldest first: the reader begins in the file of its place, and reads all behind it
+        older = (path.with_name(f"{path.name}.{number}") for number in range(OLDER_FILES, 0, -1))
         with ExitStack() as files:
-            opened = [file for each in _files_of(path) if (file := _open(each, files)) is not None]
+            opened = [file for each in (*older, path) if (file := _open(each, files)) is not None]
             reader = _Reader(opened, after.get(part))
             kept = (f"{part}: {line}" for line in reader.lines() if own.keeps(line))
             found.append(list(kept if most_lines is None else deque(kept, maxlen=most_lines)))
@@ -72,11 +73,6 @@ def read_log(root: Path, wanted: LogFilter, most_lines: int | None = None, after
     merged = heapq.merge(*found, key=lambda line: line.partition(": ")[2][:TIME_CHARS])
     lines = list(merged)
     return LogPage(tuple(lines if most_lines is None else lines[max(len(lines) - most_lines, 0) :]), places)
-
-
-def _files_of(path: Path) -> Iterator[Path]:
-    """The oldest first."""
-    return chain((path.with_name(f"{path.name}.{number}") for number in range(OLDER_FILES, 0, -1)), [path])
 
 
 def _open(path: Path, files: ExitStack) -> BinaryIO | None:

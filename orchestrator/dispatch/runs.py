@@ -28,7 +28,6 @@ class Run:
     run_id: str
     matrix: Matrix
     jobs: Mapping[str, PlannedJob]
-    stopped: bool = False
     device_ids: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from orchestrator.dispatch.api import DeviceView, JobStory, RunSnapshot, RunView, StatusView
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.job_story import FleetState, story_of
-from orchestrator.dispatch.ledger import Ledger, RunRow
+from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.notices import JobSent
 from orchestrator.dispatch.notify import Notifier
@@ -72,17 +72,16 @@ class Views:
 
     def status(self) -> StatusView:
         loop = self._loop
-        views = tuple(self._run_view(row) for row in self._ledger.runs())
+        views = tuple(
+            RunView(row, tuple(each.device.name for each in self._running(row.id)), self._asks(row.id))
+            for row in self._ledger.runs()
+        )
         asks = [ask for view in views for ask in loop.schedule.asks().values() if ask.run_id == view.row.id]
         cannot = tuple(
             skip_command(ask, loop.registry.devices[ask.device_id]) for ask in asks
         )  # as the views have them
         troubles = tuple(filter(None, (loop.trouble, self._notifier.problem, *loop.registry.troubles.values())))
         return StatusView(views, troubles, cannot, len(loop.registry.addresses))
-
-    def _run_view(self, row: RunRow) -> RunView:
-        busy = tuple(each.device.name for each in self._running(row.id))
-        return RunView(row, busy, self._asks(row.id))
 
     def devices(self) -> list[DeviceView]:
         """Devices by their names, then hosts that are none."""

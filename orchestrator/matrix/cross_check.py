@@ -132,7 +132,7 @@ class CrossCheck:
     def _product(self) -> Grid | None:
         # A file with nothing but include has no product. Where a broken section was left out nobody knows, and an error
         # about a model that is missing would only repeat the one that is reported already.
-        if not self.axes and not self.zips and (self._rows_written("include") or self._unsure()):
+        if not self.axes and not self.zips and (self._validated.written.get("include") or self._unsure()):
             return None
         given = set(self.axes) | {name for _, values in self.zips for name in values}
         dims = [_constants(self.defaults, given)]
@@ -148,9 +148,6 @@ class CrossCheck:
         grid = Grid(tuple(dim for dim in dims if dim.names))
         self._check_grid(grid, ("include", row))
         return grid
-
-    def _rows_written(self, section: str) -> bool:
-        return bool(self._validated.written.get(section))
 
     def _unsure(self) -> bool:
         """Whether a section that decides what the product holds was left out."""

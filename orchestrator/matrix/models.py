@@ -125,15 +125,11 @@ def _parse_repo(text: str) -> str:
     return text
 
 
-def _parse_projector(text: str) -> str:
-    return parse_address(text) if is_web(text) else parse_name(text)
-
-
 _REPO = Parsed(_parse_repo, {"type": "string", "pattern": r"^[\w.-]+/[\w.-]+$"})
 _TINY = Parsed(_parse_tiny, {"enum": list(TINY_NAMES)})
 _ADDRESS = Parsed(parse_address, _ADDRESS_SCHEMA)
 _SHA256 = Parsed(parse_sha256, _SHA256_SCHEMA)
-_PROJECTOR = Parsed(_parse_projector, WORD)
+_PROJECTOR = Parsed(lambda text: parse_address(text) if is_web(text) else parse_name(text), WORD)
 
 _called: dict[str, Any] = {
     name: (MaybeName, Field(default=None, description=f"Name in {name}")) for name in engine_names()

@@ -70,22 +70,16 @@ class ParsedList:
             a_range = handler.generate_schema(self.range_model)
             spread = core_schema.no_info_after_validator_function(self.spread, a_range)
             choices: dict[Any, CoreSchema] = {"<one>": one, "<range>": spread}
-            item = core_schema.tagged_union_schema(choices, _kind_of_item)
-        items = core_schema.no_info_before_validator_function(_listed, core_schema.list_schema(item))
+            item = core_schema.tagged_union_schema(choices, lambda raw: "<range>" if isinstance(raw, dict) else "<one>")
+        items = core_schema.no_info_before_validator_function(
+            lambda raw: raw if isinstance(raw, list) else [raw], core_schema.list_schema(item)
+        )
         return core_schema.no_info_after_validator_function(_joined, items)
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
         shapes = [self.one.schema, *([self.range_schema] if self.range_schema else [])]
         item = {"anyOf": shapes} if len(shapes) > 1 else shapes[0]
         return {"anyOf": [*shapes, {"type": "array", "items": item, "minItems": 1}]}
-
-
-def _kind_of_item(raw: Any) -> str:
-    return "<range>" if isinstance(raw, dict) else "<one>"
-
-
-def _listed(raw: Any) -> Any:
-    return raw if isinstance(raw, list) else [raw]
 
 
 def _joined(items: list[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -108,14 +108,11 @@ def read_tree(text: str, file: str) -> tuple[YamlNode | None, list[Problem]]:
         return None, [*composer.problems, Problem(file, line, "", f"not YAML: {words}")]
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 0
-        return None, [Problem(file, line, "", f"not YAML: character U+{_code(error):04X} is not allowed")]
+        code = ord(error.character) if isinstance(error.character, str) else int(error.character)
+        return None, [Problem(file, line, "", f"not YAML: character U+{code:04X} is not allowed")]
     except yaml.YAMLError as error:
         return None, [Problem(file, 0, "", f"not YAML: {error}")]
     return composer.root, composer.problems
-
-
-def _code(error: yaml.reader.ReaderError) -> int:
-    return ord(error.character) if isinstance(error.character, str) else int(error.character)
 
 
 def _events(text: str) -> Iterator[yaml.Event]:

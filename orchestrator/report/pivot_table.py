@@ -16,7 +16,8 @@ FLAGGED, ONLY_FLAGGED = "!", "?"
 
 def pivot_table(pivot: Pivot) -> TextTable:
     """Cells such as ``17.26 (6970)``, ``42.89 [42.10..43.02] x1.13``, ``does not load: RAM``."""
-    usual_n = _usual_n(pivot)
+    counts = Counter(group.summary.n for group in pivot.groups.values() if group.summary)
+    usual_n = counts.most_common(1)[0][0] if counts else 0
     remarks = list(dict.fromkeys(note for cell in _in_order(pivot) for note in cell.notes))
     rows = []
     for row in pivot.row_keys:
@@ -59,11 +60,6 @@ def _heading(names: tuple[str, ...], key: Key) -> str:
         text = axes.label(name, value)
         words.append(f"{axes.short_name(name)} {text}" if bare or value is None else text)
     return ", ".join(words) if len(words) > 2 else " ".join(words)
-
-
-def _usual_n(pivot: Pivot) -> int:
-    counts = Counter(group.summary.n for group in pivot.groups.values() if group.summary)
-    return counts.most_common(1)[0][0] if counts else 0
 
 
 def _table_cell(pivot: Pivot, group: TrialGroup, usual_n: int, remarks: list[str]) -> TableCell:
@@ -112,7 +108,9 @@ def _notes(pivot: Pivot, usual_n: int, remarks: list[str]) -> Iterable[str]:
         kinds += ["first to third quartile"] if max(spreads, default=0) >= IQR_FROM else []
         says = f" ({' with fewer than 5 trials, '.join(kinds)})" if kinds else ""
         yield f"Each figure: median of n = {usual_n} trials, where nothing else is said; [low..high]: spread{says}."
-    yield from _undecided_note(groups)
+    if close := sum(map(_is_undecided, groups)):
+        many = f"{close} best medians" if close > 1 else "the best median"
+        yield f"No verdict, and no mark, for {many}: another cell's spread overlaps."
     yield from _mark_notes(pivot, groups)
     if any(value is None for keys in (pivot.row_keys, pivot.col_keys) for key in keys for value in key):
         yield "-: not asked for (the engine's own choice, the machine as it stood), or not told."
@@ -134,12 +132,6 @@ def _best_note(pivot: Pivot) -> str:
 def _is_undecided(group: TrialGroup) -> bool:
     """The best median, and another cell's spread reaches into its own."""
     return group.best and group.close and group.summary is not None and group.summary.n > 1
-
-
-def _undecided_note(groups: Iterable[TrialGroup]) -> Iterable[str]:
-    if close := sum(map(_is_undecided, groups)):
-        many = f"{close} best medians" if close > 1 else "the best median"
-        yield f"No verdict, and no mark, for {many}: another cell's spread overlaps."
 
 
 def _mark_notes(pivot: Pivot, groups: Iterable[TrialGroup]) -> Iterable[str]:

@@ -37,19 +37,11 @@ def export(table: pa.Table, path: str | Path, format: str | None = None) -> Path
     return path
 
 
-def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
-    pq.write_table(table, file, compression="zstd")
-
-
 def _write_arrow(table: pa.Table, file: BinaryIO) -> None:
     sink = pa.BufferOutputStream()
     with ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     file.write(sink.getvalue())
-
-
-def _write_csv(table: pa.Table, file: BinaryIO) -> None:
-    pa_csv.write_csv(_flattened(table), file)
 
 
 def _write_json_lines(table: pa.Table, file: BinaryIO) -> None:
@@ -67,9 +59,9 @@ class ExportFormat:
 
 
 EXPORT_FORMATS: tuple[ExportFormat, ...] = (
-    ExportFormat("parquet", (".parquet",), _write_parquet),
+    ExportFormat("parquet", (".parquet",), lambda table, file: pq.write_table(table, file, compression="zstd")),
     ExportFormat("arrow", (".arrow", ".feather"), _write_arrow),
-    ExportFormat("csv", (".csv",), _write_csv),
+    ExportFormat("csv", (".csv",), lambda table, file: pa_csv.write_csv(_flattened(table), file)),
     ExportFormat("jsonl", (".jsonl", ".ndjson"), _write_json_lines),
 )
 """The formats of ``orchestrate export``, one line each; ``loading`` reads these four back."""

@@ -36,11 +36,7 @@ def flatten(attempts: pa.Table, table: str) -> pa.Table:
     for position, field in enumerate(inner.type):
         columns[field.name] = inner.field(position)
     if "event" in wanted.names:
-        columns["event"] = _positions(lists)
+        # 0, 1, 2 ... inside each list
+        lengths = [length or 0 for length in pc.list_value_length(lists).to_pylist()]
+        columns["event"] = pa.array([position for length in lengths for position in range(length)], pa.int64())
     return schema.conform(pa.table(columns), wanted)
-
-
-def _positions(lists: Any) -> pa.Array[Any]:
-    """0, 1, 2 ... inside each list."""
-    lengths = [length or 0 for length in pc.list_value_length(lists).to_pylist()]
-    return pa.array([position for length in lengths for position in range(length)], pa.int64())

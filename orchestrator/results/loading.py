@@ -77,7 +77,9 @@ def _file(path: Path, table: str, wanted: pa.Schema) -> pa.Table:
             header = next(csv.reader(file), [])
         if is_published(header):
             return load_published_csv(path) if table == "trials" else wanted.empty_table()
-        _check_names(path, header, wanted, table)
+        unknown = [name for name in header if name not in wanted.names]
+        if unknown or not header:
+            raise UsageError(f"{path}: does not hold {table}: unknown column {quoted(unknown[0] if unknown else '')}")
         return schema.conform(read_csv(path, wanted), wanted)
     if kind == "jsonl":
         return read_json_lines(path, wanted)
@@ -91,12 +93,6 @@ def _file(path: Path, table: str, wanted: pa.Schema) -> pa.Table:
     if held != table:
         raise UsageError(f"{path}: holds {quoted(held) if held else 'no table of Orchestrate'}, not {table}")
     return schema.conform(found, wanted)
-
-
-def _check_names(path: Path, header: list[str], wanted: pa.Schema, table: str) -> None:
-    unknown = [name for name in header if name not in wanted.names]
-    if unknown or not header:
-        raise UsageError(f"{path}: does not hold {table}: unknown column {quoted(unknown[0] if unknown else '')}")
 
 
 def _read_arrow(path: Path) -> pa.Table:

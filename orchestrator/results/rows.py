@@ -17,7 +17,7 @@ from agents.contract.device import Device
 from agents.contract.job import Chat, Job, ModelSource, Stop, Synthetic, Workflow, Workload
 from agents.contract.measure import Arrival, Reading, SamplerStep, Trial, counted_trial
 from agents.contract.rates import decode_tps, iteration_rate, prompt_tps, seconds_per_image, ttft_s
-from agents.contract.report import Failed, Loaded, Measured, Refused, Report
+from agents.contract.report import Failed, Measured, Refused, Report
 from agents.contract.web_address import shown
 from orchestrator.results import schema
 
@@ -122,7 +122,7 @@ def _attempt(job: Job, report: Report, device: Device | None) -> Row:
         **_columns_of(job.load),
         **_columns_of(job.state),
         **_columns_of(report.machine),
-        **_loaded(loaded),
+        **({} if loaded is None else _columns_of(loaded) | {"settings": loaded.settings}),
     }
 
 
@@ -176,10 +176,6 @@ def _prompt_sha256(chat: Chat) -> str:
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()
-
-
-def _loaded(loaded: Loaded | None) -> Row:
-    return {} if loaded is None else _columns_of(loaded) | {"settings": loaded.settings}
 
 
 def _trial(trial: Trial) -> Row:

@@ -150,7 +150,8 @@ class Store:
     def has(self, run: str, job_id: str, attempt: int) -> bool:
         """What stands in a merged file that cannot be read, is not there."""
         # the single file is looked for first, by its name: only merged ones have to be opened
-        if self._single(run, (job_id, attempt)).exists():
+        single = self.run_folder(run) / "trials" / f"{_checked(job_id, 'job id')}-{attempt}.parquet"
+        if single.exists():
             return True
         merged = (path for path in self._files(run) if _is_merged(path) and self._has_keys(path))
         return any((job_id, attempt) in self._keys(path) for path in merged)
@@ -208,7 +209,8 @@ class Store:
             durable_file(target) as file,
             pq.ParquetWriter(file, schema.attempt_schema(), compression="snappy") as out,
         ):
-            damaged = {path for group in _groups(takes) for path in _merge(group, out)}
+            groups = (takes[start : start + _GROUP_FILES] for start in range(0, len(takes), _GROUP_FILES))
+            damaged = {path for group in groups for path in _merge(group, out)}
         # the same keys give the same name: what was remembered may be of a file of before
         self._merged.pop(target, None)
         merged = dict(takes).keys() - damaged
@@ -235,9 +237,6 @@ class Store:
             for part in ("trials", "devices", "logs"):
                 remove_abandoned(self.run_folder(run) / part)
             self._cleaned.add(run)
-
-    def _single(self, run: str, key: Key) -> Path:
-        return self.run_folder(run) / "trials" / f"{_checked(key[0], 'job id')}-{key[1]}.parquet"
 
     def _files(self, run: str) -> list[Path]:
         """Files with attempts, merged ones first."""
@@ -310,11 +309,6 @@ def _pairs(attempts: pa.Table) -> list[Key]:
     jobs, counts = attempts.column("job_id").to_pylist(), attempts.column("attempt").to_pylist()
     # published rows have no attempt: they count as 0, as in comparisons
     return [(str(job), int(count or 0)) for job, count in zip(jobs, counts, strict=True)]
-
-
-def _groups(takes: Sequence[tuple[Path, frozenset[Key]]]) -> Iterator[Sequence[tuple[Path, frozenset[Key]]]]:
-    for start in range(0, len(takes), _GROUP_FILES):
-        yield takes[start : start + _GROUP_FILES]
 
 
 def _merge(group: Sequence[tuple[Path, frozenset[Key]]], out: pq.ParquetWriter) -> list[Path]:

@@ -35,7 +35,9 @@ class Connection:
 
         Raises OrchestrateError, UsageError.
         """
-        self._temp = tempfile.TemporaryDirectory(prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True)
+        # the paths of Ray's sockets must stay under 104 characters: not in a user's long TMPDIR
+        folder = os.environ.get("RAY_TMPDIR") or ("/tmp" if Path("/tmp").is_dir() else None)
+        self._temp = tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True)
         self.started = False
         try:
             named = address or os.environ.get("RAY_ADDRESS") or cluster_address()
@@ -78,11 +80,6 @@ def cluster_address() -> str | None:
     """What `orchestrate head` or `join` on this machine noted, if that cluster still answers."""
     address = recorded_address()
     return address if address and _why_no_answer(address) is None else None
-
-
-def _short_folder() -> str | None:
-    """Where Ray keeps its files: its sockets' paths must stay under 104 characters, so not a user's long TMPDIR."""
-    return os.environ.get("RAY_TMPDIR") or ("/tmp" if Path("/tmp").is_dir() else None)
 
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}

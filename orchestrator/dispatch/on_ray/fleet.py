@@ -124,17 +124,14 @@ class RayFleet:
         try:
             yield self._answers.get(timeout=wait_s) if wait_s > 0 else self._answers.get_nowait()
             last = time.monotonic() + (GATHER_S if len(self._by_device) >= GATHER_FROM else 0.0)
-            while self._awaits_more() and (left_s := last - time.monotonic()) > 0:
+            # only an answer to a poll or a start brings reports: without one pending, nothing is worth a wait
+            while any(n.poll_pending for n in self._by_device.values()) and (left_s := last - time.monotonic()) > 0:
                 yield self._answers.get(timeout=left_s)
             while True:
                 yield self._answers.get_nowait()
         # one handler for all three waits: each of them that runs dry ends the gathering
         except queue.Empty:
             return
-
-    def _awaits_more(self) -> bool:
-        """Whether an answer is still to come that brings reports."""
-        return any(node.poll_pending for node in self._by_device.values())
 
     def _refresh_nodes(self) -> Iterator[FleetEvent]:
         """Nodes that came and went, and phases that are over."""
@@ -209,14 +206,11 @@ class RayFleet:
                 self._greet(other)
 
     def _withdraw(self, node: Node, why: str) -> Iterator[FleetEvent]:
-        if self._is_device(node) and node.device is not None:
+        if node.device is not None and self._by_device.get(node.device.device_id) is node:
             del self._by_device[node.device.device_id]
             if node.is_announced:
                 yield DeviceUnreachable(node.device.device_id, why)
         node.is_announced = False
-
-    def _is_device(self, node: Node) -> bool:
-        return node.device is not None and self._by_device.get(node.device.device_id) is node
 
     def _greet(self, node: Node) -> None:
         """Finds the node's agent, or makes it, and asks who it is."""

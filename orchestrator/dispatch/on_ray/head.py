@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import sys
@@ -128,7 +129,7 @@ def coordination(connection: Connection) -> CoordinatorApi:
     """The coordinator of the cluster that this process has joined; made if there is none. Raises OrchestrateError."""
     address = connection.address or ""
     remote = cast(CoordinatorApi, _Remote(_make(), address))
-    mine, theirs = _own_version(), remote.version()
+    mine, theirs = importlib.metadata.version("orchestrate-bench"), remote.version()
     if theirs != mine:
         if not remote.idle():
             raise OrchestrateError(
@@ -158,9 +159,3 @@ def _make() -> Any:
         return actor.options(**options).remote()
     except (RayError, ValueError, RuntimeError) as error:
         raise OrchestrateError(f"the coordinator cannot be started: {first_line(error)}") from error
-
-
-def _own_version() -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version("orchestrate-bench")

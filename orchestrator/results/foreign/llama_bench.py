@@ -64,7 +64,9 @@ def rows_of_record(record: Record, device: str | None) -> list[Row]:
         **_model(record),
         **_load(record),
     }
-    return [same | _figures(n_prompt, n_gen, *sample) | _note(record) for sample in _samples(record, n_prompt + n_gen)]
+    if not (record.fields.get("samples_ns") or record.fields.get("samples_ts")):
+        same["note"] = MEAN_NOTE
+    return [same | _figures(n_prompt, n_gen, *sample) for sample in _samples(record, n_prompt + n_gen)]
 
 
 def _figures(n_prompt: int, n_gen: int, seconds: float, rate: float) -> Row:
@@ -102,20 +104,17 @@ def _samples(record: Record, tokens: int) -> list[tuple[float, float]]:
     return [(ns / 1e9 if ns else tokens / mean, mean)]
 
 
-def _note(record: Record) -> Row:
-    single = record.fields.get("samples_ns") or record.fields.get("samples_ts")
-    return {} if single else {"note": MEAN_NOTE}
-
-
 def _model(record: Record) -> Row:
     path, described = _text(record, "model_filename"), _text(record, "model_type")
     file = PurePosixPath((path or "").replace("\\", "/")).name
     stem = _PART.sub("", file.removesuffix(".gguf"))
     weights = quantisation(described or "") or quantisation(stem)
+    # without its quantisation: the same model at two of them is one model
+    short = re.sub(rf"[-._]{re.escape(weights)}$", "", stem, flags=re.IGNORECASE) if weights else stem
     if not (stem or described):
         raise record.refused("model_filename", "is missing, and so is model_type: which model?")
     return {
-        "model": _without(stem, weights) if stem else described,
+        "model": short or stem or described,
         "quantisation": weights,
         "model_file": file or None,
         "model_bytes": _int(record, "model_size", 0),
@@ -130,12 +129,6 @@ def quantisation(text: str) -> str | None:
         return None
     name, size = found[-1][1].upper(), found[-1][2]
     return f"{name}_{size[0].upper()}" if size and name != "Q2_K" else name
-
-
-def _without(stem: str, weights: str | None) -> str:
-    """The file's name without its quantisation: the same model at two of them is one model."""
-    short = re.sub(rf"[-._]{re.escape(weights)}$", "", stem, flags=re.IGNORECASE) if weights else stem
-    return short or stem
 
 
 def _load(record: Record) -> Row:
