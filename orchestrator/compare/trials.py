@@ -29,7 +29,6 @@ class Chosen:
     """``rows`` hold every axis and the metrics asked for; ``superseded`` counts attempts of jobs that were retried."""
 
     rows: tuple[Row, ...]
-    warmups: int
     superseded: int
 
 
@@ -51,7 +50,7 @@ def choose_trials(table: pa.Table, metrics: Sequence[str], where: Sequence[str] 
         axis, texts = axes.split_choice(written, "filter")
         wanted = {axes.choose(axis, text, (row[axis] for row in kept)) for text in texts}
         kept = [row for row in kept if row[axis] in wanted or (row[axis] is None and row["status"] in SILENT)]
-    return Chosen(tuple(kept), sum(bool(row["warmup"]) for row in rows), len(gone) - len(last))
+    return Chosen(tuple(kept), len(gone) - len(last))
 
 
 _ALWAYS = ("job_id", "attempt", "trial", "warmup", "canary", "status", "cause", "note", "flags")

@@ -77,6 +77,7 @@ def read_all(paths: Sequence[Path], prepare: Callable[[Path], pa.Table], wanted:
     """
 
     def attempt(path: Path) -> pa.Table | Damaged:
+        # inside the thread: an exception out of pool.map would lose the results of all files behind this one
         try:
             return prepare(path)
         except (Unreadable, pa.ArrowException) as error:

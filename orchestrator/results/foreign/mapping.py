@@ -157,8 +157,8 @@ class _MappingReader:
                 self._wrong(node.line, f"columns.{name}.unit", f"{quoted(unit)} is no unit of {name}. {allowed}")
             factor = units.get(unit, 1.0)
         if (scale := texts.get("scale")) is not None:
-            number = _number(scale)
-            if number is None or number <= 0 or not _is_number(COLUMNS[name]):
+            number, kind = _number(scale), COLUMNS[name].type
+            if number is None or number <= 0 or not (kinds.is_integer(kind) or kinds.is_floating(kind)):
                 why = "is not allowed here. Allowed: a number above 0, for a column of numbers"
                 self._wrong(node.line, f"columns.{name}.scale", f"{quoted(scale)} {why}")
             factor *= number or 1.0
@@ -234,10 +234,6 @@ def parse_cell(column: schema.Column, text: str, factor: float | None = None) ->
     if not -(2**63) <= whole < 2**63 or (factor is None and whole != number):
         raise BadValue(f"{quoted(text)} is not allowed here. Allowed: a whole number")
     return whole
-
-
-def _is_number(column: schema.Column) -> bool:
-    return kinds.is_integer(column.type) or kinds.is_floating(column.type)
 
 
 def _number(text: str) -> float | None:
