@@ -14,9 +14,9 @@ HEAD_MODELS_PORT_VARIABLE = "ORCHESTRATE_HEAD_MODELS_PORT"
 
 def data_root() -> Path:
     """The root, not created here: ``$ORCHESTRATE_HOME``, else (on Linux) ``~/.local/share/orchestrate``."""
-    told = os.environ.get(HOME_VARIABLE)
-    if told:
-        return Path(told).expanduser().absolute()
+    configured = os.environ.get(HOME_VARIABLE)
+    if configured:
+        return Path(configured).expanduser().absolute()
     import platformdirs
 
     return Path(platformdirs.user_data_dir("orchestrate", appauthor=False))

@@ -43,7 +43,7 @@ class Flag(StrEnum):
     LIMIT_WITHOUT_EFFECT = "limit_without_effect"
 
 
-flag_words: dict[str, str] = {
+FLAG_DESCRIPTIONS: dict[str, str] = {
     Flag.PROMPT_CACHED: "prompt tokens came from a cache",
     Flag.FEWER_TOKENS: "fewer tokens than asked for",
     Flag.ARRIVALS_BUNCHED: "several tokens in one read",

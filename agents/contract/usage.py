@@ -1,4 +1,4 @@
-"""What an attempt took of the machine: memory, load, power, heat, energy. Derived on the device from the readings.
+"""What an attempt took of the machine: memory, utilisation, power, heat, energy. Derived from the readings.
 
 Means are over the measured trial, from the request's sending to the end of its response; a column is null where no
 source tells it.

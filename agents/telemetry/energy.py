@@ -29,7 +29,7 @@ POWER_OF = {
 
 
 @dataclass(frozen=True, slots=True)
-class Phases:
+class TrialWindows:
     """Of one trial, on the clock of the readings."""
 
     prompt: Window
@@ -37,20 +37,20 @@ class Phases:
     whole: Window
 
 
-def phases_of(trial: Trial) -> Phases | None:
+def windows_of(trial: Trial) -> TrialWindows | None:
     """None without a sending on the readings' clock, or without a token. A run that makes images is all decoding."""
     if trial.sent_s is None or not (trial.arrivals or trial.image):
         return None
     whole = Window(trial.sent_s, trial.sent_s + trial.ended_s)
     if not trial.arrivals:
-        return Phases(Window(whole.start_s, whole.start_s), whole, whole)
+        return TrialWindows(Window(whole.start_s, whole.start_s), whole, whole)
     first, last = (trial.sent_s + trial.arrivals[end].at_s for end in (0, -1))
-    return Phases(Window(trial.sent_s, first), Window(first, last), whole)
+    return TrialWindows(Window(trial.sent_s, first), Window(first, last), whole)
 
 
 def energy_of(series: Series, trial: Trial, idle: Series, idle_window: Window, gpu_in_package: bool) -> Energy:
     """``idle`` holds readings of the machine before the load, in ``idle_window``."""
-    phases = phases_of(trial)
+    phases = windows_of(trial)
     if phases is None:
         return Energy()
     for scope in precedence(series, phases.whole, gpu_in_package):
@@ -68,7 +68,7 @@ def _energy(
     series: Series,
     kind: str,
     scope: str,
-    phases: Phases,
+    phases: TrialWindows,
     prompt_j: float | None,
     decode_j: float | None,
     idle_w: float | None,

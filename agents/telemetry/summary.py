@@ -7,7 +7,7 @@ from typing import Any
 
 from agents.contract.measure import Trial
 from agents.contract.usage import Usage
-from agents.telemetry.energy import POWER_OF, first_mean_w, phases_of, precedence
+from agents.telemetry.energy import POWER_OF, first_mean_w, precedence, windows_of
 from agents.telemetry.memory_truth import MemoryTruth, Pool
 from agents.telemetry.series import Series, Window
 from agents.telemetry.sources.base import Quantity
@@ -15,7 +15,7 @@ from agents.telemetry.sources.base import Quantity
 
 def usage_of(series: Series, memory: MemoryTruth, trial: Trial | None, gpu_in_package: bool) -> Usage:
     """``trial`` is the measured one; None where there is none: then only the memory is known."""
-    phases = phases_of(trial) if trial is not None else None
+    phases = windows_of(trial) if trial is not None else None
     pools = memory.pools
     sources = dict.fromkeys(
         pools[each].source for each in (Quantity.VRAM_USED, Quantity.GTT_USED) if each in pools and pools[each].source

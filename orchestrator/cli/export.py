@@ -16,7 +16,7 @@ from orchestrator.errors import UsageError
 from orchestrator.report.llama_bench import llama_bench_file
 from orchestrator.results import load, schema
 from orchestrator.results.durable import durable_file
-from orchestrator.results.export import export, format_named
+from orchestrator.results.export import export, export_format
 from orchestrator.results.reference import PREFIX
 from orchestrator.results.store import Store
 
@@ -50,7 +50,7 @@ def export_run(
         raise UsageError("PATH is missing: the file to write")
     found = _loaded(name, table)
     if str(to) == "-":
-        format_named(file_format or "csv").write(found, sys.stdout.buffer)
+        export_format(file_format or "csv").write(found, sys.stdout.buffer)
         return
     written = export(found, to, file_format)
     print(f"{written}: {format_count(found.num_rows, 'row')} of {table}")

@@ -62,7 +62,7 @@ def remove_stale(settings: NodeSettings) -> None:
             marker.unlink()
 
 
-def will_not_pass(output: str) -> bool:
+def is_permanent_failure(output: str) -> bool:
     """Whether what Ray printed lets a node fail each time until somebody mends it. PURE"""
     return _MISMATCH in output or any(word in output for word in _WRONG_TOKEN)
 
@@ -75,9 +75,9 @@ def why_not_started(output: str, settings: NodeSettings) -> str:
             " host (mode 600), or give --token-file"
         )
     if _MISMATCH in output:
-        told = [f"{name} {number}" for name, number in _VERSION.findall(output[output.index(_MISMATCH) :])]
+        versions = [f"{name} {number}" for name, number in _VERSION.findall(output[output.index(_MISMATCH) :])]
         return (
-            f"versions: the head has {' and '.join(told[:2])}, this host {' and '.join(told[2:4])}."
+            f"versions: the head has {' and '.join(versions[:2])}, this host {' and '.join(versions[2:4])}."
             " Ray must match exactly, Python to the minor version"
         )
     lines = [line.strip() for line in output.splitlines() if line.strip()]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from orchestrator.cluster.addresses import address_towards
-from orchestrator.cluster.node import ray_program, remove_stale, why_not_started, will_not_pass
+from orchestrator.cluster.node import ray_program, remove_stale, why_not_started
 from orchestrator.cluster.processes import END_S, end_all
 from orchestrator.cluster.ray_command import NODE_VARIABLE, NodeSettings, start_command
 from orchestrator.errors import OrchestrateError

@@ -19,5 +19,5 @@ def wake_coordinator(cluster: str, environment: Mapping[str, str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"the coordinator could not be started: {error}"
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    said = lines[-1] if lines else f"exit code {done.returncode}"
-    return said if done.returncode == 0 else f"the coordinator could not be started: {said}"
+    last_line = lines[-1] if lines else f"exit code {done.returncode}"
+    return last_line if done.returncode == 0 else f"the coordinator could not be started: {last_line}"

@@ -56,7 +56,7 @@ class TrialGroup:
         return None if self.only_flagged else self.summary
 
 
-def failure_words(row: Row) -> str:
+def describe_failure(row: Row) -> str:
     cause = row["cause"]
     try:
         return CAUSES[Cause(cause)].words
@@ -66,7 +66,7 @@ def failure_words(row: Row) -> str:
 
 def summarise_group(rows: Sequence[Row], metric: str, second: str | None) -> TrialGroup:
     """Rows of one cell; flagged trials are left out of the figures unless there are no others."""
-    failed = Counter(failure_words(row) for row in rows if row["status"] in ("failed", "refused"))
+    failed = Counter(describe_failure(row) for row in rows if row["status"] in ("failed", "refused"))
     figures = [row for row in rows if row["status"] in ("ok", *SILENT) and row[metric] is not None]
     sound = [row for row in figures if not row["flags"]]
     used = sound or figures

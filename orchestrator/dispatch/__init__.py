@@ -1,1 +1,1 @@
-"""Brings jobs to devices and results home: a pure run, a ledger, and a fleet behind a Protocol."""
+"""Brings jobs to devices and results home: a pure schedule, a ledger, and a fleet behind a Protocol."""

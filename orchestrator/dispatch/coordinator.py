@@ -356,9 +356,9 @@ class Coordinator:
         before = self._left()
         why = f"the operator says that {name} cannot be brought into this state"
         self._loop.handle([StateRefused(device_id, state, why)])
-        return before - self._left()
+        return before - self._jobs_remaining()
 
-    def _left(self) -> int:
+    def _jobs_remaining(self) -> int:
         return sum(row.remaining for row in self._ledger.runs())
 
     def _device_named(self, name: str, *, live: bool) -> str:

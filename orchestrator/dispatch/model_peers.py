@@ -6,15 +6,14 @@ or were sent a job with it, come first in the list, so that each device asks all
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from agents.contract.job import Job, ModelSource
 from agents.contract.model_peers import Peer, Peers
 from agents.contract.report import Failed, Measured, Report
+from agents.files import write_atomic
 
 MAX_PEERS = 16
 """Each question for a file goes to so many devices at most; those most likely to have it come first."""
@@ -77,8 +76,6 @@ class ModelPeers:
 def models_token(root: Path) -> str:
     """The secret of this head's cluster for its model servers, in a file (mode 600). Raises OSError."""
     path = root / "models-token"
-    with suppress(FileExistsError):
-        root.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32))
+    if not path.exists():  # one coordinator at a time: it holds the lock of this folder
+        write_atomic(path, secrets.token_hex(32), mode=0o600)
     return path.read_text(encoding="ascii").strip()

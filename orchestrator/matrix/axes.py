@@ -22,7 +22,7 @@ from orchestrator.matrix.problems import BadValue, not_one_of, quoted
 Value = str | int | float | bool
 
 # A device refuses the engines that it has no adapter for; the words stand here so that a typing error is found early.
-ENGINES = engine_names()
+ENGINE_NAMES = engine_names()
 DEFAULT_ENGINE = "embedded"
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 RUNTIMES = tuple(runtime.value for runtime in Runtime)
@@ -123,8 +123,8 @@ AXES: tuple[Axis, ...] = (
         name="engine",
         part="load",
         columns=("engine",),
-        parse=_one_of(ENGINES, "an engine"),
-        schema={"enum": list(ENGINES)},
+        parse=_one_of(ENGINE_NAMES, "an engine"),
+        schema={"enum": list(ENGINE_NAMES)},
         help=f"Engine adapter that runs the model; {DEFAULT_ENGINE} where none is given",
     ),
     Axis(

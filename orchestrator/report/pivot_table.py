@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from agents.contract.measure import flag_words
+from agents.contract.measure import FLAG_DESCRIPTIONS
 from orchestrator.compare import axes
 from orchestrator.compare.groups import IQR_FROM, TrialGroup
 from orchestrator.compare.pivot import Key, Pivot
@@ -142,7 +142,7 @@ def _mark_notes(pivot: Pivot, groups: Iterable[TrialGroup]) -> Iterable[str]:
     flags: Counter[str] = Counter()
     for group in groups:
         flags.update(dict(group.flagged))
-    said = "; ".join(f"{count} {flag} ({flag_words.get(flag, flag)})" for flag, count in sorted(flags.items()))
+    said = "; ".join(f"{count} {flag} ({FLAG_DESCRIPTIONS.get(flag, flag)})" for flag, count in sorted(flags.items()))
     if any(group.flagged and not group.only_flagged for group in groups):
         yield f"{FLAGGED}: flagged trials left out of this cell's figure."
     if any(group.only_flagged for group in groups):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from agents.contract.measure import flag_words
+from agents.contract.measure import FLAG_DESCRIPTIONS
 from agents.contract.report import CAUSES
 from orchestrator.compare.groups import IQR_FROM
 from orchestrator.results import schema
@@ -65,7 +65,7 @@ def results_page() -> str:
     """The page as Markdown."""
     parts = [_HEAD]
     parts += [_table(f"Table `{name}`", schema.COLUMNS[name]) for name in schema.TABLES]
-    flags = ((str(flag), meaning) for flag, meaning in flag_words.items())
+    flags = ((str(flag), meaning) for flag, meaning in FLAG_DESCRIPTIONS.items())
     parts.append("## Flags\n\n| flag | meaning |\n|---|---|\n" + _rows(flags))
     words = ((cause.value, policy.words) for cause, policy in CAUSES.items())
     parts.append("## Causes\n\n| cause | shown as |\n|---|---|\n" + _rows(words))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from agents.contract.measure import flag_words
+from agents.contract.measure import FLAG_DESCRIPTIONS
 from orchestrator.compare import axes
 from orchestrator.compare.defaults import METRICS, independent
 from orchestrator.compare.drift import DRIFTED, Drift
@@ -116,7 +116,7 @@ def run_table(trials: pa.Table, also: Sequence[str] = ()) -> TextTable:
         label_columns=len(names) + 1,
         notes=(
             "±: the farthest end of the spread from the median (smallest or largest below 5 trials, else quartiles).",
-            *(f"{flag}: {flag_words.get(flag, flag)}" for flag in sorted(flags)),
+            *(f"{flag}: {FLAG_DESCRIPTIONS.get(flag, flag)}" for flag in sorted(flags)),
             *(["Flagged trials are left out, and not counted in n, where a cell has others."] if flags else []),
             *origin_notes(chosen.rows),
             *([f"{chosen.superseded} earlier attempts of retried jobs left out."] if chosen.superseded else []),

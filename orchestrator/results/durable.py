@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside, flushed to the disk, renamed. Errors named by what follows.
+"""Atomic files of the results folder; their errors are named by what follows.
 
 ::
 

@@ -31,7 +31,7 @@ def export(table: pa.Table, path: str | Path, format: str | None = None) -> Path
     UsageError for an unknown format, StoreFull and the like for the disk.
     """
     path = Path(path)
-    chosen = format_of(path) if format is None else format_named(format)
+    chosen = format_of(path) if format is None else export_format(format)
     with durable_file(path) as file:
         chosen.write(table, file)
     return path
@@ -75,7 +75,7 @@ def format_of(path: Path) -> ExportFormat:
     return by_ending[path.suffix.lower()]
 
 
-def format_named(name: str) -> ExportFormat:
+def export_format(name: str) -> ExportFormat:
     """Raises UsageError for an unknown one, and names those that there are."""
     by_name = {each.name: each for each in EXPORT_FORMATS}
     if name not in by_name:

@@ -13,7 +13,7 @@ ALL_LAYERS = "999"  # every version takes it for all; -1, auto and all came and 
 def server_arguments(settings: LoadSettings, files: ModelFiles, build: Build) -> list[str]:
     """What a cell does not set is llama.cpp's choice, except what would change a measurement: fitting to memory, prompt
     caches, parallel slots. Raises Unsupported where this build has no flag for what is asked."""
-    projector = [_there("--mmproj", "a vision projector", build), str(files.mmproj)] if files.mmproj else []
+    projector = [_require_flag("--mmproj", "a vision projector", build), str(files.mmproj)] if files.mmproj else []
     return [
         *("-m", str(files.path), *projector, "--host", "127.0.0.1", "--port", "0"),
         *_fixed(build),
@@ -90,8 +90,8 @@ def _load_mode(mmap: bool | None, keep_in_memory: bool | None, build: Build) -> 
         mode = {(True, True): "mmap+mlock", (True, False): "mmap", (False, True): "mlock", (False, False): "none"}
         return ["--load-mode", mode[mapped, kept]]
     return [
-        *([] if mapped else [_there("--no-mmap", "mmap", build)]),
-        *([_there("--mlock", "keep_in_memory", build)] if kept else []),
+        *([] if mapped else [_require_flag("--no-mmap", "mmap", build)]),
+        *([_require_flag("--mlock", "keep_in_memory", build)] if kept else []),
     ]
 
 
@@ -100,10 +100,10 @@ def _kv_offload(wanted: bool | None, build: Build) -> list[str]:
         return []
     if wanted:
         return ["--kv-offload"] if "--kv-offload" in build.flags else []  # the default, where it has no name
-    return [_there("--no-kv-offload", "kv_offload", build)]
+    return [_require_flag("--no-kv-offload", "kv_offload", build)]
 
 
-def _there(flag: str, axis: str, build: Build) -> str:
+def _require_flag(flag: str, axis: str, build: Build) -> str:
     if flag not in build.flags:
         raise Unsupported(f"llama-server {build.version} at {build.program} has no {flag}, so it cannot set {axis}")
     return flag

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from agents.contract.report import Cause
 from agents.contract.web_address import login_of, shown, without_login
 from agents.errors import LoadFailed
-from agents.files import rename_durably
+from agents.files import rename_durably, write_atomic
 from agents.models.progress import ByteProgress, Notify
 from agents.models.store.disk import need_room, os_failure, record_sha256, size_of
 from agents.models.store.transfer import Sender, TransferStopped, partial_of, receive, verify_partial
@@ -157,7 +157,7 @@ def _discard_stale_partial(partial: Path, file: WebFile, sha256: str | None) -> 
     can_continue = sha256 is not None or (file.version is not None and version == file.version)
     if not can_continue or file.size_bytes is None:
         partial.unlink(missing_ok=True)
-    _version_path(partial).write_text(json.dumps({"version": file.version}), encoding="utf-8")
+    write_atomic(_version_path(partial), json.dumps({"version": file.version}), flush=False)
 
 
 def _version_path(partial: Path) -> Path:

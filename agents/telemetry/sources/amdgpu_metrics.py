@@ -179,7 +179,7 @@ def _most(fields: Fields, *names: str) -> int | None:
 def _of_card(fields: Fields) -> dict[Quantity, float]:
     hotspot_left_out = _first(fields, "indep_throttle_status")
     status = None if hotspot_left_out is None else hotspot_left_out & ~_HOTSPOT_BIT
-    return _told(
+    return _scaled(
         (Quantity.GPU_BUSY, _first(fields, "average_gfx_activity"), 1),
         (Quantity.MEMORY_BUSY, _first(fields, "average_umc_activity"), 1),
         (Quantity.VIDEO_BUSY, _first(fields, "average_mm_activity"), 1),
@@ -194,7 +194,7 @@ def _of_card(fields: Fields) -> dict[Quantity, float]:
 
 def _of_apu(fields: Fields, version: tuple[int, int]) -> dict[Quantity, float]:
     busy = _first(fields, "average_gfx_activity") if version[0] == 2 else None
-    return _told(
+    return _scaled(
         (Quantity.GPU_BUSY, busy, 0.01),
         (Quantity.GPU_POWER, _first(fields, "average_gfx_power"), 1e-3),
         (Quantity.PACKAGE_POWER, _first(fields, "average_apu_power", "average_socket_power"), 1e-3),
@@ -205,7 +205,7 @@ def _of_apu(fields: Fields, version: tuple[int, int]) -> dict[Quantity, float]:
     ) | _reasons(_first(fields, "indep_throttle_status"), _first(fields, "throttle_status"))
 
 
-def _told(*values: tuple[Quantity, int | None, float]) -> dict[Quantity, float]:
+def _scaled(*values: tuple[Quantity, int | None, float]) -> dict[Quantity, float]:
     return {quantity: value * scale for quantity, value, scale in values if value is not None}
 
 

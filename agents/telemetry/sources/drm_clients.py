@@ -20,7 +20,7 @@ class Group(StrEnum):
     VIDEO = "video"
 
 
-ENGINES: Mapping[str, Mapping[str, Group]] = {
+GPU_ENGINES: Mapping[str, Mapping[str, Group]] = {
     "amdgpu": {
         **{"dma": Group.COPY, "compute": Group.COMPUTE, "gfx": Group.GRAPHICS},
         **dict.fromkeys(("dec", "enc", "enc_1", "jpeg", "vpe"), Group.VIDEO),
@@ -66,11 +66,11 @@ def parse(data: bytes | None) -> Client | None:
     pairs = {key.strip().decode(errors="replace"): value.split() for key, _, value in lines}
     driver = _word(pairs, "drm-driver")
     client_id = _count(pairs.get("drm-client-id"))
-    if driver not in ENGINES or client_id is None:
+    if driver not in GPU_ENGINES or client_id is None:
         return None
     busy: dict[str, tuple[int, int | None]] = {}
     capacity: dict[str, int] = {}
-    for engine in ENGINES[driver]:
+    for engine in GPU_ENGINES[driver]:
         cycles, total = _count(pairs.get(f"drm-cycles-{engine}")), _count(pairs.get(f"drm-total-cycles-{engine}"))
         ns = _count(pairs.get(f"drm-engine-{engine}"))
         if cycles is not None and total is not None:

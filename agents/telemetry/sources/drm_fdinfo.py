@@ -13,7 +13,7 @@ from pathlib import Path
 from agents.clock import SystemClock
 from agents.telemetry.sources.base import Missing, Quantity, Source, Value
 from agents.telemetry.sources.drm import DrmCard, cards
-from agents.telemetry.sources.drm_clients import ENGINES, Client, Group, Key, latest, parse, shares
+from agents.telemetry.sources.drm_clients import GPU_ENGINES, Client, Group, Key, latest, parse, shares
 from agents.telemetry.sources.engine_tree import RESCAN_S, EngineTree, pids_of
 from agents.telemetry.sources.files import LEAST_SPAN_S, HeldFile
 
@@ -165,7 +165,7 @@ class DrmFdinfo:
         if busy is None:
             return [(quantity, None) for quantity in words.values()]
         most = dict.fromkeys(words, 0.0)
-        for engine, group in ENGINES[self._card.driver].items():
+        for engine, group in GPU_ENGINES[self._card.driver].items():
             most[group] = max(most[group], sum(each.get(engine, 0.0) for each in busy.values()))
         return [(words[group], share) for group, share in most.items()]
 
@@ -177,7 +177,7 @@ class DrmFdinfoFinder:
     name = "drm_fdinfo"
 
     def find(self, root: Path) -> tuple[Sequence[Source], Sequence[Missing]]:
-        found = cards(root, *ENGINES)
+        found = cards(root, *GPU_ENGINES)
         if not found:
             return (), (Missing(self.name, "no GPU that amdgpu, i915 or xe runs"),)
         clients = Clients(root)

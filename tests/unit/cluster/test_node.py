@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster import node
-from orchestrator.cluster.node import remove_stale, start, why_not_started, will_not_pass
+from orchestrator.cluster.node import is_permanent_failure, remove_stale, start, why_not_started
 from orchestrator.cluster.ray_command import NodeSettings, Role
 from orchestrator.errors import OrchestrateError
 from tests.unit.cluster.conftest import FakeRay
@@ -49,7 +49,7 @@ def test_what_ray_says_becomes_a_line(output: str, words: str, for_good: bool) -
     line = why_not_started(output, DEVICE)
     assert re.match(f"(versions: )?{words}", line)
     assert "\n" not in line
-    assert will_not_pass(output) is for_good
+    assert is_permanent_failure(output) is for_good
 
 
 def test_a_node_that_is_up_stays(ray: FakeRay) -> None:

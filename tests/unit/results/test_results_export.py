@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import orchestrator
 from orchestrator.errors import UsageError
 from orchestrator.results import schema
-from orchestrator.results.export import EXPORT_FORMATS, ExportFormat, export, format_named
+from orchestrator.results.export import EXPORT_FORMATS, ExportFormat, export, export_format
 from orchestrator.results.loading import load_runs
 from orchestrator.results.reference import load_reference
 from orchestrator.results.store import Store
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Store:
 def test_each_table_comes_back_from_each_format(store: Store, tmp_path: Path, kind: str, table: str) -> None:
     was = store.load("run-1", table)
     assert was.num_rows
-    path = export(was, tmp_path / f"{table}{format_named(kind).endings[0]}")
+    path = export(was, tmp_path / f"{table}{export_format(kind).endings[0]}")
     back = orchestrator.load(path, table)
     assert back.schema.equals(was.schema)
     assert back.equals(was)
@@ -92,7 +92,7 @@ ROWS = st.lists(
 @given(rows=ROWS)
 def test_any_value_comes_back(tmp_path: Path, kind: str, rows: list[dict[str, Any]]) -> None:
     was = pa.Table.from_pylist(rows, schema=schema.schema())
-    back = orchestrator.load(export(was, tmp_path / f"any{format_named(kind).endings[0]}"))
+    back = orchestrator.load(export(was, tmp_path / f"any{export_format(kind).endings[0]}"))
     assert back.equals(was)
 
 
