@@ -111,7 +111,7 @@ class SamplerStep:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRun:
+class ImageExecution:
     """One run of a graph that makes images; the times of its steps are at the client. None: it was not told."""
 
     images: int = column("Images that the run made")
@@ -157,7 +157,7 @@ class Trial:
     output: str | None = None
     image_tokens: int | None = None  # of the prompt
     sent_s: float | None = None  # sending, from the start of the job on the monotonic clock: as Reading.at_s
-    image: ImageRun | None = None  # of a workflow; counts and times of tokens are then empty
+    image: ImageExecution | None = None  # of a workflow; counts and times of tokens are then empty
 
 
 def counted_trial(trials: Sequence[Trial]) -> Trial | None:

@@ -24,4 +24,4 @@ class Peers:
 
     token: str = field(repr=False)
     own: str
-    urls: tuple[Peer, ...] = ()
+    peers: tuple[Peer, ...] = ()

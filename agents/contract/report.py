@@ -46,12 +46,12 @@ class Cause(StrEnum):
 class CausePolicy:
     """What follows from a cause.
 
-    ``words``: what people read. ``retried``: it says nothing of the cell, so the schedule sends the job again, a
+    ``description``: what people read. ``retried``: it says nothing of the cell, so the schedule sends the job again, a
     bounded number of times. ``retried_on_request``: what `orchestrate retry` takes where no cause is named.
     ``remembered``: a load that failed so fails again with the same settings; it is not tried for the jobs after it.
     """
 
-    words: str
+    description: str
     retried: bool = False
     retried_on_request: bool = False
     remembered: bool = True

@@ -58,7 +58,7 @@ def _at_path(path: str, mmproj: str | None, store: Path, notify: Notify, peers: 
         if files is None and peers is not None:
             files = fetch_path(path, mmproj, store, peers, notify)
             if files is None:
-                others = len([peer for peer in peers.urls if peer.device_id != peers.own])
+                others = len([peer for peer in peers.peers if peer.device_id != peers.own])
                 raise LoadFailed(error.cause, f"{error.detail}, nor at any of {others} other devices") from error
         if files is None:
             raise

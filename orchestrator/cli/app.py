@@ -125,7 +125,7 @@ def resume(
 
 @app.command()
 def status(address: Address = None, as_json: Json = False) -> None:
-    """Show what runs, what is left, and what operators have to do."""
+    """Show what runs, what remains, and what operators have to do."""
     from orchestrator.cli.fleet import show_status
 
     show_status(address, as_json=as_json)
@@ -230,9 +230,9 @@ def skip(
 @app.command(hidden=True)
 def wake(address: Address = None) -> None:
     """Have the cluster's coordinator begin, or go on, with what its ledger holds."""
-    from orchestrator.cli.fleet import wake_coordinator
+    from orchestrator.cli.fleet import ensure_coordinator
 
-    wake_coordinator(address)
+    ensure_coordinator(address)
 
 
 @app.command()

@@ -29,9 +29,9 @@ from orchestrator.cluster.handshake import why_no_head
 from orchestrator.cluster.node import start
 from orchestrator.cluster.processes import end_all, processes_of
 from orchestrator.cluster.ray_command import NodeSettings, Role, node_environment, ports_of
+from orchestrator.cluster.start_coordinator import start_coordinator
 from orchestrator.cluster.supervisor import Supervisor
 from orchestrator.cluster.token import ensure_token, take_token
-from orchestrator.cluster.wake import wake_coordinator
 from orchestrator.errors import OrchestrateError, UsageError
 
 LEAVE_S = 30.0
@@ -100,7 +100,7 @@ def _run(settings: NodeSettings, of: Noted, block: bool) -> None:
         forget()
         raise
     _print(f"node {settings.address} is up in the cluster {settings.cluster}; to end it: orchestrate leave")
-    _woken(settings, environment)
+    _start_coordinator(settings, environment)
 
 
 def _supervise(settings: NodeSettings, environment: Mapping[str, str], of: Noted) -> None:
@@ -109,7 +109,7 @@ def _supervise(settings: NodeSettings, environment: Mapping[str, str], of: Noted
         settings,
         environment,
         why_not_yet=lambda: None if settings.is_head else _why_no_head(settings.cluster, tls),
-        after_start=lambda: _woken(settings, environment),
+        after_start=lambda: _start_coordinator(settings, environment),
         notify=_print,
     ).run()
 
@@ -127,9 +127,9 @@ def _user_environment(of: Noted) -> Mapping[str, str]:
     return {name: value for name, value in os.environ.items() if name not in dropped}
 
 
-def _woken(settings: NodeSettings, environment: Mapping[str, str]) -> None:
+def _start_coordinator(settings: NodeSettings, environment: Mapping[str, str]) -> None:
     if settings.is_head:
-        _print(wake_coordinator(settings.cluster, environment))
+        _print(start_coordinator(settings.cluster, environment))
 
 
 def _print(text: str) -> None:

@@ -164,7 +164,7 @@ def _stated(dedicated_vram: str | None, power_limit: str | None) -> Stated:
         raise UsageError(str(error)) from error
 
 
-def wake_coordinator(address: str | None) -> None:
+def ensure_coordinator(address: str | None) -> None:
     with coordinator(address) as cluster:
         version = cluster.version()
     print(f"the coordinator (version {version}) is at work; results: {data_root()}")

@@ -13,7 +13,7 @@ MOST_NAMED = 3
 
 def status_table(page: StatusView) -> TextTable:
     """A line a run, the newest first."""
-    headers = ("run", "state", "priority", "jobs", "done", "failed", "left", "at work")
+    headers = ("run", "state", "priority", "jobs", "done", "failed", "remaining", "at work")
     rows = []
     for view in page.runs:
         row = view.row

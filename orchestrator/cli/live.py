@@ -82,8 +82,8 @@ class LiveView:
 
     def _draw(self) -> Any:
         table = Table(box=None, pad_edge=False)
-        for heading in ("device", "cell", "phase", "tok/s", "left"):
-            right = heading in ("tok/s", "left")
+        for heading in ("device", "cell", "stage", "tok/s", "remaining"):
+            right = heading in ("tok/s", "remaining")
             widest = {"device": 24, "phase": 32}.get(heading)
             table.add_column(heading, justify="right" if right else "left", no_wrap=True, max_width=widest)
         shown = sorted(self._running.values(), key=lambda each: (each[1] is None, each[0].name))

@@ -92,7 +92,7 @@ def _planned_cells(jobs: Sequence[PlannedJob], device: Device | None, earlier: S
 
 def _planned_cell(job: PlannedJob, repeats: int, device: Device | None, earlier: Seconds) -> PlannedCell:
     cell = job.cell
-    refused = why_refused(cell.load, job.wanted, device) if device else None
+    refused = why_refused(cell.load, job.needed_state, device) if device else None
     seconds = earlier.get((cell.cell_id, job.device_id))
     whole = 0.0 if refused else None if seconds is None else seconds * repeats
     label = "canary" if job.is_canary else cell.label()

@@ -81,7 +81,8 @@ def failures_of(rows: list[dict[str, Any]]) -> tuple[str, ...]:
         last[row["job_id"]] = max(row["attempt"], last.get(row["job_id"], 0))
     ends = [row for row in rows if row["status"] != "ok" and row["attempt"] == last[row["job_id"]]]
     counts = Counter(
-        f"{_describe_cell(row)}: {CAUSES[Cause(row['cause'])].words}: {first_line(row['detail'] or '')}" for row in ends
+        f"{_describe_cell(row)}: {CAUSES[Cause(row['cause'])].description}: {first_line(row['detail'] or '')}"
+        for row in ends
     )
     lines = [f"{line}  (x{count})" if count > 1 else line for line, count in counts.items()]
     more = len(lines) - SHOWN_FAILURES

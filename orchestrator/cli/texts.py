@@ -23,7 +23,7 @@ def format_outcome(end: JobEnded) -> str:
     if end.cause is None:
         return format_figures(end.figures)
     prefix = "refused: " if end.status == "refused" else "FAILED: "
-    return f"{prefix}{CAUSES[end.cause].words}: {first_line(end.detail)}"
+    return f"{prefix}{CAUSES[end.cause].description}: {first_line(end.detail)}"
 
 
 def first_line(text: str) -> str:

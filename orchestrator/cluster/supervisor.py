@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from orchestrator.cluster.addresses import address_towards
-from orchestrator.cluster.node import ray_program, remove_stale, why_not_started
+from orchestrator.cluster.node import is_permanent_failure, ray_program, remove_stale, why_not_started
 from orchestrator.cluster.processes import END_S, end_all
 from orchestrator.cluster.ray_command import NODE_VARIABLE, NodeSettings, start_command
 from orchestrator.errors import OrchestrateError
@@ -84,7 +84,7 @@ class Supervisor:
                 if self._stop.is_set():
                     return
                 # once it was up, the same output may pass: the head is being updated, say, and this host waits for it
-                if not was_up and will_not_pass(output):
+                if not was_up and is_permanent_failure(output):
                     raise OrchestrateError(why_not_started(output, self._settings))
                 # by its time, not by `up`: a node that comes up and crashes at once must not be started each second
                 if time.monotonic() - began > WELL_S:

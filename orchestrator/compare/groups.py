@@ -59,7 +59,7 @@ class TrialGroup:
 def describe_failure(row: Row) -> str:
     cause = row["cause"]
     try:
-        return CAUSES[Cause(cause)].words
+        return CAUSES[Cause(cause)].description
     except ValueError:
         return str(cause or row["status"])
 

@@ -353,7 +353,7 @@ class Coordinator:
     def _skip(self, name: str, state: MachineState) -> int:
         device_id = self._device_named(name, live=False)
         # counted by the ledger, before and after: which jobs want this state is for the schedule to decide
-        before = self._left()
+        before = self._jobs_remaining()
         why = f"the operator says that {name} cannot be brought into this state"
         self._loop.handle([StateRefused(device_id, state, why)])
         return before - self._jobs_remaining()

@@ -182,7 +182,7 @@ class _JobFacts:
         seen, ask = self._seen.get(device_id), self._fleet.asks.get(device_id) if self._fleet else None
         if self._made is None or seen is None:
             return
-        state = self._made.jobs[self._job.job_id].wanted
+        state = self._made.jobs[self._job.job_id].needed_state
         change = change_for(state, seen.device)
         if self._fleet is not None and device_id in self._fleet.rebooting:
             yield f"{seen.device.name} reboots"
@@ -226,5 +226,5 @@ def _when(unix_s: float) -> str:
 
 
 def _cause(value: str | None) -> str:
-    known = {cause.value: policy.words for cause, policy in CAUSES.items()}
+    known = {cause.value: policy.description for cause, policy in CAUSES.items()}
     return known.get(value or "", value or "for an unknown reason")  # another version may have had other causes

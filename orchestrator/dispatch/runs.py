@@ -39,7 +39,7 @@ class Run:
         planned = self.jobs[job_id]
         job, _ = self._of_cell(planned.cell)
         own = replace(job, job_id=job_id, attempt=attempt, device_id=planned.device_id, repeat=planned.repeat)
-        return replace(own, state=planned.wanted, canary=True) if planned.is_canary else own
+        return replace(own, state=planned.needed_state, canary=True) if planned.is_canary else own
 
     def name_of(self, job_id: str) -> JobName:
         planned = self.jobs[job_id]
@@ -81,7 +81,7 @@ def planned_run(run_id: str, matrix: Matrix, plan: Plan) -> Run:
 
 def pending_jobs(run: Run) -> Sequence[PendingJob]:
     """All jobs of a new run."""
-    return [PendingJob(job_id, job.device_id, job.wanted) for job_id, job in run.jobs.items()]
+    return [PendingJob(job_id, job.device_id, job.needed_state) for job_id, job in run.jobs.items()]
 
 
 def run_of_ledger(ledger: Ledger, run_id: str) -> Run:
@@ -114,7 +114,7 @@ def remaining_of(ledger: Ledger, store: Store, run: Run) -> RunAdded:
             if (job.job_id, job.attempt) in kept:
                 ledger.mark_done(job.job_id, job.attempt, *kept[job.job_id, job.attempt])
                 continue
-        state = run.jobs[job.job_id].wanted
+        state = run.jobs[job.job_id].needed_state
         failure_counted = job.state == "waiting"  # else the end of the attempt never reached us
         remaining.append(PendingJob(job.job_id, job.device_id, state, job.attempt, job.failures, failure_counted))
     return RunAdded(run.run_id, row.priority, row.created_unix_s, remaining, row.status)

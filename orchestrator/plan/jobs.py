@@ -41,7 +41,7 @@ class PlannedJob:
     state: MachineState | None = None
 
     @property
-    def wanted(self) -> MachineState:
+    def needed_state(self) -> MachineState:
         """The state that the machine must be in."""
         return self.cell.state if self.state is None else self.state
 
@@ -195,7 +195,7 @@ def _spread(queue: Sequence[PlannedJob], first: PlannedJob) -> Iterator[PlannedJ
     number, since = 0, 0
     before: PlannedJob | None = None
     for planned in queue:
-        changes = before is None or planned.wanted != before.wanted
+        changes = before is None or planned.needed_state != before.needed_state
         due = before is not None and since >= EVERY_JOBS and planned.cell.load != before.cell.load
         if changes or due:
             yield replace(first, repeat=FIRST_CANARY + number)
@@ -214,10 +214,10 @@ def in_their_states(queue: Sequence[PlannedJob]) -> tuple[PlannedJob, ...]:
     following = None
     for planned in reversed(queue):
         if not planned.is_canary:
-            following = planned.wanted
+            following = planned.needed_state
         found.append(replace(planned, state=following) if planned.is_canary else planned)
     found.reverse()
-    last = next((each.wanted for each in reversed(found) if not each.is_canary), None)
+    last = next((each.needed_state for each in reversed(found) if not each.is_canary), None)
     return tuple(replace(each, state=last) if each.is_canary and each.state is None else each for each in found)
 
 
@@ -239,7 +239,7 @@ def job_of(matrix: Matrix, run_id: str, planned: PlannedJob, attempt: int) -> Jo
         repeat=planned.repeat,
         load=cell.load,
         workload=cell.workload,
-        state=planned.wanted,
+        state=planned.needed_state,
         canary=planned.is_canary,
         warmups=matrix.measure.warmups,
         timeouts=matrix.timeouts,

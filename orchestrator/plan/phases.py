@@ -33,7 +33,7 @@ def phases_of(queue: Sequence[PlannedJob], device: Device | None) -> tuple[Phase
     """
     found = []
     now = MachineState() if device is None else state_of(device)
-    for state, jobs in groupby(queue, key=lambda planned: planned.wanted):
+    for state, jobs in groupby(queue, key=lambda planned: planned.needed_state):
         wanted, limit = state.dedicated_vram_bytes, state.power_limit_w
         can = device is None or wanted is None or why_no_split(wanted, device) is None
         known = now.dedicated_vram_bytes is not None

@@ -67,7 +67,7 @@ def results_page() -> str:
     parts += [_table(f"Table `{name}`", schema.COLUMNS[name]) for name in schema.TABLES]
     flags = ((str(flag), meaning) for flag, meaning in FLAG_DESCRIPTIONS.items())
     parts.append("## Flags\n\n| flag | meaning |\n|---|---|\n" + _rows(flags))
-    words = ((cause.value, policy.words) for cause, policy in CAUSES.items())
+    words = ((cause.value, policy.description) for cause, policy in CAUSES.items())
     parts.append("## Causes\n\n| cause | shown as |\n|---|---|\n" + _rows(words))
     return "\n".join(parts)
 

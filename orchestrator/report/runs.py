@@ -62,7 +62,7 @@ def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
 
 def runs_table(summaries: Sequence[RunSummary]) -> TextTable:
     """For ``orchestrate results``: a line a run, in the order given."""
-    headers = ("run", "started (UTC)", "jobs", "ok", "failed", "refused", "left", "devices", "models")
+    headers = ("run", "started (UTC)", "jobs", "ok", "failed", "refused", "remaining", "devices", "models")
     foreign = any(set(each.origins) - {"measured"} for each in summaries)
     rows = []
     for each in summaries:
@@ -78,7 +78,9 @@ def runs_table(summaries: Sequence[RunSummary]) -> TextTable:
         origin = [_listed(each.origins)] if foreign else []
         rows.append(tuple(TableCell(text) for text in (*texts, _listed(each.devices), _listed(each.models), *origin)))
     note = (
-        ["left: not done yet; `orchestrate resume RUN` goes on."] if any(each.remaining for each in summaries) else []
+        ["remaining: not done yet; `orchestrate resume RUN` goes on."]
+        if any(each.remaining for each in summaries)
+        else []
     )
     return TextTable(
         "Runs", (*headers, "origin") if foreign else headers, tuple(rows), 2, tuple(note) if rows else ("No runs.",)

@@ -1,4 +1,4 @@
-"""``orchestrator.load``: whatever holds results, as one of the four tables."""
+"""``orchestrator.load``: whatever holds results, as one of the five tables."""
 
 from __future__ import annotations
 

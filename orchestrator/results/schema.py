@@ -18,7 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import pyarrow as pa
 
 from agents.contract.job import LoadSettings, MachineState
-from agents.contract.measure import EngineTimings, ImageRun
+from agents.contract.measure import EngineTimings, ImageExecution
 from agents.contract.report import Loaded, MachineSeen
 from agents.contract.usage import Energy, Usage
 from orchestrator.errors import UsageError
@@ -172,7 +172,7 @@ MEASURED = (
     Column("output_sha256", pa.string(), "SHA-256 of the generated text"),
     Column("output", pa.string(), "Generated text, where the matrix asks to keep it"),
     *contract_columns(EngineTimings, prefix="engine_"),
-    *contract_columns(ImageRun),
+    *contract_columns(ImageExecution),
     Column("memory_used_bytes", pa.int64(), "Memory in use while the model was loaded, as published", "bytes"),
     Column("memory_estimate_bytes", pa.int64(), "Engine's own estimate before loading, as published", "bytes"),
 )

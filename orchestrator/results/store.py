@@ -148,7 +148,7 @@ class Store:
         return path
 
     def has(self, run: str, job_id: str, attempt: int) -> bool:
-        """What stands in a merged file that cannot be read, is not there."""
+        """False also for an attempt in a merged file that cannot be read."""
         # the single file is looked for first, by its name: only merged ones have to be opened
         single = self.run_folder(run) / "trials" / f"{_checked(job_id, 'job id')}-{attempt}.parquet"
         if single.exists():

@@ -34,7 +34,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class GraphRun:
+class GraphExecution:
     """One run of a graph, as the messages report it. Times are None where their message did not come.
 
     ``success`` is None where the run has not ended. ``error``: a node's exception, where it raised. ``nodes``: when
@@ -83,14 +83,14 @@ def _is_idle(message: SocketMessage) -> bool:
     return message.kind == "executing" and message.data.get("node") is None
 
 
-def read_run(messages: Sequence[SocketMessage], prompt_id: str) -> GraphRun:
+def read_run(messages: Sequence[SocketMessage], prompt_id: str) -> GraphExecution:
     """The run of ``prompt_id``; messages of other prompts are left out."""
     ours = [each for each in messages if each.data.get("prompt_id", prompt_id) == prompt_id]
     end = next((each for each in ours if ends(each, prompt_id)), None)
     until = [each for each in ours if end is None or each.at_ns <= end.at_ns]
     start = next((each for each in until if each.kind == "execution_start"), None)
     nodes = tuple((each.at_ns, _node(each)) for each in until if each.kind == "executing" and not _is_idle(each))
-    return GraphRun(
+    return GraphExecution(
         started_ns=start.at_ns if start else nodes[0][0] if nodes else None,
         ended_ns=end.at_ns if end else None,
         success=None if end is None else end.kind in ("execution_success", "executing"),
@@ -105,7 +105,7 @@ def read_run(messages: Sequence[SocketMessage], prompt_id: str) -> GraphRun:
     )
 
 
-def node_seconds(run: GraphRun, wanted: frozenset[str]) -> float:
+def node_seconds(run: GraphExecution, wanted: frozenset[str]) -> float:
     """Time in the nodes of ``wanted``, s: from each one's beginning to the next one's, or to the end."""
     if run.ended_ns is None:
         return 0.0
@@ -115,7 +115,7 @@ def node_seconds(run: GraphRun, wanted: frozenset[str]) -> float:
     return sum(spent) / 1e9
 
 
-def steps_of(run: GraphRun, samplers: frozenset[str]) -> tuple[Step, ...]:
+def steps_of(run: GraphExecution, samplers: frozenset[str]) -> tuple[Step, ...]:
     """The steps of samplers; of all nodes that reported steps where none of ``samplers`` did."""
     some = tuple(step for step in run.steps if step.node in samplers or _of(step.node) in samplers)
     return some or run.steps

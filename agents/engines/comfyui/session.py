@@ -16,7 +16,7 @@ from agents.contract.measure import Trial
 from agents.contract.report import Cause, Loaded
 from agents.engines.base import DYING_S, Request
 from agents.engines.causes import cause_of_run
-from agents.engines.comfyui.events import GraphRun, SocketMessage, ends, is_last_message, parse_message, read_run
+from agents.engines.comfyui.events import GraphExecution, SocketMessage, ends, is_last_message, parse_message, read_run
 from agents.engines.comfyui.graph import Graph, filled, refusal
 from agents.engines.comfyui.memory import polling_memory
 from agents.engines.comfyui.trial import SentAt, trial_of
@@ -147,7 +147,7 @@ class ComfySession:
 
     def _follow(
         self, socket: ClientConnection, observed: _Observed, limits: Limits, cancelled: threading.Event
-    ) -> GraphRun:
+    ) -> GraphExecution:
         """Receives until the run has ended well, and returns it. Raises AgentError for every other end."""
         from websockets.exceptions import ConnectionClosed
 
@@ -217,7 +217,7 @@ class ComfySession:
             self._api.post("/interrupt", {"prompt_id": prompt_id})
 
 
-def _ended_well(run: GraphRun) -> GraphRun:
+def _ended_well(run: GraphExecution) -> GraphExecution:
     if run.error is not None:
         raise RequestFailed(cause_of_run(run.error), run.error)
     if run.interrupted:

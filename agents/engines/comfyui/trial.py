@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agents.contract.job import Workflow
-from agents.contract.measure import EngineTimings, Flag, ImageRun, SamplerStep, StopReason, Trial
+from agents.contract.measure import EngineTimings, Flag, ImageExecution, SamplerStep, StopReason, Trial
 from agents.contract.rates import DISAGREEMENT
-from agents.engines.comfyui.events import GraphRun, iterations, node_seconds, steps_of
+from agents.engines.comfyui.events import GraphExecution, iterations, node_seconds, steps_of
 from agents.engines.comfyui.graph import Graph, loaders_of, models_of, samplers_of, seed_of, seeded_of
 from agents.engines.comfyui.memory import Memory
 
@@ -22,12 +22,12 @@ class SentAt:
     unix_s: float
 
 
-def trial_of(run: GraphRun, workflow: Workflow, graph: Graph, nonce: int, sent: SentAt, most: Memory) -> Trial:
+def trial_of(run: GraphExecution, workflow: Workflow, graph: Graph, nonce: int, sent: SentAt, most: Memory) -> Trial:
     """The trial of a run that ended well. The caller sets ``index`` and ``warmup``."""
     ended_ns = run.ended_ns if run.ended_ns is not None else sent.at_ns
     steps = steps_of(run, samplers_of(graph))
     loaders = loaders_of(graph)
-    image = ImageRun(
+    image = ImageExecution(
         images=run.images,
         image_seed=seed_of(workflow, nonce),
         iterations=iterations(steps) if steps else None,
@@ -56,7 +56,7 @@ def trial_of(run: GraphRun, workflow: Workflow, graph: Graph, nonce: int, sent: 
     )
 
 
-def _flags(run: GraphRun, workflow: Workflow, sent: SentAt) -> tuple[Flag, ...]:
+def _flags(run: GraphExecution, workflow: Workflow, sent: SentAt) -> tuple[Flag, ...]:
     flags = []
     if seeded_of(workflow) & run.cached:
         flags.append(Flag.IMAGES_CACHED)

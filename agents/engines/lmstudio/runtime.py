@@ -21,6 +21,7 @@ from agents.contract.job import Runtime
 from agents.contract.report import Cause
 from agents.device_file import EngineEntry
 from agents.errors import AgentError, Unsupported
+from agents.files import write_atomic
 
 LMS_S = 30.0  # lms is a program of 100 MB, and its first start on a machine takes seconds
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -186,8 +187,7 @@ class Selection:
                 # A journal that is there holds what stood before a crash, and could not be restored: it counts.
                 if not self.journal.exists():
                     replaced = [each for each in installed if each.selected and set(each.formats) & set(chosen.formats)]
-                    self.journal.parent.mkdir(parents=True, exist_ok=True)
-                    self.journal.write_text(json.dumps([each.alias for each in replaced]), encoding="utf-8")
+                    write_atomic(self.journal, json.dumps([each.alias for each in replaced]))
                 lms.select(chosen.alias)
         # The call may have changed something before it failed.
         except LmsFailed as error:

@@ -129,7 +129,7 @@ class _PeerDownload:
     ) -> None:
         self._wanted = wanted
         self._own = peers.own
-        self._peers = [peer for peer in peers.urls if peer.device_id != peers.own]
+        self._peers = [peer for peer in peers.peers if peer.device_id != peers.own]
         self._announcement = announcement
         self._notify = notify
         self._client = client

@@ -61,7 +61,7 @@ def fetch_path(path: str, mmproj: str | None, store: Path, peers: Peers, notify:
 
 def _locate(path: str, mmproj: str | None, peers: Peers, notify: Notify) -> Files | None:
     """Asks all devices which files they have at ``path``; waits for those that hash them, or measure."""
-    others = [peer for peer in peers.urls if peer.device_id != peers.own]
+    others = [peer for peer in peers.peers if peer.device_id != peers.own]
     with PeerClient(peers.token) as client:
         while True:
             answers = client.ask_all(others, path_query(path, mmproj))

@@ -110,8 +110,8 @@ class RayFleet:
             news = list(self._refresh_nodes())
             interrupted = False
             # not beyond the next look at the nodes: a node that comes, or a phase that times out, sends no answer
-            wait_left_s = 0.0 if news else max(min(deadline, self._refresh_s) - self._monotonic(), 0.0)
-            for answer in self._drain_answers(wait_left_s):
+            wait_s = 0.0 if news else max(min(deadline, self._refresh_s) - self._monotonic(), 0.0)
+            for answer in self._drain_answers(wait_s):
                 if answer is None:
                     interrupted = True
                 else:

@@ -119,10 +119,10 @@ class TestWithoutACluster:
             "trouble: no cluster runs on this machine: nothing goes on by itself",
             "Runs",
             "",
-            "run    state    priority  jobs  done  failed  left  at work",
-            "-----  -------  --------  ----  ----  ------  ----  -------",
-            "new-1  running         0     2     1       1     1        -",
-            "old-1  done            0     1     1       0     0        -",
+            "run    state    priority  jobs  done  failed  remaining  at work",
+            "-----  -------  --------  ----  ----  ------  ---------  -------",
+            "new-1  running         0     2     1       1          1        -",
+            "old-1  done            0     1     1       0          0        -",
         ]
 
     def test_status_for_scripts(self, orchestrate: Orchestrate, ledger: Ledger) -> None:

@@ -80,7 +80,7 @@ def test_a_summarise_group_flagged_trials_is_shown_but_not_compared() -> None:
 @pytest.mark.parametrize("cause", Cause)
 def test_a_failure_is_told_in_its_cell_in_the_words_for_people(cause: Cause) -> None:
     table = trials({"status": "failed", "cause": cause.value, "trial": None})
-    assert texts(pivot_table(pivot(table, ["model"], [], "decode_tps"))) == [("m", CAUSES[cause].words)]
+    assert texts(pivot_table(pivot(table, ["model"], [], "decode_tps"))) == [("m", CAUSES[cause].description)]
 
 
 def test_a_cell_that_sometimes_fails_shows_both() -> None:

@@ -109,7 +109,7 @@ def test_what_is_no_job_is_rejected(text: str) -> None:
 
 def test_every_cause_has_words_of_its_own() -> None:
     assert set(CAUSES) == set(Cause)
-    assert len({policy.words for policy in CAUSES.values()}) == len(Cause)
+    assert len({policy.description for policy in CAUSES.values()}) == len(Cause)
 
 
 @pytest.mark.parametrize("kind", [LoadSettings, MachineSeen])

@@ -33,7 +33,7 @@ def asked(peers: ModelPeers, device_id: str, of: Job) -> list[str]:
     """Ids of the devices that ``device_id`` may ask, in order."""
     handed = peers.for_job(device_id, of)
     assert handed is not None and handed.own == device_id
-    return [peer.device_id for peer in handed.urls]
+    return [peer.device_id for peer in handed.peers]
 
 
 def end(peers: ModelPeers, job_id: str, device_id: str, outcome: Outcome) -> None:
@@ -50,7 +50,7 @@ def test_every_device_that_joins_is_asked_to_serve() -> None:
     peers.server_started("gone", 8000)  # it answered after it had left, or never joined
     handed = peers.for_job("b", job("2"))
     assert handed is not None and handed.token == "secret"
-    assert [(peer.url, peer.shown) for peer in handed.urls] == [("http://10.0.0.1:8000", "A")]
+    assert [(peer.url, peer.shown) for peer in handed.peers] == [("http://10.0.0.1:8000", "A")]
 
 
 def test_who_began_with_the_model_before_comes_first_and_the_head_always() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.engines.comfyui.events import (
-    GraphRun,
+    GraphExecution,
     SocketMessage,
     Step,
     ends,
@@ -33,7 +33,7 @@ def id_of(name: str) -> str:
     return str(recorded()["runs"][name]["answer"]["prompt_id"])
 
 
-def run(name: str) -> GraphRun:
+def run(name: str) -> GraphExecution:
     return read_run(messages(name), id_of(name))
 
 
@@ -132,7 +132,7 @@ def test_steps_of_samplers_and_of_what_they_made() -> None:
     steps = (Step(1, "5", 1, 2), Step(2, "8", 1, 9), Step(3, "5.0.1", 1, 2))
     found = read_run([], "p")
     assert steps_of(found, frozenset("5")) == ()
-    told = GraphRun(steps=steps)
+    told = GraphExecution(steps=steps)
     assert steps_of(told, frozenset("5")) == (steps[0], steps[2])
     assert steps_of(told, frozenset("7")) == steps  # none of the known samplers told any
 

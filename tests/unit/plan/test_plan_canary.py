@@ -38,7 +38,7 @@ def test_they_stand_first_last_and_after_each_change_of_the_machine() -> None:
     places = [place for place, planned in enumerate(queue) if planned.is_canary]
     assert places == [0, 7, 14]
     assert [queue[place].repeat for place in places] == [FIRST_CANARY, FIRST_CANARY + 1, FIRST_CANARY + 2]
-    splits = [queue[place].wanted.dedicated_vram_bytes for place in places]
+    splits = [queue[place].needed_state.dedicated_vram_bytes for place in places]
     assert splits == [GIB // 2, 32 * GIB, 32 * GIB]
 
 

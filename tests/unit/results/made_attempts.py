@@ -18,7 +18,16 @@ from agents.contract.job import (
     Synthetic,
     Workflow,
 )
-from agents.contract.measure import Arrival, EngineTimings, Flag, ImageRun, Reading, SamplerStep, StopReason, Trial
+from agents.contract.measure import (
+    Arrival,
+    EngineTimings,
+    Flag,
+    ImageExecution,
+    Reading,
+    SamplerStep,
+    StopReason,
+    Trial,
+)
 from agents.contract.report import Cause, Failed, Loaded, Measured, Outcome, Refused, Report
 
 SYNTHETIC = Synthetic("pp16tg4", prompt_tokens=16, generate_tokens=4, depth=8, sampling=Sampling(seed=7))
@@ -67,7 +76,7 @@ def trial(index: int = 1, *, warmup: bool = False, tokens: int = 4, flags: tuple
 def image_trial(index: int = 1, *, images: int = 2) -> Trial:
     """Two images in 3 s; a step at 1.0, 1.5, 2.0 and 2.5 s: 2 iterations/s."""
     steps = tuple(SamplerStep(1.0 + 0.5 * n, "5", n + 1.0, 4.0) for n in range(4))
-    run = ImageRun(images, image_seed=7, iterations=4, model_load_s=0.0, image_vram_peak_bytes=2**30, steps=steps)
+    run = ImageExecution(images, image_seed=7, iterations=4, model_load_s=0.0, image_vram_peak_bytes=2**30, steps=steps)
     text = trial(index, tokens=0)
     return replace(
         text,

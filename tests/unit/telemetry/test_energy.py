@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agents.contract.measure import Arrival, ImageRun, Reading, Trial
+from agents.contract.measure import Arrival, ImageExecution, Reading, Trial
 from agents.contract.usage import Energy
 from agents.telemetry.energy import energy_of
 from agents.telemetry.series import Series, Window
@@ -122,7 +122,7 @@ def test_a_phase_that_is_too_short_for_the_readings_has_no_energy() -> None:
 
 
 def test_a_run_that_makes_images_is_one_phase() -> None:
-    images = replace(TRIAL, arrivals=(), image=ImageRun(images=2, image_seed=1))
+    images = replace(TRIAL, arrivals=(), image=ImageExecution(images=2, image_seed=1))
     found = energy(steady("rapl:0", PACKAGE, 10.0), apu=True, trial=images)
     assert found.prompt_energy_j is None
     assert found.decode_energy_j == pytest.approx(65.0)

@@ -6,15 +6,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-WAKE_S = 180.0
+START_S = 180.0
 
 
-def wake_coordinator(cluster: str, environment: Mapping[str, str]) -> str:
+def start_coordinator(cluster: str, environment: Mapping[str, str]) -> str:
     """What the coordinator answered, or why it does not: the head goes on without it until somebody asks for it."""
     command = [sys.executable, "-m", "orchestrator", "wake", "--address", cluster]
     try:
         done = subprocess.run(
-            command, env=dict(environment), capture_output=True, text=True, timeout=WAKE_S, check=False
+            command, env=dict(environment), capture_output=True, text=True, timeout=START_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"the coordinator could not be started: {error}"
