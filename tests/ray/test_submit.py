@@ -191,5 +191,5 @@ def test_no_device_fits(cluster: Sandbox) -> None:
     assert done.code == 2
     first, *reasons = done.errors.splitlines()
     assert first.endswith("m.yaml: no device can run any cell of this matrix:")
-    assert "less than 900TiB" in reasons[0]
+    assert "less than 900 TiB" in reasons[0]
     assert not list((cluster.home / "runs").glob("nothing*"))

@@ -110,7 +110,7 @@ def _start(temp: str) -> None:
             _temp_dir=temp,
             **QUIET,
         )
-    except (RayError, RuntimeError, ValueError, ConnectionError, OSError) as error:
+    except Exception as error:  # Ray raises the bare class where a node does not come up in time
         raise OrchestrateError(f"cannot start a Ray node on this machine: {first_line(error)}") from error
     with suppress(OSError):
         token_file().chmod(0o600)  # Ray makes it with the umask's mode, readable for all
