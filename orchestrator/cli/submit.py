@@ -109,13 +109,7 @@ def _watch(link: CoordinatorLink, opening: RunSnapshot, view: View) -> None:
     view.begin(opening)
     _show_needs(link, run, view)
     with _ctrl_c(link, run) as asked, view.live():
-        after, over = opening.after, opening.done == opening.total
-        while not over:
-            answer = coordinator.watch(run, after, WAIT_S)
-            after = answer.batch.next
-            for notice in answer.batch.notices:
-                view.on_notice(notice)
-            over = answer.is_over or answer.is_stuck or _may_stop_watching(link, asked)
+        _show_notices(link, opening, asked, view)
     last = coordinator.snapshot(run)
     remaining = last.total - last.done
     folder = data_root() / "runs" / run if link.reads_files() else Path(f"HEAD:{coordinator.where()[1]}") / "runs" / run
@@ -126,6 +120,19 @@ def _watch(link: CoordinatorLink, opening: RunSnapshot, view: View) -> None:
         view.show_message(f"to do: {ask}")
     view.show_message(_remaining_text(link, last, asked, remaining))
     sys.exit(INTERRUPTED if asked else 1)
+
+
+def _show_notices(link: CoordinatorLink, opening: RunSnapshot, asked: list[float], view: View) -> None:
+    """Until the run is over, cannot go on without its operator, or was stopped by ``asked``."""
+    after, over = opening.after, opening.done == opening.total
+    while not over:
+        # asked before the notices are fetched: a job that ends in between is among them, and nobody comes back for it
+        may_stop = _may_stop_watching(link, asked)
+        answer = link.coordinator.watch(opening.run, after, 0.0 if may_stop else WAIT_S)
+        after = answer.batch.next
+        for notice in answer.batch.notices:
+            view.on_notice(notice)
+        over = answer.is_over or answer.is_stuck or may_stop
 
 
 def _remaining_text(link: CoordinatorLink, opening: RunSnapshot, asked: list[float], remaining: int) -> str:
