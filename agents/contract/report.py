@@ -178,7 +178,11 @@ class MachineSeen:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One attempt at a job, ended. Times are the device's wall clock, for ordering by eye only."""
+    """One attempt at a job, ended.
+
+    ``started_unix_s`` and ``ended_unix_s`` are the device's wall clock, labels for the eye alone: it may be set while a
+    job runs. ``duration_s`` is the difference of its monotonic clock; None in reports of older versions.
+    """
 
     job_id: str
     attempt: int
@@ -196,10 +200,22 @@ class Report:
     readings: tuple[Reading, ...] = ()  # telemetry taken while the job ran
     usage: Usage = Usage()
     energy: Energy = Energy()
+    duration_s: float | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """How long the attempt took; by the wall clock where an older version reports no more, and then never < 0."""
+        return max(self.ended_unix_s - self.started_unix_s, 0.0) if self.duration_s is None else self.duration_s
 
     @classmethod
     def unmeasured(
-        cls, attempt: Attempt, run_id: str, outcome: Refused | Failed, now_unix_s: float, device: Device | str
+        cls,
+        attempt: Attempt,
+        run_id: str,
+        outcome: Refused | Failed,
+        now_unix_s: float,
+        device: Device | str,
+        duration_s: float = 0.0,
     ) -> Report:
         """Of an attempt that ended without a job process to report it; ``device``: its id, where no more is known."""
         known = device if isinstance(device, Device) else None
@@ -213,4 +229,5 @@ class Report:
             started_unix_s=now_unix_s,
             ended_unix_s=now_unix_s,
             outcome=outcome,
+            duration_s=duration_s,
         )

@@ -99,7 +99,7 @@ class Host:
 
     def run(self, job: Job, cancelled: threading.Event, notify: Notify) -> Report:
         """One attempt at ``job``. The engine stays loaded for a next job with equal settings."""
-        started = self.clock.unix_s()
+        started, began_ns = self.clock.unix_s(), self.clock.monotonic_ns()
         record = self.recorder.begin(job.conditions)
         outcome = self._outcome(_Attempt(job, record, cancelled, notify))
         machine = self._machine()
@@ -117,6 +117,7 @@ class Host:
             boot_id=self.device.boot_id,
             started_unix_s=started,
             ended_unix_s=self.clock.unix_s(),
+            duration_s=(self.clock.monotonic_ns() - began_ns) / 1e9,
             outcome=recorded.outcome,
             log=log,
             machine=machine,

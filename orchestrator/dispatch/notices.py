@@ -150,5 +150,4 @@ def job_ended(report: Report, job: JobName, device: DeviceName, *, final: bool) 
         flags = tuple(map(str, trial.flags))
         image = seconds_per_image(trial), iteration_rate(trial)
         figures = Figures(ttft_s(trial), decode_tps(trial), prompt, flags, *image)
-    seconds = report.ended_unix_s - report.started_unix_s
-    return JobEnded(job, device, report.attempt, final, outcome.kind, cause, detail, figures, seconds)
+    return JobEnded(job, device, report.attempt, final, outcome.kind, cause, detail, figures, report.elapsed_s)

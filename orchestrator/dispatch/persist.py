@@ -43,8 +43,7 @@ class Persister:
             case Send(_, job_id, attempt, device_id):
                 self._ledger.mark_sent(job_id, attempt, device_id, self._term)
             case Keep(report):
-                seconds = report.ended_unix_s - report.started_unix_s
-                self._ledger.mark_done(report.job_id, report.attempt, cause_of(report), seconds)
+                self._ledger.mark_done(report.job_id, report.attempt, cause_of(report), report.elapsed_s)
             case GiveUp(_, job_id, attempt, _, cause, _):
                 self._ledger.mark_done(job_id, attempt, cause, 0.0)
             case Retry(_, job_id, _, failures, cause, detail):

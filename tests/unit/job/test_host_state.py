@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.clock import SystemClock
 from agents.contract.device import Device, EngineFound, MemoryKind, StateSource
 from agents.contract.job import Job, LoadSettings, MachineState
 from agents.contract.model_peers import Peers
@@ -247,3 +248,22 @@ def test_what_cannot_be_taken_back_keeps_the_device_from_starting(tmp_path: Path
     (tmp_path / "power-journal.json").write_text(LEFT)
     with pytest.raises(LimitNotHeld, match="allows fake no more"):
         Host.of_this_machine(tmp_path)
+
+
+class SetClock(SystemClock):
+    """A wall clock that is set back by two hours each time that it is read."""
+
+    def __init__(self) -> None:
+        self.wall_s = 1_700_000_000.0
+
+    def unix_s(self) -> float:
+        self.wall_s -= 7200.0
+        return self.wall_s
+
+
+def test_a_wall_clock_that_is_set_while_a_job_runs_changes_no_duration(tmp_path: Path, engine: ScriptedEngine) -> None:
+    host = a_host(tmp_path, APU, engine)
+    host.clock = SetClock()
+    report = run(host)
+    assert report.ended_unix_s < report.started_unix_s, "the labels are the clock's, as it was"
+    assert report.duration_s is not None and 0.0 < report.elapsed_s < 60.0
