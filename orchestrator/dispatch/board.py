@@ -15,6 +15,10 @@ KEPT = 5_000
 """Notices kept for a run: a watcher that was away for longer sees a gap in the lines, none in the counts."""
 
 
+TERM_NUMBERS = 1_000_000
+"""Numbers for the notices of one term. Terms are seconds at least apart, so a term never needs those of the next."""
+
+
 @dataclass(frozen=True, slots=True)
 class NoticeBatch:
     """``next``: the number to ask after the next time."""
@@ -32,6 +36,12 @@ class NoticeBoard:
         self._count = 0
         self._progress: dict[str, JobProgress] = {}
         self._open = True
+
+    def begin(self, term: int) -> None:
+        """Before any notice: the numbers go on above those of earlier terms. Else a watcher of the coordinator before
+        would ask this one for notices after a number that it reaches much later, and see none of those until then."""
+        with self._changed:
+            self._count = term * TERM_NUMBERS
 
     def post(self, run_id: str, notice: Notice) -> None:
         with self._changed:

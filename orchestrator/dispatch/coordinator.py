@@ -217,9 +217,12 @@ class Coordinator:
         news = self._board.notices_after(run_id, after, wait_s, devices)
         self._raise_error()
         over = any(isinstance(each, RunEnded) for each in news.notices)
+        quiet = not over and news.next == after
+        # not by its notice alone: the coordinator may have been restarted between the run's end and that
+        if quiet and run is None:
+            return WatchAnswer(news, is_over=True, is_stuck=False)
         # asked only when nothing is new: the answer costs a turn of the loop, which each notice would pay else
-        quiet = self._own and not over and news.next == after
-        stuck = quiet and self._on_loop(lambda: self._is_stuck(run_id))
+        stuck = quiet and self._own and self._on_loop(lambda: self._is_stuck(run_id))
         return WatchAnswer(news, over, stuck)
 
     def _is_stuck(self, run_id: str) -> bool:

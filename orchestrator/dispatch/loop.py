@@ -107,6 +107,7 @@ class CoordinatorLoop:
         self._term = ledger.new_term()
         log.info(Entry("TermBegan", term=self._term))
         fleet.begin(self._term)
+        board.begin(self._term)
         self._persister = Persister(ledger, store, self.registry.runs, self.registry.devices, self._term)
         dependencies = Dependencies(fleet, ledger, store, board, long_lived, notifier, peers, lease_s)
         self._effects = Effects(

@@ -123,3 +123,14 @@ def test_of_many_runs_the_oldest_are_forgotten() -> None:
         board.post(f"run-{number}", words(number))
     assert board.notices_after("run-0", 0, 0.0).notices == ()
     assert board.notices_after("run-1", 0, 0.0).notices == (words(1),)
+
+
+def test_a_watcher_of_the_coordinator_before_gets_all_notices_of_the_next_one() -> None:
+    """Not only those above its own number: the next one would get there much later, or never before the run ends."""
+    before, after = NoticeBoard(), NoticeBoard()
+    before.begin(1_796_075_599)
+    for number in range(20):
+        before.post("run-1", words(number))
+    after.begin(1_796_075_600)
+    after.post("run-1", RunEnded(complete=True))
+    assert after.notices_after("run-1", before.count, 0.0).notices == (RunEnded(complete=True),)
