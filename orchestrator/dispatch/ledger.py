@@ -277,6 +277,18 @@ class Ledger:
             )
         return dict(again)
 
+    def reopen_jobs(self, job_ids: Iterable[str]) -> None:
+        """Done jobs whose rows are lost are pending again, without failures.
+
+        Their attempt numbers stay: should the device still have the report, it counts.
+        """
+        with self.batch() as db:
+            db.executemany(
+                "UPDATE jobs SET state = 'waiting', cause = NULL, seconds = NULL, failures = 0"
+                " WHERE job_id = ? AND state = 'done'",
+                [(each,) for each in job_ids],
+            )
+
     def record_devices(self, devices: Iterable[Device], address: str | None = None, trouble: str | None = None) -> None:
         now = self._now()
         rows = [(device.device_id, now, to_json(device).decode(), address, trouble) for device in devices]

@@ -13,12 +13,10 @@ A name that begins with a dot is a writer's unfinished business. Compression is 
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -31,24 +29,43 @@ from agents.contract.report import Refused, Report
 from agents.files import flush_folder, remove_abandoned
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.results import schema
-from orchestrator.results.attempt_files import Read, Unreadable, can_merge, read_all, read_parquet
-from orchestrator.results.durable import StoreError, durable_file, remove
-from orchestrator.results.flat import columns_needed, flatten
+from orchestrator.results.attempt_files import (
+    MERGED,
+    Damaged,
+    Key,
+    Read,
+    Unreadable,
+    attempt_file_name,
+    attempt_files,
+    can_merge,
+    is_merged,
+    keys_in,
+    keys_of,
+    merged_name,
+    of_all_files,
+    read_keys,
+    read_parquet,
+)
+from orchestrator.results.durable import StoreError, durable_file
+from orchestrator.results.merging import merge_files, parts_to_merge
+from orchestrator.results.reading import read_attempts, read_devices
 from orchestrator.results.rows import Kept, devices_of, rows_of_many
 
-Key = tuple[str, int]
-"""(job_id, attempt)"""
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_ATTEMPT = re.compile(r"(.+)-(\d+)\.parquet")
-_COMPACT = "compact-"
 _ORDER: list[tuple[str, Literal["ascending", "descending"]]] = [
     ("started_at", "ascending"),
     ("job_id", "ascending"),
     ("attempt", "ascending"),
     ("trial", "ascending"),
 ]
-_GROUP_FILES = 256  # attempts in one row group of a merged file: bounds memory while merging
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """``keys``: the attempts that can be read whole; ``damaged``: the files that cannot."""
+
+    keys: frozenset[Key]
+    damaged: tuple[Damaged, ...]
 
 
 @cache
@@ -64,7 +81,7 @@ def _version() -> str:
 def _checked(name: str, what: str) -> str:
     """``name`` becomes part of a path: it must not lead out of the store, nor pass for a merged file."""
     # the second: an attempt of such a job would be read as a merged file, whose keys stand inside it
-    if not _NAME.fullmatch(name) or (what == "job id" and name.startswith(_COMPACT)):
+    if not _NAME.fullmatch(name) or (what == "job id" and name.startswith(MERGED)):
         raise OrchestrateError(f"{what} {name!r} cannot name a file: letters, digits, '.', '_', '-', at most 128")
     return name
 
@@ -74,10 +91,11 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        # three memories of this process alone: each spares a look at the disk for every append
+        # memories of this process alone: each spares a look at the disk for every append
         self._cleaned: set[str] = set()
         self._devices: set[tuple[str, str]] = set()  # run, name of the file
         self._merged: dict[Path, frozenset[Key]] = {}
+        self._unmergeable: set[Path] = set()
 
     def run_folder(self, run: str) -> Path:
         return self.root / "runs" / _checked(run, "run")
@@ -112,12 +130,12 @@ class Store:
                 continue
             rows = rows_of_many([self._beside(each) for each in several.values()], _version())
             # the name is a hash of the keys: a second try after a full disk replaces its own file
-            _write(self.run_folder(run) / "trials" / _merged_name(sorted(several)), rows)
+            _write(self.run_folder(run) / "trials" / merged_name(several), rows)
 
     def append_rows(self, run: str, attempts: pa.Table) -> Path:
         """Keeps attempts that are rows already, in ``attempt_schema()``, in one file; as durable as ``append``."""
         self._clean_once(run)
-        path = self.run_folder(run) / "trials" / _merged_name(sorted(set(_pairs(attempts))))
+        path = self.run_folder(run) / "trials" / merged_name(keys_of(attempts))
         place = attempts.schema.get_field_index("orchestrate_version")
         # the version that wrote the file, whatever the rows said before: `orchestrate_version` promises that
         versions = pa.array([_version()] * attempts.num_rows, pa.string())
@@ -150,76 +168,102 @@ class Store:
     def has(self, run: str, job_id: str, attempt: int) -> bool:
         """False also for an attempt in a merged file that cannot be read."""
         # the single file is looked for first, by its name: only merged ones have to be opened
-        single = self.run_folder(run) / "trials" / f"{_checked(job_id, 'job id')}-{attempt}.parquet"
-        if single.exists():
-            return True
-        merged = (path for path in self._files(run) if _is_merged(path) and self._has_keys(path))
-        return any((job_id, attempt) in self._keys(path) for path in merged)
+        single = self.run_folder(run) / "trials" / attempt_file_name(_checked(job_id, "job id"), attempt)
+        return single.exists() or (job_id, attempt) in self._readable_keys(run)[0]
 
     def attempts(self, run: str) -> set[Key]:
         """All attempts kept, by (job_id, attempt). Raises StoreError where a merged file cannot be read."""
-        try:
-            return set[Key]().union(*(self._keys(path) for path in self._files(run)))
-        except Unreadable as error:
-            raise StoreError(f"{self.run_folder(run)}: a merged file cannot be read: {error}") from error
+        keys, damaged = self._readable_keys(run)
+        if damaged:
+            raise StoreError(f"{self.run_folder(run)}: a merged file cannot be read: {damaged[0].why}")
+        return set(keys)
 
-    def read(self, run: str, table: str = "trials", columns: Iterable[str] | None = None) -> Read:
+    def check(self, run: str) -> Checked:
+        """Reads every file of a run whole: each column is decoded, each checksum compared."""
+
+        def checked(path: Path) -> frozenset[Key]:
+            return keys_in(path, schema.conform(read_parquet(path), schema.attempt_schema()))
+
+        found = self._of_each_file(run, checked)
+        damaged = tuple(each for each in found if isinstance(each, Damaged))
+        return Checked(frozenset[Key]().union(*(each for each in found if not isinstance(each, Damaged))), damaged)
+
+    def set_aside(self, damaged: Damaged) -> Path:
+        """The damaged file under a name that no reader takes for a result: a person may still want it."""
+        path, number = damaged.path, 1
+        while (target := path.with_name(f"{path.name}.damaged-{number}")).exists():
+            number += 1
+        try:
+            path.rename(target)
+            flush_folder(path.parent)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be renamed: {error.strerror or error}") from error
+        return target
+
+    def read(
+        self,
+        run: str,
+        table: str = "trials",
+        columns: Iterable[str] | None = None,
+        *,
+        all_attempts: bool = False,
+    ) -> Read:
         """One flat table of a run, and the files that were damaged.
 
-        ``columns`` names those of ``trials`` to read from the disk; the others are then null.
+        Of a job that was retried it holds the current attempt; ``all_attempts``: those before it too. ``columns`` names
+        those of ``trials`` to read from the disk; the others are then null.
         """
-        wanted = schema.schema(table)
+        schema.schema(table)  # a name that is none is an error before anything is read
         folder = self.run_folder(run)
         if not folder.is_dir():
             raise UsageError(f"no run {run!r} in {self.root}. There are: {', '.join(self.runs()) or 'none'}")
         if table == "devices":
-            files = sorted((folder / "devices").glob("[!.]*.parquet"))
-            return read_all(files, lambda path: schema.conform(read_parquet(path), wanted), wanted)
-        names = (
-            columns_needed(table) if columns is None else sorted({*columns, "job_id", "attempt", "trial", "started_at"})
-        )
-        # three times, not for ever: a file that vanishes again and again is another trouble, and is named as damaged
-        for _ in range(3):
-            takes = dict(self._takes(self._files(run)))
-            read = _read_flat(takes, table, names)
-            if all(each.path.exists() for each in read.damaged):
-                break  # else a file was merged away between listing and reading: list again
-        if table == "trials":
-            return replace(read, table=read.table.sort_by(_ORDER))
-        return read
+            return read_devices(folder / "devices")
+        read = read_attempts(folder / "trials", table, columns, all_attempts=all_attempts)
+        return replace(read, table=read.table.sort_by(_ORDER)) if table == "trials" else read
 
-    def load(self, run: str, table: str = "trials") -> pa.Table:
+    def load(self, run: str, table: str = "trials", *, all_attempts: bool = False) -> pa.Table:
         """As ``read``; each damaged file is a DamagedFileWarning."""
-        return self.read(run, table).warned()
+        return self.read(run, table, all_attempts=all_attempts).warned()
 
     def compact(self, run: str) -> Path | None:
-        """Merges the files of a run into one, when none of it is being appended; None where that changes nothing.
+        """Merges all files of a run into one; None where that changes nothing (``merging`` says how it is done).
 
-        The merged file is durable before the first single one goes; a crash between leaves both, and readers
-        take each attempt once. Damaged files, and those with columns of a newer Orchestrate, stay as they are.
+        Damaged files, and those with columns of a newer Orchestrate, stay as they are.
         """
-        files = [path for path in self._files(run) if can_merge(path) and self._has_keys(path)]
-        if len(files) < 2:
-            return None
-        # takes are in the order of _files, merged ones first: an attempt in both is taken from the merged one
-        takes = list(self._takes(files))
-        keys = sorted(set[Key]().union(*(self._keys(path) for path in files)))
-        target = self.run_folder(run) / "trials" / _merged_name(keys)
-        with (
-            durable_file(target) as file,
-            pq.ParquetWriter(file, schema.attempt_schema(), compression="snappy") as out,
-        ):
-            groups = (takes[start : start + _GROUP_FILES] for start in range(0, len(takes), _GROUP_FILES))
-            damaged = {path for group in groups for path in _merge(group, out)}
-        # the same keys give the same name: what was remembered may be of a file of before
-        self._merged.pop(target, None)
-        merged = dict(takes).keys() - damaged
-        for path in files:
-            if path != target and (path in merged or not damaged):  # a damaged merged file may not be the last copy
-                remove(path)
-        # the removals too: files that came back after a power cut would slow each read until the next merge
-        flush_folder(target.parent)
+        return self._merge([path for path, count in self._mergeable(run).items() if count])
+
+    def merge_small(self, run: str, *, has_ended: bool = False, is_stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Merges small files of a run, where there are enough; whether it did. Beside ``append`` and readers.
+
+        ``has_ended``: nothing is added any more, so fewer are enough. Raises StoreFull and the like, and Stopped.
+        """
+        parts = parts_to_merge(self._mergeable(run), has_ended=has_ended)
+        return self._merge(parts, is_stopped) is not None
+
+    def _merge(self, parts: Sequence[Path], is_stopped: Callable[[], bool] = lambda: False) -> Path | None:
+        target, unread = merge_files(parts, is_stopped=is_stopped)
+        self._unmergeable |= unread
+        if target is not None:
+            self._merged.pop(target, None)  # the same keys give the same name: it may be of a file of before
         return target
+
+    def _mergeable(self, run: str) -> dict[Path, int]:
+        """Files that may be merged, with the number of their attempts."""
+        folder = self.run_folder(run) / "trials"
+        found: dict[Path, int] = {}
+        for path in attempt_files(folder):
+            if path in self._unmergeable:
+                continue
+            try:
+                count = len(self._keys(path))
+            except Unreadable:
+                continue  # it stays for a person to look at
+            if can_merge(path):
+                found[path] = count
+            else:
+                self._unmergeable.add(path)
+        return found
 
     def _keep_device(self, folder: Path, run: str, device: Device) -> None:
         """Once a fingerprint and device: two machines of one kind can share a fingerprint."""
@@ -238,87 +282,27 @@ class Store:
                 remove_abandoned(self.run_folder(run) / part)
             self._cleaned.add(run)
 
-    def _files(self, run: str) -> list[Path]:
-        """Files with attempts, merged ones first."""
-        folder = self.run_folder(run) / "trials"
-        names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  5,000 names: no Path for each
-        kept = [name for name in names if name.endswith(".parquet") and not name.startswith(".")]
-        return [folder / name for name in sorted(kept, key=lambda name: (not name.startswith(_COMPACT), name))]
-
     def _keys(self, path: Path) -> frozenset[Key]:
         """Attempts in a file. Raises Unreadable."""
-        if not _is_merged(path):
-            found = _ATTEMPT.fullmatch(path.name)
-            return frozenset({(found[1], int(found[2]))} if found else ())
         if path not in self._merged:
-            keys = read_parquet(path, ["job_id", "attempt"])
-            self._merged[path] = frozenset(_pairs(keys))
+            keys = read_keys(path)
+            if not is_merged(path):
+                return keys
+            self._merged[path] = keys
         return self._merged[path]
 
-    def _has_keys(self, path: Path) -> bool:
-        try:
-            # an empty file is no reason to merge, and one that cannot be read stays for a person to look at
-            return bool(self._keys(path))
-        except Unreadable:
-            return False
+    def _readable_keys(self, run: str) -> tuple[frozenset[Key], list[Damaged]]:
+        found = self._of_each_file(run, self._keys)
+        keys = frozenset[Key]().union(*(each for each in found if not isinstance(each, Damaged)))
+        return keys, [each for each in found if isinstance(each, Damaged)]
 
-    def _takes(self, files: Iterable[Path]) -> Iterator[tuple[Path, frozenset[Key]]]:
-        """Files to read, each with the attempts to leave out because an earlier file has them."""
-        seen: set[Key] = set()
-        for path in files:
-            try:
-                keys = self._keys(path)
-            except Unreadable:
-                keys = frozenset()  # it is named as damaged when it is read
-            # a file without keys is read all the same: it is empty, or damaged and has to be named
-            if not keys or not keys <= seen:
-                yield path, keys & seen
-            seen |= keys
-
-
-def _read_flat(takes: Mapping[Path, frozenset[Key]], table: str, names: Sequence[str]) -> Read:
-    def prepare(path: Path) -> pa.Table:
-        return flatten(_without(read_parquet(path, names), takes[path]), table)
-
-    return read_all(list(takes), prepare, schema.schema(table))
-
-
-def _merged_name(keys: Sequence[Key]) -> str:
-    return f"{_COMPACT}{sha256(repr(list(keys)).encode()).hexdigest()[:16]}.parquet"
-
-
-def _is_merged(path: Path) -> bool:
-    return path.name.startswith(_COMPACT)
+    def _of_each_file(self, run: str, prepare: Callable[[Path], frozenset[Key]]) -> list[frozenset[Key] | Damaged]:
+        return list(of_all_files(self.run_folder(run) / "trials", prepare).values())
 
 
 def _write(path: Path, table: pa.Table) -> None:
     """Serialised in memory first, so that every error of the disk comes from one place and with its number."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="snappy")
+    pq.write_table(table, sink, compression="snappy", write_page_checksum=True)
     with durable_file(path) as file:
         file.write(sink.getvalue())
-
-
-def _without(attempts: pa.Table, keys: frozenset[Key]) -> pa.Table:
-    if not keys:
-        return attempts
-    return attempts.filter(pa.array([pair not in keys for pair in _pairs(attempts)]))
-
-
-def _pairs(attempts: pa.Table) -> list[Key]:
-    jobs, counts = attempts.column("job_id").to_pylist(), attempts.column("attempt").to_pylist()
-    # published rows have no attempt: they count as 0, as in comparisons
-    return [(str(job), int(count or 0)) for job, count in zip(jobs, counts, strict=True)]
-
-
-def _merge(group: Sequence[tuple[Path, frozenset[Key]]], out: pq.ParquetWriter) -> list[Path]:
-    """Appends a group of files to ``out`` as one row group; which of them could not be read."""
-    takes, wanted = dict(group), schema.attempt_schema()
-
-    def prepare(path: Path) -> pa.Table:
-        return schema.conform(_without(read_parquet(path), takes[path]), wanted)
-
-    read = read_all(list(takes), prepare, wanted)
-    if read.table.num_rows:
-        out.write_table(read.table)
-    return [each.path for each in read.damaged]

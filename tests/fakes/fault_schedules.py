@@ -248,7 +248,7 @@ class Schedule:
             raise OrchestrateError(f"the {where}'s disk is full")
 
     def _judged(self, ledger: Ledger, wrong: tuple[str, ...] = ()) -> Outcome:
-        rows = Store(self.folder).load(RUN).to_pylist() if RUN in Store(self.folder).runs() else []
+        rows = Store(self.folder).load(RUN, all_attempts=True).to_pylist() if RUN in Store(self.folder).runs() else []
         attempts = {(row["job_id"], row["attempt"]) for row in rows}
         stored = Counter(job_id for job_id, _ in attempts)
         recorded = {row.job_id: row.attempt for row in ledger.jobs(RUN)}

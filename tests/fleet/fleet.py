@@ -187,7 +187,7 @@ class Fleet:
         return Run(self.head.start(*COMMAND, "watch", run, "--json"), self)
 
     def rows(self, run: str) -> list[dict[str, Any]]:
-        return [row for row in Store(self.head.home).load(run).to_pylist() if not row["warmup"]]
+        return [row for row in Store(self.head.home).load(run, all_attempts=True).to_pylist() if not row["warmup"]]
 
     def assert_once(self, run: str, jobs: int, status: str = "ok") -> None:
         """Every job has one row, and it is a good one."""

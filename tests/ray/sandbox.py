@@ -100,7 +100,7 @@ class Sandbox:
 
     def rows(self, run: str) -> list[dict[str, Any]]:
         """Rows of the measured trials, and of the attempts that have none."""
-        return [row for row in Store(self.home).load(run).to_pylist() if not row["warmup"]]
+        return [row for row in Store(self.home).load(run, all_attempts=True).to_pylist() if not row["warmup"]]
 
     def __enter__(self) -> Sandbox:
         return self

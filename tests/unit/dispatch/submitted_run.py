@@ -84,7 +84,7 @@ class SubmittedRun:
         """(job_id, attempt, status) of each attempt in the store, in the order of the jobs."""
         if RUN not in self.store.runs():
             return []
-        rows = self.store.load(RUN).to_pylist()
+        rows = self.store.load(RUN, all_attempts=True).to_pylist()
         attempts = {(row["job_id"], row["attempt"], row["status"]) for row in rows if not row["warmup"]}
         return sorted(attempts, key=lambda each: (self.ids.index(each[0]), each[1]))
 
