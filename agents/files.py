@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -78,6 +79,21 @@ def make_folder(folder: Path) -> None:
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
         flush_folder(each.parent)
+
+
+def make_private(*paths: Path, made: Path | None = None) -> None:
+    """Takes all rights of others from those of ``paths`` that are there; ``made`` is made without, where it is not.
+
+    What may not be changed stays as it is: a folder of somebody else, or one that many share (the sticky bit).
+    """
+    if made is not None:
+        with suppress(FileExistsError):
+            os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    for path in paths if os.name == "posix" else ():
+        with suppress(OSError):
+            mode = path.stat().st_mode
+            if mode & 0o077 and not mode & stat.S_ISVTX:
+                path.chmod(stat.S_IMODE(mode) & ~0o077)
 
 
 def flush_folder(folder: Path) -> None:

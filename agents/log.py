@@ -226,6 +226,9 @@ class LogFile(RotatingFileHandler):
             self._size = os.fstat(self.stream.fileno()).st_size
         return self.stream
 
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding="utf-8", opener=_open_private)
+
     def _rotate(self, file: TextIOWrapper) -> None:
         """Where another process has rotated meanwhile (an agent that ends beside its successor), its file is used."""
         own, there = os.fstat(file.fileno()), Path(self.baseFilename).stat()
@@ -236,6 +239,11 @@ class LogFile(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """The line is lost: where the log cannot be written, nothing else may come of it."""
         del record
+
+
+def _open_private(path: str, flags: int) -> int:
+    """For its owner alone: what is struck out may not be all that is secret."""
+    return os.open(path, flags, 0o600)
 
 
 def levels_of(text: str) -> Mapping[str, int]:

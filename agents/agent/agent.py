@@ -30,6 +30,7 @@ from agents.device.carveout import choose, put_back
 from agents.device.inventory import boot_id
 from agents.device_file import Allow, Stated, keep_stated, read_device_file
 from agents.errors import Unsupported
+from agents.files import make_private
 from agents.log import Entry, hide, suppressed
 from agents.models.lan.server import ModelServer
 from agents.models.needs import free_bytes, needs
@@ -64,6 +65,8 @@ class Agent:
         with the model that it has loaded, where no call gives it a job or unloads it.
         """
         self._folder = folder or device_root(data_root())
+        if folder is None:
+            make_private(data_root(), self._folder, *self._folder.glob("*.log*"))
         self._now = now
         self._spool = Spool(self._folder / "spool")
         self._changed = threading.Condition()

@@ -41,9 +41,11 @@ def no_coordinator_runs() -> Iterator[bool]:
 
 @contextmanager
 def open_ledger() -> Iterator[Ledger | None]:
-    """None where there is no ledger yet: reading must not make one."""
+    """None where there is no ledger yet: reading must not make one. Raises LedgerDamaged where it is gone."""
+    from orchestrator.dispatch.home import check_ledger_there
     from orchestrator.dispatch.ledger import Ledger
 
+    check_ledger_there(data_root())
     if not ledger_path().exists():
         yield None
         return

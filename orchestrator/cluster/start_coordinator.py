@@ -10,7 +10,7 @@ START_S = 180.0
 
 
 def start_coordinator(cluster: str, environment: Mapping[str, str]) -> str:
-    """What the coordinator answered, or why it does not: the head goes on without it until somebody asks for it."""
+    """What the coordinator answered, or why it does not yet: it tries again every few seconds until it can start."""
     command = [sys.executable, "-m", "orchestrator", "wake", "--address", cluster]
     try:
         done = subprocess.run(
@@ -20,4 +20,6 @@ def start_coordinator(cluster: str, environment: Mapping[str, str]) -> str:
         return f"the coordinator could not be started: {error}"
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     last_line = lines[-1] if lines else f"exit code {done.returncode}"
-    return last_line if done.returncode == 0 else f"the coordinator could not be started: {last_line}"
+    if done.returncode == 0:
+        return last_line
+    return f"the coordinator has not started, and tries again until it can: {last_line.removeprefix('error: ')}"

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agents.contract.device import Device
 from agents.contract.report import Cause, Refused, Report
+from agents.log import suppressed
 from orchestrator.dispatch.api import Submission
 from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger_file import LedgerBusy
+from orchestrator.dispatch.run_record import record_of, write_record
 from orchestrator.dispatch.runs import Run, planned_run
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.matrix import Matrix, check_size, expand, matrix_from_json
 from orchestrator.plan.jobs import Plan, PlannedJob, job_id_of, job_of, plan_jobs
 from orchestrator.results.rows import Kept
 from orchestrator.results.store import Store
+
+log = logging.getLogger(__name__)
+
+FREE_S, AGAIN_S = 8.0, 0.2
 
 
 def admitted(
@@ -32,14 +40,33 @@ def admitted(
     if plan.jobs == 0:
         raise UsageError(why_nothing_runs(matrix, plan, devices))
     run = planned_run(new_run(matrix.name, root), matrix, plan)
-    rows = ((job_id, job.cell.cell_id, job.device_id, job.repeat) for job_id, job in run.jobs.items())
+    rows = [(job_id, job.cell.cell_id, job.device_id, job.repeat) for job_id, job in run.jobs.items()]
     try:
         keep_unplaced(run, plan, store)  # before the run exists: a resume would not make them again
-        ledger.add(run.run_id, matrix.name, submission.matrix_json, rows, priority=submission.priority)
+        _when_free(
+            lambda: ledger.add(run.run_id, matrix.name, submission.matrix_json, rows, priority=submission.priority)
+        )
     except OrchestrateError:
         shutil.rmtree(store.run_folder(run.run_id), ignore_errors=True)
         raise
+    # behind the ledger: a run that it never took must not come out of a repair. The next start makes what is missing
+    with suppressed(log, "RunNotRecorded", OrchestrateError, run=run.run_id):
+        write_record(root, record_of(ledger, run.run_id))
     return run, tuple(why for _, why in plan.unplaced)
+
+
+def _when_free(write: Callable[[], object]) -> None:
+    """Waits ``FREE_S`` for another program that holds the ledger, outside of it: the loop waits for nobody here."""
+    until_s = time.monotonic() + FREE_S
+    while True:
+        try:
+            write()
+        except LedgerBusy:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(AGAIN_S)
+        else:
+            return
 
 
 def new_run(name: str, root: Path) -> str:

@@ -10,31 +10,34 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
 from agents.contract.job import MachineState
 from agents.device.inventory import boot_id
 from agents.device_file import Stated
-from agents.log import COORDINATOR, Entry, hide, start_log_file, stop_log
+from agents.log import COORDINATOR, Entry, hide, start_log_file, stop_log, suppressed
 from orchestrator.dispatch.admit import admitted
 from orchestrator.dispatch.api import DeviceView, JobStory, RunSnapshot, StatusView, Submission, Submitted, WatchAnswer
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.fleet import Fleet
+from orchestrator.dispatch.home import LOOP_BUSY_S, lock_home, make_home_private, open_ledger
 from orchestrator.dispatch.job_story import with_log
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger_backup import back_up
+from orchestrator.dispatch.ledger_file import NAME
+from orchestrator.dispatch.ledger_watch import LedgerWatch
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.machine_log import LogFilter, LogPage, Places, read_log
 from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus, StateRefused
 from orchestrator.dispatch.model_peers import ModelPeers, models_token
 from orchestrator.dispatch.notices import RunEnded, RunStopping
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
+from orchestrator.dispatch.run_record import note_missing, note_state
 from orchestrator.dispatch.runs import Run, pending_jobs
 from orchestrator.dispatch.views import Views
 from orchestrator.errors import OrchestrateError, UsageError
@@ -42,9 +45,12 @@ from orchestrator.plan.model_needs import DeviceNeeds
 from orchestrator.results.store import Store
 
 CALL_S = 60.0
+TROUBLE_S = 8.0
+"""So long a call waits where the coordinator itself cannot go on; then it says what is in the way."""
 NEEDS_S = 30.0
 STATE_S = 150.0  # the agent looks at its machine anew, which may take START_S there
 FIRST_DEVICES_S = 120.0
+SHOWN = 8
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -67,51 +73,91 @@ class Coordinator:
         self._root = root
         self._on_failure = on_failure
         self._own = own_cluster
-        self._lock = _only_one(root)
-        start_log_file(COORDINATOR, root)  # behind the lock: one process alone writes and rotates the file
-        log.info(Entry("CoordinatorStarted", version=self.version(), pid=os.getpid(), own_cluster=own_cluster))
-        self._ledger = Ledger(root / "ledger.sqlite")  # behind the lock too: another coordinator's must not be migrated
         self._store = Store(root)
         self._board = NoticeBoard()
         self._error: BaseException | None = None
-        self._notifier = Notifier(read_coordinator_file(root).notify)
         self._peers: ModelPeers | None = None
-        self._server: Any = None
-        # behind all that can fail at once (lock, ledger, settings): Ray takes seconds to start and to end
+        self._backing_up = threading.Lock()
+        # all or nothing: what was taken before the first thing that fails is given back, so that a later try can work
+        with ExitStack() as taken:
+            try:
+                self._start(make_fleet, taken)
+            except Exception as error:
+                log.error(Entry("CoordinatorNotStarted", error=type(error).__name__, detail=str(error)))
+                raise
+            self._taken = taken.pop_all()
+
+    def _start(self, make_fleet: Callable[[], Fleet], taken: ExitStack) -> None:
+        """``taken``: how to give back what this takes, in the opposite order."""
+        root = self._root
+        # last of all: whoever gets it next opens the same ledger and the same log file
+        taken.callback(lock_home(root).release)
+        make_home_private(root)
+        start_log_file(COORDINATOR, root)  # behind the lock: one process alone writes and rotates the file
+        taken.callback(stop_log)
+        log.info(Entry("CoordinatorStarted", version=self.version(), pid=os.getpid(), own_cluster=self._own))
+        # behind the lock too: another coordinator's must not be migrated
+        self._ledger = open_ledger(root, busy_s=LOOP_BUSY_S)
+        taken.callback(self._ledger.close)
+        self._notifier = Notifier(read_coordinator_file(root).notify)
+        server = None if self._own else self._model_server()
+        if server is not None:
+            taken.callback(server.close)
+        with self._ledger.batch():  # raises where another program holds it
+            pass
+        # behind what most often fails (lock, ledger, settings, port): Ray takes seconds to start and to end
         self._fleet = make_fleet()
-        if not own_cluster:
-            self._serve_models()
+        taken.callback(self._fleet.close)
+        if server is not None:
+            # _ask_port uses self._loop, which is made below: it is called for devices alone, and those come by the loop
+            url = f"http://{self._fleet.address}:{server.port}"
+            self._peers = ModelPeers(models_token(root), self._ask_port, url)
         self._loop = CoordinatorLoop(
             self._fleet,
             self._ledger,
             self._store,
             self._board,
-            long_lived=not own_cluster,
+            long_lived=not self._own,
             notifier=self._notifier,
             peers=self._peers,
+            on_run_end=self._back_up,
         )
+        self._note_runs()
         self._views = Views(self._loop, self._ledger, self._board, self._notifier)
-        if not own_cluster:
+        if not self._own:
             # on this thread, before the loop has one: no device can be greeted while its run is not open yet
             self._loop.resume_runs()
+        watch = LedgerWatch(root / NAME, self._ledger, self._loop.fail)
+        watch.start()
+        taken.callback(watch.close)
         self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
         self._thread.start()
+        taken.callback(self._stop_loop)
 
-    def _serve_models(self) -> None:
+    def _note_runs(self) -> None:
+        with suppressed(log, "RunsNotNoted", OrchestrateError):
+            if lost := note_missing(self._ledger, self._root):
+                self._loop.warnings["runs"] = (
+                    f"the ledger knows nothing of {', '.join(lost[:SHOWN])}, which lie in runs/: it is older than they"
+                    " are. Stop the coordinator, then: orchestrate repair"
+                )
+                log.warning(Entry("RunsNotInLedger", detail=self._loop.warnings["runs"]))
+
+    def _model_server(self) -> Any:
         """The head gives its own model files to devices, and has them give theirs to each other."""
         from agents.models.lan.server import ModelServer
         from agents.places import HEAD_MODELS_PORT_VARIABLE, device_root
 
+        port = os.environ.get(HEAD_MODELS_PORT_VARIABLE, "0")
         try:
             token = models_token(self._root)
             hide(token)
-            port = int(os.environ.get(HEAD_MODELS_PORT_VARIABLE, "0"))
-            self._server = ModelServer(device_root(self._root) / "models", token, lambda: False, port=port)
-        except OSError as error:
-            raise OrchestrateError(f"{self._root}: cannot serve model files: {error}") from error
-        url = f"http://{self._fleet.address}:{self._server.port}"
-        # _ask_port uses self._loop, which is made after this: it is called for devices only, and those come by the loop
-        self._peers = ModelPeers(token, self._ask_port, url)
+            return ModelServer(device_root(self._root) / "models", token, lambda: False, port=int(port))
+        except (OSError, ValueError) as error:
+            raise OrchestrateError(
+                f"{self._root}: cannot serve model files at port {port}: {error}. Free that port, or name another:"
+                f" {HEAD_MODELS_PORT_VARIABLE}"
+            ) from error
 
     def _ask_port(self, device_id: str, token: str) -> None:
         answer = self._fleet.call(device_id, "serve_models", token)
@@ -136,17 +182,22 @@ class Coordinator:
             # watchers would else wait out their time for a notice that nobody posts any more
             self._board.close()
 
-    def _on_loop(self, work: Callable[[], T], timeout_s: float = CALL_S) -> T:
-        """On the loop's thread. Raises what ended the loop, if something did."""
-        future = self._loop.call_soon(work)
-        deadline = time.monotonic() + timeout_s
+    def _on_loop(self, work: Callable[[], T], *, changes: bool = True, is_kept: bool = False) -> T:
+        """On the loop's thread. Raises what ended the loop, if something did.
+
+        What ``changes`` something waits for TROUBLE_S where nothing can be written, and is then not done, but for what
+        ``is_kept`` in the ledger already.
+        """
+        future = self._loop.call_soon(work, changes=changes)
+        began_s = time.monotonic()
         while True:
             self._raise_error()
             try:
                 # in short turns: a loop that has ended never gets to this future, and only _error shows that
                 return future.result(timeout=0.2)
             except FutureTimeout:
-                if time.monotonic() > deadline:
+                limit_s = TROUBLE_S if self._loop.trouble else CALL_S
+                if time.monotonic() - began_s > limit_s and (is_kept or future.cancel()):
                     trouble = self._loop.trouble or "it is busy"
                     raise OrchestrateError(f"the coordinator does not get to it: {trouble}") from None
 
@@ -185,7 +236,8 @@ class Coordinator:
     def submit(self, submission: Submission) -> Submitted:
         """A new run. Raises UsageError where no device can run any of it, OrchestrateError for a full disk."""
         self.wait_for_devices()
-        devices = self._on_loop(lambda: [self._loop.registry.devices[key] for key in self._loop.registry.addresses])
+        registry = self._loop.registry
+        devices = self._on_loop(lambda: [registry.devices[key] for key in registry.addresses], changes=False)
         if submission.absent:
             here = {device.device_id for device in devices}
             # planned from the facts of their last visit; their jobs wait in the queue until they join
@@ -195,7 +247,7 @@ class Coordinator:
         row = self._ledger.run(run.run_id)
         added = RunAdded(run.run_id, row.priority, row.created_unix_s, pending_jobs(run))
         try:
-            self._on_loop(lambda: self._begin(run, added))
+            self._on_loop(lambda: self._begin(run, added), is_kept=True)
         except OrchestrateError as error:  # a second submit would measure it twice
             raise OrchestrateError(f"run {run.run_id} is kept, and begins when the coordinator can: {error}") from error
         return Submitted(run.run_id, unplaced)
@@ -206,7 +258,7 @@ class Coordinator:
 
     def snapshot(self, run_id: str) -> RunSnapshot:
         """How a run stands, and from which number on its notices are to be watched."""
-        return self._on_loop(lambda: self._views.snapshot(run_id))
+        return self._on_loop(lambda: self._views.snapshot(run_id), changes=False)
 
     def watch(self, run_id: str, after: int, wait_s: float) -> WatchAnswer:
         """The notices of the run after number ``after``; waits up to ``wait_s`` for one."""
@@ -222,7 +274,7 @@ class Coordinator:
         if quiet and run is None:
             return WatchAnswer(news, is_over=True, is_stuck=False)
         # asked only when nothing is new: the answer costs a turn of the loop, which each notice would pay else
-        stuck = quiet and self._own and self._on_loop(lambda: self._is_stuck(run_id))
+        stuck = quiet and self._own and self._on_loop(lambda: self._is_stuck(run_id), changes=False)
         return WatchAnswer(news, over, stuck)
 
     def _is_stuck(self, run_id: str) -> bool:
@@ -240,10 +292,10 @@ class Coordinator:
         return [row.id for row in self._ledger.runs()]
 
     def status(self) -> StatusView:
-        return self._on_loop(self._views.status)
+        return self._on_loop(self._views.status, changes=False)
 
     def devices(self) -> list[DeviceView]:
-        return self._on_loop(self._views.devices)
+        return self._on_loop(self._views.devices, changes=False)
 
     def set_run(self, run_id: str, status: RunStatus, priority: int | None = None) -> None:
         """Pause, cancel, go on, or another priority. A run that is complete stays as it is."""
@@ -257,6 +309,7 @@ class Coordinator:
             raise OrchestrateError(f"run {run_id}: all its jobs are done")
         # the ledger first: resume_run reads status and priority from it
         self._ledger.set_run(run_id, status, priority)
+        self._note(run_id)
         if run_id not in self._loop.registry.runs:
             self._loop.resume_run(run_id)
             return
@@ -282,15 +335,40 @@ class Coordinator:
         """For the command that owns the cluster: what runs is cancelled, and the run is paused."""
         # before the loop is asked, which may be busy: the person who pressed Ctrl-C sees at once that it was taken
         self._board.post(run_id, RunStopping())
-        self._on_loop(lambda: self._stop(run_id))
+        with suppressed(log, "RunNotStopped", OrchestrateError, run=run_id):  # its command ends all the same
+            self._on_loop(lambda: self._stop(run_id), is_kept=True)
 
     def _stop(self, run_id: str) -> None:
         self._ledger.set_run(run_id, RunStatus.PAUSED)
+        self._note(run_id)
         # to the schedule cancelled, though paused in the ledger: what runs is to end now, and a resume goes on with it
         self._loop.handle([RunChanged(run_id, RunStatus.CANCELLED)])
 
+    def _note(self, run_id: str, retried: Mapping[str, int] | None = None) -> None:
+        """In the run's folder too, of which a damaged ledger is made anew."""
+        with suppressed(log, "RunStateNotNoted", OrchestrateError, run=run_id):
+            note_state(self._ledger, self._root, run_id, retried)
+
+    def _back_up(self) -> None:
+        """After each run. A backup takes as long as the ledger is large: others do not wait for it."""
+        if self._own:
+            self._write_backup()  # the process may end with the run
+        else:
+            threading.Thread(target=self._write_backup, name="backup", daemon=True).start()
+
+    def _write_backup(self) -> None:
+        with self._backing_up:
+            try:
+                path = back_up(self._root / NAME)
+            except OrchestrateError as error:
+                log.warning(Entry("LedgerNotBackedUp", detail=str(error)))
+                self._loop.warnings["backup"] = str(error)
+            else:
+                log.info(Entry("LedgerBackedUp", detail=path.name))
+                self._loop.warnings.pop("backup", None)
+
     def idle(self) -> bool:
-        return self._on_loop(lambda: not self._loop.schedule.is_busy)
+        return self._on_loop(lambda: not self._loop.schedule.is_busy, changes=False)
 
     def retry(self, run_id: str, causes: list[str]) -> int:
         """Jobs that failed with one of ``causes`` run again; how many."""
@@ -298,9 +376,12 @@ class Coordinator:
         return self._on_loop(lambda: self._retry(run_id, causes))
 
     def _retry(self, run_id: str, causes: list[str]) -> int:
-        again = self._ledger.requeue(run_id, causes)
+        with self._ledger.batch():  # both or none: else jobs would be put back, and nobody sent them
+            again = self._ledger.requeue(run_id, causes)
+            if again:
+                self._ledger.set_run(run_id, RunStatus.RUNNING)
         if again:
-            self._ledger.set_run(run_id, RunStatus.RUNNING)
+            self._note(run_id, again)
             row, run = self._ledger.run(run_id), self._loop.registry.runs.get(run_id)
             if run is None:
                 self._loop.resume_run(run_id)
@@ -338,7 +419,7 @@ class Coordinator:
 
     def state(self, name: str, stated: Stated) -> None:
         """The operator's word on a device's state. Raises UsageError for an unknown one, OrchestrateError else."""
-        device_id = self._on_loop(lambda: self._device_named(name, live=True))
+        device_id = self._on_loop(lambda: self._device_named(name, live=True), changes=False)
         self._wake_devices()
         try:
             # on the caller's thread: the agent may take minutes, in which the loop must go on
@@ -384,35 +465,15 @@ class Coordinator:
 
     def why(self, run_id: str, job: str) -> JobStory:
         """What became of a job, given by its id or its beginning. Raises UsageError for one that is not there."""
-        story = self._on_loop(lambda: self._views.story(run_id, job, self._store))
+        story = self._on_loop(lambda: self._views.story(run_id, job, self._store), changes=False)
         return with_log(story, self._root)
 
     def close(self) -> None:
         """Ends the loop; what is done stays done, and the ledger knows what is not."""
+        self._taken.close()
+
+    def _stop_loop(self) -> None:
         self._loop.close()
+        # what is given back after this is used by the loop's thread to the end of its last round
         self._thread.join(timeout=10.0)
-        # behind the loop's thread, which calls it to the end of its last round
-        self._fleet.close()
-        if self._server is not None:
-            self._server.close()
-        self._ledger.close()
         log.info(Entry("CoordinatorClosed", term=self._loop.term))
-        stop_log()
-        # last of all: whoever gets it next opens the same ledger and the same log file
-        self._lock.release()
-
-
-def _only_one(root: Path) -> FileLock:
-    path = root / "coordinator.lock"
-    lock = FileLock(path)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=2.0)  # the one before may be on its way out
-    except Timeout as error:
-        raise OrchestrateError(
-            f"another coordinator works on {root}: a submit that started its own cluster, or a head on this machine."
-            " Wait for it, or start a head, which takes many runs: orchestrate head"
-        ) from error
-    except OSError as error:
-        raise OrchestrateError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return lock

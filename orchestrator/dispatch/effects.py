@@ -17,6 +17,7 @@ from agents.units import format_size
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.fleet import DeviceGone, Fleet
 from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger_file import LedgerBusy
 from orchestrator.dispatch.messages import (
     AskOperator,
     Cancel,
@@ -62,6 +63,7 @@ class Dependencies:
     notifier: Notifier | None = None
     peers: ModelPeers | None = None
     lease_s: float = 90.0
+    on_run_end: Callable[[], object] = lambda: None
 
 
 class Effects:
@@ -142,7 +144,9 @@ class Effects:
 
     def _set_aside(self, report: Report) -> None:
         """Not needed where the job is done. A report of a closed run, or of another ledger, stays on its device."""
-        state = self._dependencies.ledger.job_state(report.job_id)
+        state = None
+        with suppressed(log, "JobNotLookedUp", LedgerBusy, run=report.run_id):  # then its device keeps it
+            state = self._dependencies.ledger.job_state(report.job_id)
         key = (report.job_id, report.attempt)
         if state is not None and (state[0] == "done" or state[1] > report.attempt):
             self._dependencies.fleet.acknowledge(report.device_id, key)
@@ -176,6 +180,7 @@ class Effects:
 
     def _complete(self, run_id: str) -> None:
         run = self._registry.runs.pop(run_id)
+        self._dependencies.on_run_end()
         if self._dependencies.long_lived and len(run.jobs) >= COMPACT_FROM:
             threading.Thread(target=self._compact_and_end, args=(run_id,), name="compact", daemon=True).start()
             return

@@ -23,11 +23,12 @@ from typing import Any
 from agents.contract.device import Device
 from agents.contract.report import Attempt
 from agents.contract.wire_json import from_json, to_json
-from orchestrator.dispatch.ledger_schema import MIGRATIONS
+from orchestrator.dispatch.ledger_file import OpenedFile, ledger_error, open_database
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
 
-BUSY_S = 30.0  # how long a write waits for another process
+BUSY_S = 8.0
+"""How long a command waits for another process, before it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,52 +99,19 @@ class SeenDevice:
 class Ledger:
     """One file; several processes and threads may hold it open. Raises OrchestrateError where SQLite cannot go on."""
 
-    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, now: Callable[[], float] = time.time, *, busy_s: float = BUSY_S) -> None:
         self._path = path
         self._now = now
         self._lock = threading.RLock()  # callers' threads read while the loop's writes: SQLite has one connection here
         self._depth = 0  # of nested batches: the outermost commits
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # isolation_level None: transactions are ours alone, Python begins none by itself
-            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        except (sqlite3.Error, OSError) as error:
-            raise OrchestrateError(f"{path}: cannot open the ledger: {error}") from error
-        try:
-            self._migrate()
-            # behind the migration: this writes to the file, and a newer version's ledger is to be left as it is
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # WAL flushes at checkpoints only unless it is FULL: a sent attempt must survive a power cut
-            self._db.execute("PRAGMA synchronous = FULL")
-        except sqlite3.Error as error:
-            self._db.close()
-            raise OrchestrateError(f"{path}: cannot open the ledger: {error}") from error
-        except BaseException:
-            self._db.close()
-            raise
+        self._db = open_database(path, busy_s)
+        self._file = OpenedFile(path)
+        self._is_open = True
 
-    def _migrate(self) -> None:
-        """Writes nothing where there is nothing to change: a full disk must not keep a reader out."""
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        # never downgraded: this version does not know which columns a newer one needs filled
-        if version > len(MIGRATIONS):
-            raise OrchestrateError(f"{self._path}: written by a newer version of orchestrate (ledger {version})")
-        if version == len(MIGRATIONS):
-            return
-        # IMMEDIATE takes the write lock now: two processes that open an old ledger migrate it one after the other
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
-            for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
-                # user_version moves inside the same transaction: a crash leaves the old schema with the old number
-                for statement in statements:
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {number}")
-            self._db.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
+    def check_file(self) -> None:
+        """Raises LedgerDamaged where another file, or none, lies where this one was opened."""
+        if self._is_open:  # else SQLite itself has removed the journal
+            self._file.check()
 
     @contextmanager
     def batch(self) -> Iterator[sqlite3.Connection]:
@@ -155,6 +123,7 @@ class Ledger:
                 return
             self._depth = 1
             try:
+                self.check_file()  # what goes into a deleted file is lost without a word
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
                 self._db.execute("COMMIT")
@@ -163,7 +132,7 @@ class Ledger:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
-                    raise OrchestrateError(f"{self._path}: cannot write the ledger: {error}") from error
+                    raise ledger_error(self._path, "write", error) from error
                 raise
             finally:
                 self._depth = 0
@@ -173,7 +142,7 @@ class Ledger:
             with self._lock:
                 return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise OrchestrateError(f"{self._path}: cannot read the ledger: {error}") from error
+            raise ledger_error(self._path, "read", error) from error
 
     def new_term(self) -> int:
         """Counts coordinators: an agent that has seen a later term obeys no earlier one.
@@ -387,4 +356,5 @@ class Ledger:
         return {(cell, device): seconds for cell, device, seconds in self._read(query)}
 
     def close(self) -> None:
+        self._is_open = False
         self._db.close()

@@ -29,6 +29,7 @@ from orchestrator.dispatch.fleet import (
     StatusReceived,
 )
 from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger_file import LedgerBusy, LedgerDamaged, LedgerError
 from orchestrator.dispatch.messages import (
     AttemptEnded,
     Command,
@@ -90,12 +91,14 @@ class CoordinatorLoop:
         long_lived: bool = False,
         notifier: Notifier | None = None,
         peers: ModelPeers | None = None,
+        on_run_end: Callable[[], object] = lambda: None,
         lease_s: float = LEASE_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.schedule = Schedule()
         self.registry = Registry()
         self.trouble = ""  # what keeps the coordinator itself from going on
+        self.warnings: dict[str, str] = {}  # by subject: what a person should know, and what stops nothing
         self._fleet = fleet
         self._ledger = ledger
         self._store = store
@@ -109,16 +112,20 @@ class CoordinatorLoop:
         fleet.begin(self._term)
         board.begin(self._term)
         self._persister = Persister(ledger, store, self.registry.runs, self.registry.devices, self._term)
-        dependencies = Dependencies(fleet, ledger, store, board, long_lived, notifier, peers, lease_s)
+        dependencies = Dependencies(fleet, ledger, store, board, long_lived, notifier, peers, lease_s, on_run_end)
         self._effects = Effects(
             dependencies, self.registry, self._term, lambda event: self.call_soon(lambda: self.handle([event]))
         )
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._queries: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._failure: Exception | None = None  # found by another thread; the next round raises it
         self._unwritten: list[Command] = []  # commands that were decided, and are not yet written down
         self._deferred: list[FleetEvent] = []  # fleet events that came while nothing could be written
         self._rebooting: dict[str, tuple[float, SetSplit]] = {}  # since when
+        self._unrecorded: set[str] = set()  # devices that the ledger could not take when they came
         self._try_again_s = 0.0
         self._seen_s = self._worked_s = monotonic()
+        self._record_again_s = 0.0
         self._sleeping = False
         self._closed = threading.Event()
 
@@ -136,6 +143,8 @@ class CoordinatorLoop:
             if row.remaining:
                 try:
                     self.resume_run(row.id)
+                except LedgerError:  # it passes, or is mended: then all of them go on, in a new coordinator
+                    raise
                 except OrchestrateError as error:  # of another version, say: the others go on
                     self.registry.troubles[row.id] = str(error)
                     log.warning(Entry("RunNotResumed", run=row.id, detail=str(error)))
@@ -150,8 +159,11 @@ class CoordinatorLoop:
         held = [key for key in self.registry.unclaimed if key[0] in run.jobs]
         self.handle([replace(event, reports=tuple(self.registry.unclaimed.pop(key) for key in held))])
 
-    def call_soon(self, work: Callable[[], T]) -> Future[T]:
-        """Runs ``work`` on the loop's thread, where all state is its own. From any thread."""
+    def call_soon(self, work: Callable[[], T], *, changes: bool = True) -> Future[T]:
+        """Runs ``work`` on the loop's thread, where all state is its own. From any thread.
+
+        What ``changes`` something waits while nothing can be written; what only reads does not.
+        """
         future: Future[T] = Future()
 
         def run() -> None:
@@ -162,10 +174,17 @@ class CoordinatorLoop:
             except BaseException as error:  # it is the caller's, and must not end the loop
                 future.set_exception(error)
 
-        self._inbox.put(run)  # never blocks: a future's callback may be the caller, on a thread of Ray
+        (self._inbox if changes else self._queries).put(
+            run
+        )  # never blocks: a future's callback may be the caller, on a thread of Ray
         # the loop may be inside listen() for up to LISTEN_S: a person's command would wait as long
         self._fleet.interrupt()
         return future
+
+    def fail(self, error: Exception) -> None:
+        """``run`` ends with ``error`` after its present round. From any thread."""
+        self._failure = error
+        self._fleet.interrupt()
 
     def close(self) -> None:
         """The loop ends after its present round. From any thread."""
@@ -175,10 +194,13 @@ class CoordinatorLoop:
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Goes on until ``close``, or until ``until()`` says so between two rounds.
 
-        Raises OrchestrateError where the store or the ledger cannot be written, unless it is ``long_lived``.
+        Raises OrchestrateError where the store or the ledger cannot be written, unless it is ``long_lived`` or another
+        program holds the ledger; LedgerDamaged in any case, for no second try can mend that.
         """
         while not self._closed.is_set() and not until():
             self.round()
+            if self._failure is not None:
+                raise self._failure
 
     def round(self, wait_s: float = LISTEN_S) -> None:
         """One round: work of the inbox, events of the fleet, the commands that follow."""
@@ -212,19 +234,22 @@ class CoordinatorLoop:
             self._write()
 
     def _run_inbox(self) -> None:
-        while not self._unwritten:  # else what that decides could not be written down
-            try:
-                work = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            work()
+        while not self._queries.empty():
+            self._queries.get_nowait()()
+        # not while commands are unwritten: what this decides could not be written down
+        while not self._unwritten and not self._inbox.empty():
+            self._inbox.get_nowait()()
 
     def _write(self) -> None:
         try:
             # a second try writes the same again, whole: what the first left behind changes nothing
             self._persister.write(self._unwritten)
+        except LedgerDamaged:
+            raise
         except OrchestrateError as error:
-            if not self._long_lived:  # a command of one person ends, and says why; `resume` goes on
+            if not self._long_lived and not isinstance(
+                error, LedgerBusy
+            ):  # a command of one person ends, and says why; `resume` goes on
                 raise
             self._set_trouble(f"{error}; trying again until it works")
             self._try_again_s = self._monotonic() + AGAIN_S
@@ -284,8 +309,7 @@ class CoordinatorLoop:
             self._sleeping, self._worked_s = False, self._monotonic()
         self.registry.devices[device.device_id] = device
         self.registry.addresses[device.device_id] = address
-        with suppressed(log, "DeviceNotRecorded", OrchestrateError):  # a full disk: written when it is next seen
-            self._ledger.record_devices([device], address)
+        self._unrecorded.add(device.device_id)
         if self._peers is not None:
             self._peers.device_joined(device.device_id, device.name, address)
         # by boot id, not by time: an agent that crashed and a machine that restarted look alike from here
@@ -297,7 +321,7 @@ class CoordinatorLoop:
     def on_device_changed(self, device: Device) -> None:
         """On the loop's thread: the same device reports new facts of itself."""
         self.registry.devices[device.device_id] = device
-        self._ledger.record_devices([device], self.registry.addresses.get(device.device_id))
+        self._unrecorded.add(device.device_id)
         self.handle([DeviceJoined(device, self.schedule.running_attempts().get(device.device_id))])
 
     def _post_to_runs_on(self, device_id: str, notice: DeviceAppeared | DeviceDisappeared) -> None:
@@ -339,11 +363,20 @@ class CoordinatorLoop:
             self._fleet.sleep_devices()
 
     def _record_presence(self) -> None:
-        if self._monotonic() - self._seen_s >= SEEN_S:
-            # set before the write: a full disk is tried again in SEEN_S, not in each round
-            self._seen_s = self._monotonic()
-            with suppressed(log, "PresenceNotRecorded", OrchestrateError):
+        now_s = self._monotonic()
+        is_due = self._unrecorded or now_s - self._seen_s >= SEEN_S
+        # one transaction a round at most: each may wait for another program, and people wait for the loop
+        if self._unwritten or not is_due or now_s < self._record_again_s:
+            return
+        self._record_again_s = now_s + SEEN_S  # a full disk is tried again then, not in each round
+        with suppressed(log, "PresenceNotRecorded", OrchestrateError):
+            with self._ledger.batch():
+                for device_id in self._unrecorded:
+                    address = self.registry.addresses.get(device_id)
+                    self._ledger.record_devices([self.registry.devices[device_id]], address)
                 self._ledger.touch_devices(self.registry.addresses)
+            self._unrecorded.clear()
+            self._seen_s, self._record_again_s = now_s, 0.0
 
 
 def _log_level(message: Event | Command) -> int:

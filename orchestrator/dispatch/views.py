@@ -8,7 +8,8 @@ from collections import Counter
 from orchestrator.dispatch.api import DeviceView, JobStory, RunSnapshot, RunView, StatusView
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.job_story import FleetState, story_of
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger import Ledger, RunRow
+from orchestrator.dispatch.ledger_file import LedgerError
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.notices import JobSent
 from orchestrator.dispatch.notify import Notifier
@@ -25,6 +26,7 @@ class Views:
         self._ledger = ledger
         self._board = board
         self._notifier = notifier
+        self._rows: list[RunRow] = []
 
     def snapshot(self, run_id: str) -> RunSnapshot:
         loop, row = self._loop, self._ledger.run(run_id)
@@ -71,16 +73,21 @@ class Views:
         )
 
     def status(self) -> StatusView:
-        loop = self._loop
+        loop, unread = self._loop, ""
+        try:
+            self._rows = self._ledger.runs()
+        except LedgerError as error:  # the rows of the last time, and why they are that old
+            unread = str(error)
         views = tuple(
             RunView(row, tuple(each.device.name for each in self._running(row.id)), self._asks(row.id))
-            for row in self._ledger.runs()
+            for row in self._rows
         )
         asks = [ask for view in views for ask in loop.schedule.asks().values() if ask.run_id == view.row.id]
         cannot = tuple(
             skip_command(ask, loop.registry.devices[ask.device_id]) for ask in asks
         )  # as the views have them
-        troubles = tuple(filter(None, (loop.trouble, self._notifier.problem, *loop.registry.troubles.values())))
+        own = (loop.trouble or unread, *loop.warnings.values(), self._notifier.problem)
+        troubles = tuple(filter(None, (*own, *loop.registry.troubles.values())))
         return StatusView(views, troubles, cannot, len(loop.registry.addresses))
 
     def devices(self) -> list[DeviceView]:

@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import Any, cast
 
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from agents.log import Entry, suppressed
+from agents.log import Entry
 from agents.places import data_root
 from orchestrator.dispatch.api import CoordinatorApi
 from orchestrator.dispatch.coordinator import Coordinator
@@ -47,7 +48,7 @@ class CoordinatorActor:
     def _begin(self) -> None:
         """Until it works: after a restart by Ray nobody need ask for it, and a disk may be full."""
         while self._coordinator is None:
-            with suppressed(log, "CoordinatorNotStarted", OrchestrateError):  # whoever calls gets it raised
+            with suppress(Exception):  # the coordinator logs it, and whoever calls gets it raised
                 self._started()
                 return
             time.sleep(BEGIN_AGAIN_S)

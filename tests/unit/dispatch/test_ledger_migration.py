@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agents.contract.wire_json import to_json
-from orchestrator.dispatch import ledger as ledger_module
+from orchestrator.dispatch import ledger_file as ledger_module
 from orchestrator.dispatch.ledger import JobRow, Ledger, SeenDevice
 from orchestrator.dispatch.ledger_schema import MIGRATIONS
 from orchestrator.dispatch.messages import RunStatus
