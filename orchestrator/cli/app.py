@@ -227,6 +227,14 @@ def skip(
     skip_state(device, dedicated_vram, power_limit, address=address)
 
 
+@app.command()
+def repair(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Make a damaged, lost or outdated ledger anew, from its newest backup and from runs/; say before what is known."""
+    from orchestrator.cli.repair import repair_ledger
+
+    repair_ledger(yes=yes)
+
+
 @app.command(hidden=True)
 def wake(address: Address = None) -> None:
     """Have the cluster's coordinator begin, or go on, with what its ledger holds."""

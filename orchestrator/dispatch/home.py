@@ -14,6 +14,11 @@ from orchestrator.dispatch.ledger_file import MEND, NAME, LedgerDamaged, check_p
 from orchestrator.dispatch.run_record import recorded_runs
 from orchestrator.errors import OrchestrateError
 
+
+class HomeLocked(OrchestrateError):
+    """A coordinator, or a repair, works there."""
+
+
 LOCK = "coordinator.lock"
 LOCK_S = 2.0  # the coordinator before may be on its way out
 LOOP_BUSY_S = 0.4
@@ -21,14 +26,14 @@ LOOP_BUSY_S = 0.4
 
 
 def lock_home(root: Path) -> FileLock:
-    """Held by the one coordinator, or a repair. Raises OrchestrateError where another holds it."""
+    """Held by the one coordinator, or a repair. Raises HomeLocked where another holds it, OrchestrateError else."""
     path = root / LOCK
     lock = FileLock(path)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_S)
     except Timeout as error:
-        raise OrchestrateError(
+        raise HomeLocked(
             f"another coordinator works on {root}: a submit that started its own cluster, or a head on this machine."
             " Wait for it, or start a head, which takes many runs: orchestrate head"
         ) from error

@@ -125,7 +125,8 @@ class _JobFacts:
             yield f"attempt {number}: never sent; `orchestrate retry` put the job into the queue again"
 
     def _attempt(self, row: AttemptRow, term: TermRow | None) -> str:
-        by = f"term {row.term}" + (f" ({term.host}, process {term.pid})" if term else "")
+        by = f"term {row.term}" if row.term else "a coordinator whose term is not known"  # after a repair
+        by += f" ({term.host}, process {term.pid})" if term else ""
         text = f"attempt {row.attempt}: sent {_when(row.sent_unix_s)} to {self.device_name(row.device_id)}, by {by}; "
         if row.ended_unix_s is None:
             return text + "its end has not been reported"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -19,6 +20,7 @@ from orchestrator.results.store import Store
 
 CELLS_KEPT = 4096
 """Cells whose jobs are kept ready to be copied: a job is made for its send and for its result, on each device."""
+DONE_AT_ONCE = 100
 
 
 @dataclass
@@ -102,33 +104,49 @@ def run_of_ledger(ledger: Ledger, run_id: str) -> Run:
 
 
 def remaining_of(ledger: Ledger, store: Store, run: Run) -> RunAdded:
-    """What remains of a run. A job whose result is in the store is done, though the ledger may not say so yet."""
+    """What remains of a run. A job whose result is in the store is done, though the ledger may not say so yet.
+
+    Also one that the ledger never sent: it may be older than the results are, a backup that somebody put back.
+    """
     row = ledger.run(run.run_id)
-    kept = None
+    jobs = [job for job in ledger.jobs(run.run_id) if job.state != "done"]
+    kept = stored_attempts(run.run_id, store) if jobs else {}
     remaining = []
-    for job in ledger.jobs(run.run_id):
-        if job.state == "done":
-            continue
-        if job.attempt:
-            kept = _stored(run.run_id, store) if kept is None else kept
-            if (job.job_id, job.attempt) in kept:
-                ledger.mark_done(job.job_id, job.attempt, *kept[job.job_id, job.attempt])
+    # one by one where a crash left a few; an old ledger may lack thousands, and each would cost a flush
+    with ledger.batch() if len(kept) > DONE_AT_ONCE else nullcontext():
+        for job in jobs:
+            found = kept.get(job.job_id)
+            if found is not None and found.attempt >= max(job.attempt, 1):
+                ledger.mark_done(job.job_id, found.attempt, found.cause, found.seconds)
                 continue
-        state = run.jobs[job.job_id].needed_state
-        failure_counted = job.state == "waiting"  # else the end of the attempt never reached us
-        remaining.append(PendingJob(job.job_id, job.device_id, state, job.attempt, job.failures, failure_counted))
+            state = run.jobs[job.job_id].needed_state
+            failure_counted = job.state == "waiting"  # else the end of the attempt never reached us
+            remaining.append(PendingJob(job.job_id, job.device_id, state, job.attempt, job.failures, failure_counted))
     return RunAdded(run.run_id, row.priority, row.created_unix_s, remaining, row.status)
 
 
-def _stored(run_id: str, store: Store) -> dict[Attempt, tuple[Cause | None, float]]:
-    """Cause and seconds of each attempt in the store."""
+@dataclass(frozen=True, slots=True)
+class StoredAttempt:
+    """The current attempt of a job by its rows: what came of it, and how long it took."""
+
+    attempt: int
+    cause: Cause | None
+    seconds: float
+
+
+def stored_attempts(run_id: str, store: Store) -> dict[str, StoredAttempt]:
+    """By job, of those that have rows."""
     if run_id not in store.runs():
         return {}
     columns = ("job_id", "attempt", "cause", "started_at", "ended_at")
-    found: dict[Attempt, tuple[Cause | None, float]] = {}
+    found: dict[str, StoredAttempt] = {}
     for row in store.read(run_id, columns=columns).table.select(columns).to_pylist():
-        key = (row["job_id"], row["attempt"])
-        seconds = (row["ended_at"] - row["started_at"]).total_seconds()
-        before, _ = found.get(key, (None, 0.0))
-        found[key] = (Cause(row["cause"]) if row["cause"] is not None else before, seconds)
+        cause = Cause(row["cause"]) if row["cause"] is not None else None
+        before = found.get(row["job_id"])
+        if before is not None and before.attempt > row["attempt"]:
+            continue
+        if before is not None and before.attempt == row["attempt"]:
+            cause = cause or before.cause
+        seconds = max((row["ended_at"] - row["started_at"]).total_seconds(), 0.0)
+        found[row["job_id"]] = StoredAttempt(row["attempt"], cause, seconds)
     return found
