@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from agents.contract.report import Cause
 
 
@@ -50,3 +52,10 @@ class RequestFailed(AgentError):
 class EngineLost(AgentError):
     def __init__(self, detail: str, log_tail: str = "") -> None:
         super().__init__(Cause.ENGINE_LOST, detail, log_tail)
+
+
+def cause_of_os_error(error: OSError) -> Cause | None:
+    """DISK_FULL, or DISK_FAULT for a disk that fails or takes no writes any more; None for any other error. PURE"""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Cause.DISK_FULL
+    return Cause.DISK_FAULT if error.errno in (errno.EIO, errno.EROFS) else None

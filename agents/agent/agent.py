@@ -1,8 +1,8 @@
 """The agent of one device: starts the job process, hands it jobs, collects its reports. A plain class, no Ray.
 
-Threads: calls come in on Ray's; one reads the lines of the job process; one watches the lease of the job that runs. All
-change state under the one lock ``_changed``, and a wait releases it: so each wait looks again at what it waited for,
-and ``start`` checks once more that no other call was faster.
+Threads: calls come in on Ray's; of each job process one reads its lines, and one watches that it does not hang and that
+its job has a lease. All change state under the one lock ``_changed``, and a wait releases it: so each wait looks again
+at what it waited for, and ``start`` checks once more that no other call was faster.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agents.agent.blocked import RebootMark, why_unwritable
 from agents.agent.calls import AgentStatus, Grant, Hello
-from agents.agent.job_process import CLOSE_S, JobProcess
+from agents.agent.hang_detector import Abandon, HangDetector, HangLimits, Kill
+from agents.agent.job_process import JobProcess
 from agents.agent.lease import Lease
 from agents.agent.spool import Spool
-from agents.contract.device import Device
+from agents.contract.device import Blocked, Device
 from agents.contract.job import Job, LoadSettings
 from agents.contract.model_need import ModelNeed
-from agents.contract.report import Attempt, Cause, Failed, Report
+from agents.contract.report import DISK_CAUSES, Attempt, Cause, Failed, Report
+from agents.contract.stages import ENDING, MEASURING, SHORT_S, STARTING
 from agents.contract.wire_json import from_json, to_json
 from agents.device.carveout import choose, put_back
 from agents.device.inventory import boot_id
@@ -38,7 +41,6 @@ from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
 
 REBOOT_S = 60.0
 IDLE_S = 30.0
-MEASURING = ("warm-up", "measuring")  # how the stages begin in which nothing else may use this machine
 log = logging.getLogger(__name__)
 
 START_S = 120.0  # imports on a cold disk, and the drivers of a GPU waking up
@@ -58,6 +60,9 @@ class Agent:
         start_s: float = START_S,
         monotonic: Callable[[], float] = time.monotonic,
         idle_s: float = IDLE_S,
+        hang_limits: HangLimits = HangLimits(),  # noqa: B008  frozen
+        make_process: Callable[[Path], JobProcess] = JobProcess,
+        why_unwritable: Callable[[Path], str] = why_unwritable,
     ) -> None:
         """``folder``: where this device keeps its things; by default as ``agents.places`` says *on this machine*.
 
@@ -82,8 +87,19 @@ class Agent:
         self._idle_timer: threading.Timer | None = None
         self._error: str | None = None
         self._lease = Lease(monotonic)
-        self._end_as: tuple[Cause, str] | None = None  # why the job process is being killed
-        self._closing_process: JobProcess | None = None  # a job process that ends: no job is handed to it
+        self._monotonic = monotonic
+        self._hang_limits = hang_limits
+        self._hangs = HangDetector(hang_limits, monotonic())  # of the job process
+        self._make_process = make_process
+        self._why_unwritable = why_unwritable
+        self._end_as: Failed | None = None  # what the job comes to whose process is being ended
+        self._job_began_s = 0.0
+        self._live_requested = False
+        self._reboot_mark = RebootMark(self._folder, boot_id(Path("/")))
+        self._blocked: Blocked | None = None
+        self._last_device: Device | None = None  # as it was examined last, perhaps by an agent before this one
+        if (mark := self._reboot_mark.read()) is not None:
+            self._blocked, self._last_device = mark
         self._models: ModelServer | None = None
 
     def hello(self, term: int = 0) -> Hello:
@@ -93,7 +109,7 @@ class Agent:
         """
         with self._changed:
             self._lease.renew(term)
-            device = self._ensure_job_process()
+            device = self._stuck_device() or self._ensure_job_process()
             running = self._job and (self._job.job_id, self._job.attempt)
             # The job process spools a report before it sends it: that of the running job may lie on the disk already,
             # and is left to ``_on_message``, which also ends the job here.
@@ -114,10 +130,17 @@ class Agent:
 
         ``acknowledged``: reports that need not be kept any more.
 
+        Where no job process can be had since the device is blocked, the report is cancelled: the job was not tried.
         Raises JobProcessFailed, also where another job runs; Fenced where a newer coordinator has spoken.
         """
         grant = grant or Grant()
         self.acknowledge(*acknowledged)
+        try:
+            return self._start(job, grant)
+        except JobProcessFailed as error:
+            return self._put_back(job, error)
+
+    def _start(self, job: Job, grant: Grant) -> AgentStatus:
         with self._changed:
             self._lease.renew(grant.term)
             # A call that is repeated, since its answer was lost, must not run the job twice.
@@ -131,11 +154,12 @@ class Agent:
                 return self._status()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
-            self._job, self._stage, self._live = job, "starting", None
+            self._job, self._stage, self._live, self._live_requested = job, STARTING, None, False
+            self._job_began_s = self._monotonic()
             self._lease.begin(grant.lease_s)
+            self._hangs.begin_stage(STARTING, SHORT_S, self._job_began_s)
             log.info(Entry("JobStarted", job, term=grant.term, lease_s=grant.lease_s))
-            # One thread a job: it ends with its job, so the lease of an earlier job never ends a later one.
-            threading.Thread(target=self._watch_lease, args=(job,), name="lease", daemon=True).start()
+            self._changed.notify_all()  # the watch: there is a lease now
             peers = to_json(grant.peers) if grant.peers else b"null"
             self._send(b'{"run": ' + to_json(job) + b', "peers": ' + peers + b"}")
             return self._status()
@@ -147,17 +171,16 @@ class Agent:
             return True
         raise JobProcessFailed(f"busy with {self._job.job_id}")
 
-    def _watch_lease(self, job: Job) -> None:
-        """Ends ``job`` where no call renews its lease in time: a later attempt may have been sent by then."""
+    def _put_back(self, job: Job, error: JobProcessFailed) -> AgentStatus:
+        """Raises ``error`` where the device is not blocked: then it is a failure of the device."""
+        why = self._disk_trouble()  # without the lock: a disk may take its time
         with self._changed:
-            while self._job is job and not self._closing:
-                remaining_s = self._lease.remaining_s()
-                if remaining_s <= 0:
-                    log.warning(Entry("LeaseExpired", job, lease_s=self._lease.length_s))
-                    words = f"the coordinator was not heard for {self._lease.length_s:g} s: the job was ended"
-                    self._end_job(Cause.DEVICE_LOST, words)
-                    return
-                self._changed.wait(remaining_s)
+            self._block_by_disk(why)
+            if self._job is not None or self._blocked is None:
+                raise error
+            failed = Failed(Cause.CANCELLED, f"not tried: {self._blocked.why}")
+            self._reports[job.job_id, job.attempt] = self._report_of_lost(job, failed, duration_s=0.0)
+            return self._status()
 
     def poll(self, wait_s: float = 0.0, term: int = 0) -> AgentStatus:
         """Returns at once if there are reports, when the stage changes, and after ``wait_s`` with a live view."""
@@ -167,10 +190,13 @@ class Agent:
                 before = self._stage
                 # The answer is a line like any other, and arrives during the wait: a poll that does not wait returns
                 # the view that the poll before has requested.
-                self._send(b'{"live": true}')
+                # One at a time: a job process that hangs reads none of them.
+                if not self._live_requested:
+                    self._live_requested = True
+                    self._send(b'{"live": true}')
                 if not self._is_measuring():  # while tokens arrive nothing is written
                     log.debug(Entry("LeaseRenewed", self._job, term=term))
-                self._changed.wait_for(lambda: self._reports or self._stage != before, timeout=wait_s)
+                self._changed.wait_for(lambda: self._reports or self._stage not in (before, ENDING), timeout=wait_s)
             # The wait has released the lock: a coordinator that was replaced meanwhile is refused here.
             self._lease.renew(term)
             return self._status()
@@ -187,7 +213,30 @@ class Agent:
             reads=int(live.get("reads", 0)),
             reads_per_s=live.get("reads_per_s"),
             reports=tuple(self._reports.values()),
+            blocked=self._blocked,
         )
+
+    def recheck(self, term: int = 0) -> AgentStatus:
+        """Looks once more whether the disk takes writes, where the device is blocked for that. Raises Fenced."""
+        with self._changed:
+            self._lease.renew(term)
+            is_due = self._blocked is not None and not self._blocked.needs_reboot
+        why = self._disk_trouble() if is_due else ""
+        with self._changed:
+            if is_due and self._stuck_device() is None:
+                self._blocked = None
+                self._block_by_disk(why)
+            return self._status()
+
+    def _disk_trouble(self) -> str:
+        """Why the disks of this device take no writes; empty where they do."""
+        models = self._folder / "models"
+        return self._why_unwritable(self._folder) or (self._why_unwritable(models) if models.is_dir() else "")
+
+    def _block_by_disk(self, why: str) -> None:
+        if why and self._blocked is None:
+            log.error(Entry("DeviceBlocked", detail=why))
+            self._blocked = Blocked(why)
 
     def acknowledge(self, *attempts: Attempt) -> None:
         """The coordinator has stored these reports, or knows better ones: they need not be kept here."""
@@ -207,6 +256,8 @@ class Agent:
         with self._changed:
             log.info(Entry("CancelRequested", self._job))
             self._send(b'{"cancel": true}')
+            self._hangs.cancel(self._monotonic())
+            self._changed.notify_all()  # the watch: it has less time now
 
     def unload(self) -> None:
         """Nothing more to do for now: the engine and its model leave the memory. A running job is not disturbed."""
@@ -277,35 +328,79 @@ class Agent:
         # lock.
         if models is not None:
             models.close()
-        if process is not None:
-            process.end()
+        if process is None:
+            return
+        process.close()
+        if not process.ended_within(self._hang_limits.close_s):
+            process.kill()
+            if stuck := process.remaining(self._hang_limits.kill_s):
+                with self._changed:
+                    self._block_until_reboot(stuck)
 
     def _close_job_process(self) -> None:
-        """Ends the job process, in its time; the next one waits for that, so that it sees the machine anew."""
+        """Ends the job process; the next one waits for that, so that it sees the machine anew."""
         if self._process is not None:
-            self._closing_process = self._process
             self._process.close()
+            self._hangs.close(self._monotonic())
+            self._changed.notify_all()  # the watch: it kills what does not end
 
-    def _await_closing_process(self) -> None:
-        process = self._closing_process
-        if process is not None and not self._changed.wait_for(lambda: self._process is not process, timeout=CLOSE_S):
-            # It may hang in the restoring of a power limit. The journal of the limit stays, and the next process
-            # restores it.
-            process.kill()
-            self._changed.wait_for(lambda: self._process is not process, timeout=CLOSE_S)
+    def _watch(self, process: JobProcess) -> None:
+        """Ends ``process`` where it hangs, and its job where no call renews its lease: a later attempt may have been
+        sent by then. Gives up what SIGKILL does not end."""
+        with self._changed:
+            while self._process is process and not self._closing:
+                now_s = self._monotonic()
+                match self._hangs.look(now_s):
+                    case Kill(stage, why):
+                        self._kill(process, Failed(Cause.ENGINE_LOST, why, hung_stage=stage))
+                    case Abandon():
+                        self._block_until_reboot(f"process {process.pid} (the job process)")
+                        self._forget_process(self._blocked.why if self._blocked else "")
+                        return
+                wait_s = self._hangs.wait_s(now_s)
+                if self._job is not None and not self._hangs.is_ending:
+                    remaining_s = self._lease.remaining_s()
+                    if remaining_s <= 0:
+                        self._end_expired_job()
+                        continue
+                    wait_s = min(wait_s, remaining_s)
+                self._changed.wait(wait_s)
 
-    def _end_job(self, cause: Cause, words: str) -> None:
-        """Ends the job process with its job, and gives it time to restore a power limit; the report will say why."""
-        self._end_as = (cause, words)
-        if self._process is not None:
-            self._closing_process = self._process
-            self._process.close_within(CLOSE_S)
+    def _end_expired_job(self) -> None:
+        """The job process has time to restore a power limit; the report will say why."""
+        log.warning(Entry("LeaseExpired", self._job, lease_s=self._lease.length_s))
+        words = f"the coordinator was not heard for {self._lease.length_s:g} s: the job was ended"
+        self._end_as = Failed(Cause.DEVICE_LOST, words)
+        self._close_job_process()
+
+    def _kill(self, process: JobProcess, failed: Failed) -> None:
+        log.error(Entry("JobProcessHung", self._job, pid=process.pid, detail=failed.detail))
+        # A process that was being ended has a job with its own reason, which is no hang of its cell.
+        self._end_as = self._end_as or failed
+        process.kill()
+        self._hangs.kill(self._monotonic())
+        self._changed.notify_all()
+
+    def _block_until_reboot(self, stuck: str) -> None:
+        limits = self._hang_limits
+        why = f"{stuck} was there {limits.kill_s:g} s after SIGKILL: it hangs in a driver, and only a reboot ends it"
+        log.error(Entry("RebootNeeded", self._job, detail=why))
+        self._blocked = Blocked(why, needs_reboot=True)
+        self._reboot_mark.set(why, self._last_device)
+
+    def _stuck_device(self) -> Device | None:
+        """The device as it was examined last, where only a reboot lets a job process examine it again."""
+        return self._last_device if self._blocked is not None and self._blocked.needs_reboot else None
 
     def _ensure_job_process(self) -> Device:
         """The device, as reported by the job process, which is started if need be. Raises JobProcessFailed."""
-        self._await_closing_process()
+        process = self._process
+        if process is not None and self._hangs.is_ending:  # the watch sees to it that it ends, or gives it up
+            self._changed.wait_for(lambda: self._process is not process or self._closing)
         if self._closing:
             raise JobProcessFailed("this agent has been closed")
+        if self._blocked is not None and self._blocked.needs_reboot:
+            raise JobProcessFailed(f"this device needs a reboot: {self._blocked.why}")
         if self._process is None:
             # Else the wait below would take those of the process before for an answer of the new one.
             self._error = self._device = None
@@ -317,19 +412,22 @@ class Agent:
             lambda: self._process is not process or self._device is not None, timeout=self._start_s
         )
         if not settled:
-            process.kill()
-            raise JobProcessFailed(f"the job process did not start within {self._start_s:g} s; see {process.log}")
+            words = f"the job process did not start within {self._start_s:g} s; see {process.log}"
+            self._kill(process, Failed(Cause.ENGINE_LOST, words))
+            raise JobProcessFailed(words)
         if self._process is not process or self._device is None:
             raise JobProcessFailed(self._error or f"the job process did not start; see {process.log}")
         return self._device
 
     def _start_job_process(self) -> None:
         try:
-            self._process = JobProcess(self._folder)
+            self._process = self._make_process(self._folder)
             log.info(Entry("JobProcessStarted", pid=self._process.pid))
         except OSError as error:
             raise JobProcessFailed(f"the job process cannot be started: {error}") from error
-        threading.Thread(target=self._read_messages, args=(self._process,), daemon=True).start()
+        self._hangs, self._end_as = HangDetector(self._hang_limits, self._monotonic()), None
+        threading.Thread(target=self._read_messages, args=(self._process,), name="lines", daemon=True).start()
+        threading.Thread(target=self._watch, args=(self._process,), name="watch", daemon=True).start()
 
     def _send(self, line: bytes) -> None:
         if self._process is not None:
@@ -337,50 +435,71 @@ class Agent:
 
     def _read_messages(self, process: JobProcess) -> None:
         for line in process.lines():
+            message = _parsed(line)
+            why = self._disk_trouble() if _is_of_disk(message) else ""  # without the lock: a disk may take its time
             with self._changed:
-                with suppressed(log, "LineUnreadable", ValueError):  # the half line of a process that was killed
-                    self._on_message(line)
+                if self._process is not process:  # given up since: its job has a report already
+                    return
+                self._block_by_disk(why)
+                with suppressed(log, "LineUnreadable", ValueError):
+                    self._on_message(message)
                 self._changed.notify_all()
         # Without the lock: its stdout has ended, it may still take a moment, and no call shall wait for that.
         code = process.wait()
+        stuck = process.remaining(self._hang_limits.kill_s)
         with self._changed:
+            if self._process is not process:
+                return
             level = logging.WARNING if self._job is not None or code != 0 else logging.INFO
             log.log(level, Entry("JobProcessEnded", self._job, pid=process.pid, exit_code=code))
-            self._process = self._closing_process = None
+            if stuck and not self._closing:
+                self._block_until_reboot(stuck)
             # What the process itself has reported explains more than its exit code.
-            if self._error is None:
-                self._error = process.describe_exit(code)
-            if self._job is not None and not self._closing:
-                # It may have died after it had spooled the report and before it had sent it: then that report counts.
-                spooled = self._spool.get(self._job.job_id, self._job.attempt)
-                self._reports[self._job.job_id, self._job.attempt] = spooled or self._report_of_lost(self._job, code)
-            self._job, self._stage, self._live, self._end_as = None, "idle", None, None
-            self._changed.notify_all()
+            words = self._error or f"the job process ended with exit code {code}"
+            self._error = self._error or process.describe_exit(code)
+            self._forget_process(words)
 
-    def _on_message(self, line: bytes) -> None:
-        message: dict[str, Any] = json.loads(line)
-        if not isinstance(message, dict):  # what somebody's library printed
-            return
+    def _forget_process(self, words: str) -> None:
+        """The job process has ended, or was given up; its job comes to ``_end_as``, else to ``words``."""
+        self._process = None
+        if self._job is not None and not self._closing:
+            key = (self._job.job_id, self._job.attempt)
+            # It may have died after it had spooled the report and before it had sent it: then that report counts.
+            report = self._spool.get(*key)
+            if report is None:
+                failed = self._end_as or Failed(Cause.ENGINE_LOST, words)
+                report = self._report_of_lost(self._job, failed, self._monotonic() - self._job_began_s)
+                with suppressed(log, "ReportNotKept", OSError):  # the memory has it too
+                    self._spool.put(report)
+            self._reports[key] = report
+        self._job, self._stage, self._live, self._end_as = None, "idle", None, None
+        self._changed.notify_all()
+
+    def _on_message(self, message: dict[str, Any]) -> None:
         if "log" in message:
             level, text = message["log"]
             log.log(level, text)
         elif "phase" in message:
             self._stage, self._live = message["phase"], None
+            if self._job is not None:
+                limit_s, now_s = float(message["limit_s"]), self._monotonic()
+                self._hangs.begin_stage(self._stage, limit_s, now_s, answers_cancel=self._stage == ENDING)
             if not self._is_measuring():  # while tokens arrive nothing is written
                 log.debug(Entry("PhaseChanged", self._job, phase=self._stage))
         elif "live" in message:
-            self._live = message["live"]
+            self._live, self._live_requested = message["live"], False
         elif "error" in message:
             self._error = message["error"]
             log.error(Entry("JobProcessFailed", detail=self._error))
         elif "device" in message:
-            self._device = from_json(Device, json.dumps(message["device"]))
+            self._device = self._last_device = from_json(Device, json.dumps(message["device"]))
             log.info(Entry("DeviceExamined", self._device, boot_id=self._device.boot_id))
         elif "report" in message:
             report = from_json(Report, json.dumps(message["report"]))
             self._reports[report.job_id, report.attempt] = report
             log.info(Entry("AttemptEnded", report))
             self._job, self._stage = None, "idle"
+            self._hangs.end_job()
             self._unload_when_idle()
 
     def _unload_when_idle(self) -> None:
@@ -392,13 +511,26 @@ class Agent:
         self._idle_timer.daemon = True
         self._idle_timer.start()
 
-    def _report_of_lost(self, job: Job, code: int) -> Report:
-        cause, detail = self._end_as or (
-            Cause.ENGINE_LOST,
-            self._error or f"the job process ended with exit code {code}",
-        )
-        device = self._device or job.device_id
-        return Report.unmeasured((job.job_id, job.attempt), job.run_id, Failed(cause, detail), self._now(), device)
+    def _report_of_lost(self, job: Job, failed: Failed, duration_s: float) -> Report:
+        device = self._device or self._last_device or job.device_id
+        key = (job.job_id, job.attempt)
+        return Report.unmeasured(key, job.run_id, failed, self._now(), device, duration_s)
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Empty for what somebody's library printed, and for the half line of a process that was killed."""
+    with suppressed(log, "LineUnreadable", ValueError):
+        message = json.loads(line)
+        if isinstance(message, dict):
+            return message
+    return {}
+
+
+def _is_of_disk(message: dict[str, Any]) -> bool:
+    """A report that could not be spooled, or of a job that failed for the disk."""
+    if "report" not in message:
+        return False
+    return not message.get("kept", True) or message["report"]["outcome"].get("cause") in DISK_CAUSES
 
 
 def _set_split(allow: Allow, wanted_bytes: int) -> None:

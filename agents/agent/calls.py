@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agents.contract.device import Device
+from agents.contract.device import Blocked, Device
 from agents.contract.model_peers import Peers
 from agents.contract.report import Attempt, Report
 
@@ -21,6 +21,7 @@ class AgentStatus:
     reads: int
     reads_per_s: float | None
     reports: tuple[Report, ...]
+    blocked: Blocked | None = None  # why no job may be sent for now
 
 
 @dataclass(frozen=True, slots=True)

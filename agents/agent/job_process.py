@@ -1,21 +1,29 @@
-"""The process that runs jobs, as its agent has it: lines in, lines out, last words in a log."""
+"""The process that runs jobs, as its agent has it: lines in, lines out, last words in a log, and its end."""
 
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-CLOSE_S = 5.0
+import psutil
+
+LOOK_S = 0.05
 
 
 class JobProcess:
-    """``python -m agents.job.runner``. It ends when its stdin does, and takes the engine with it."""
+    """``python -m agents.job.runner``. It ends when its stdin does, and takes the engine with it.
+
+    It may hang, and its agent holds a lock: so no method waits for it but ``lines``, ``wait``, ``ended_within`` and
+    ``remaining``.
+    """
 
     def __init__(self, folder: Path) -> None:
         """``folder``: where the device keeps its things; made if need be. Raises OSError."""
@@ -33,15 +41,32 @@ class JobProcess:
                 env=_environment(),
                 start_new_session=True,  # a Ctrl-C in the terminal is the coordinator's to handle
             )
+        self._killed: list[psutil.Process] = []  # its descendants at the time of a kill: engine, sampler
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        # A process that hangs reads nothing: once the pipe is full, a write waits for it.
+        threading.Thread(target=self._write_lines, name="stdin", daemon=True).start()
 
     @property
     def pid(self) -> int:
         return self._child.pid
 
     def send(self, line: bytes) -> None:
-        with suppress(OSError, ValueError):  # it has ended: the thread that reads its lines finds out
-            _pipe(self._child.stdin).write(line + b"\n")
-            _pipe(self._child.stdin).flush()
+        self._lines.put(line)
+
+    def close(self) -> None:
+        """Its stdin ends behind all that was sent, and so does it, in its time."""
+        self._lines.put(None)
+
+    def _write_lines(self) -> None:
+        stdin = _pipe(self._child.stdin)
+        # It may have ended: the thread that reads its lines finds out.
+        with suppress(OSError, ValueError):
+            while (line := self._lines.get()) is not None:
+                stdin.write(line + b"\n")
+                stdin.flush()
+        # Closing flushes what is left in the buffer, and that fails once the process has ended.
+        with suppress(OSError):
+            stdin.close()
 
     def lines(self) -> Iterator[bytes]:
         """Its lines, until it ends."""
@@ -50,10 +75,9 @@ class JobProcess:
     def wait(self) -> int:
         """Its exit code, once ``lines`` are over."""
         code = self._child.wait()
-        for pipe in (self._child.stdin, self._child.stdout):
-            # Closing flushes what ``send`` left in the buffer, and that fails once the process has ended.
-            with suppress(OSError):
-                _pipe(pipe).close()
+        self.close()
+        with suppress(OSError):
+            _pipe(self._child.stdout).close()
         return code
 
     def describe_exit(self, code: int) -> str:
@@ -67,30 +91,61 @@ class JobProcess:
         last = f": {lines[-1]}" if lines else ""
         return f"the job process ended with exit code {code}{last}; see {self.log}"
 
-    def close(self) -> None:
-        """It ends, in its time."""
-        with suppress(OSError):  # what could not be written to a process that has ended
-            _pipe(self._child.stdin).close()
-
-    def close_within(self, seconds: float) -> None:
-        """It ends, and is killed where that takes longer. Does not wait."""
-        self.close()
-        killer = threading.Timer(seconds, self.kill)
-        # Else an agent that ends meanwhile would stay until the timer fires.
-        killer.daemon = True
-        killer.start()
-
-    def end(self) -> None:
-        """It has ended, CLOSE_S from now at the latest."""
-        self.close()
-        try:
-            self._child.wait(timeout=CLOSE_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self._child.wait()
-
     def kill(self) -> None:
+        """SIGKILL for it and for what it has started, such as an engine: that could hang as well."""
+        with suppress(psutil.Error):
+            self._killed = psutil.Process(self.pid).children(recursive=True)
+        # Itself first: it would report the end of its engine as the engine's fault.
         self._child.kill()
+        for child in self._killed:
+            with suppress(psutil.Error):
+                child.kill()
+
+    def ended_within(self, seconds: float) -> bool:
+        try:
+            self._child.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def remaining(self, within_s: float, monotonic: Callable[[], float] = time.monotonic) -> str:
+        """What has not ended ``within_s`` though it was killed, or should have died with it; empty: nothing."""
+        deadline_s = monotonic() + within_s
+        while (left := [each for each in (*self._own(), *self._killed, *self._stuck()) if _is_there(each)]) and (
+            monotonic() < deadline_s
+        ):
+            time.sleep(LOOK_S)
+        return ", ".join(dict.fromkeys(map(_describe, left)))
+
+    def _own(self) -> list[psutil.Process]:
+        if self._child.poll() is not None:
+            return []
+        with suppress(psutil.Error):
+            return [psutil.Process(self.pid)]
+        return []
+
+    def _stuck(self) -> Iterator[psutil.Process]:
+        """Of its process group, what waits in the kernel: the kernel has killed it with its parent, and it stays."""
+        if sys.platform != "linux" or self._child.poll() is None:
+            return
+        for pid in psutil.pids():
+            with suppress(OSError, psutil.Error):
+                if os.getpgid(pid) == self.pid and psutil.Process(pid).status() == psutil.STATUS_DISK_SLEEP:
+                    yield psutil.Process(pid)
+
+
+def _is_there(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"process {process.pid} ({process.name()})"
+    except psutil.Error:
+        return f"process {process.pid}"
 
 
 def _environment() -> dict[str, str]:

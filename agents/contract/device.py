@@ -84,6 +84,14 @@ class Device:
     fingerprint: str = ""  # hash of all that can change a figure: hardware, memory, kernel, driver, engine versions
 
 
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Why a device that is there takes no job for now. ``needs_reboot``: nothing else ends it; else it may pass."""
+
+    why: str
+    needs_reboot: bool = False
+
+
 def same_power(wanted_w: float, seen_w: float | None) -> bool:
     """Whether two limits are one: half a watt is what tools round to. PURE"""
     return seen_w is not None and abs(wanted_w - seen_w) <= 0.5

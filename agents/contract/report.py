@@ -38,6 +38,7 @@ class Cause(StrEnum):
     ENGINE_LOST = "engine_lost"
     DEVICE_LOST = "device_lost"
     DISK_FULL = "disk_full"
+    DISK_FAULT = "disk_fault"
     CANCELLED = "cancelled"
     AGENT_FAULT = "agent_fault"
 
@@ -79,11 +80,15 @@ CAUSES: dict[Cause, CausePolicy] = {
     Cause.ENGINE_LOST: CausePolicy("engine lost", retried=True, retried_on_request=True, remembered=False),
     Cause.DEVICE_LOST: CausePolicy("device lost", retried=True, retried_on_request=True, remembered=False),
     Cause.DISK_FULL: CausePolicy("disk full", retried_on_request=True, remembered=False),
+    Cause.DISK_FAULT: CausePolicy("disk fault", retried=True, retried_on_request=True, remembered=False),
     Cause.CANCELLED: CausePolicy("cancelled", remembered=False),
     Cause.AGENT_FAULT: CausePolicy("agent fault", retried_on_request=True),
 }
 
 RETRIED: frozenset[Cause] = frozenset(cause for cause, policy in CAUSES.items() if policy.retried)
+
+DISK_CAUSES: frozenset[Cause] = frozenset({Cause.DISK_FULL, Cause.DISK_FAULT})
+"""A device whose disk takes no writes at all waits, and its job with it; else they are as other causes are."""
 
 Attempt = tuple[str, int]
 """(job_id, attempt): what a report, a lease and a row are of."""
@@ -150,6 +155,7 @@ class Failed:
     trials: tuple[Trial, ...] = ()
     log_tail: str = ""
     log_path: str | None = None  # set by the coordinator: where it keeps the engine's log, beside the results
+    hung_stage: str = ""  # at what the job process hung, where its agent ended it for that
     kind: Literal["failed"] = "failed"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from agents.contract.measure import Flag, Trial
 from agents.contract.model_peers import Peers
 from agents.contract.rates import decode_tps
 from agents.contract.report import CAUSES, Cause, Failed, Loaded, MachineSeen, Measured, Outcome, Refused, Report
+from agents.contract.stages import ENDING, UNLOADING
 from agents.device.bandwidth import above_bound
 from agents.device.doctor import found_of, look_for
 from agents.device.inventory import inventory
@@ -24,7 +24,7 @@ from agents.device_file import read_device_file
 from agents.engines import engines_of
 from agents.engines.base import Engine, LoadPlace, Restores, Session, Support, refuse_settings, refuse_workload
 from agents.engines.stream.exchange import LiveCount
-from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported
+from agents.errors import AgentError, EngineAway, LoadFailed, NotReady, Unsupported, cause_of_os_error
 from agents.job.measure import measure
 from agents.log import Entry, suppressed
 from agents.power.methods.base import NotRestored
@@ -102,6 +102,7 @@ class Host:
         started, began_ns = self.clock.unix_s(), self.clock.monotonic_ns()
         record = self.recorder.begin(job.conditions)
         outcome = self._outcome(_Attempt(job, record, cancelled, notify))
+        notify(ENDING, None)
         machine = self._machine()
         recorded = record.end(outcome, self._judged(job))
         # Before ``unload``, which deletes the file.
@@ -154,7 +155,7 @@ class Host:
         except AgentError as error:
             return Failed(error.cause, error.detail, loaded, tuple(trials), error.log_tail)
         except OSError as error:
-            cause = Cause.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Cause.AGENT_FAULT
+            cause = cause_of_os_error(error) or Cause.AGENT_FAULT
             return Failed(cause, f"{type(error).__name__}: {error}", loaded, tuple(trials))
 
     def _measure(
@@ -207,6 +208,8 @@ class Host:
         if self._session is not None and self._settings == job.load and _is_alive(self._session):
             refuse_workload(engine.name, self._support, job.workload)
             return self._session, True
+        if self._session is not None:
+            attempt.notify_stage(UNLOADING)
         # Before the next load, not after it: two models may not fit into the memory at once.
         self.unload()
         if self._failed is not None and self._failed[0] == job.load:

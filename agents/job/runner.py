@@ -1,9 +1,9 @@
 """The job process: ``python -m agents.job.runner FOLDER``. Runs jobs one after the other, away from Ray's threads.
 
 JSON lines on stdin: ``{"run": Job, "peers": Peers or null}``, ``{"live": true}`` (asks for a live view),
-``{"cancel": true}``. JSON lines on stdout: ``{"device": Device}`` or ``{"error": ...}`` once, then ``{"phase": ...}``,
-``{"live": ...}`` and ``{"report": Report}``; between them ``{"log": [level, text]}``. The process ends when stdin does,
-whatever it is doing, and its engine with it.
+``{"cancel": true}``. JSON lines on stdout: ``{"device": Device}`` or ``{"error": ...}`` once, then ``{"phase": ...,
+"limit_s": ...}`` for each stage, ``{"live": ...}`` and ``{"report": Report, "kept": bool}``; between them
+``{"log": [level, text]}``. The process ends when stdin does, whatever it is doing, and its engine with it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ from agents.agent.spool import Spool
 from agents.contract.job import Job
 from agents.contract.model_peers import Peers
 from agents.contract.report import Cause, Failed, Report
+from agents.contract.stages import stage_limit_s
 from agents.contract.wire_json import from_json, to_json
 from agents.engines.stream.exchange import LiveCount
-from agents.errors import AgentError
+from agents.errors import AgentError, cause_of_os_error
 from agents.job.host import Host
 from agents.log import AGENT, Entry, hide, level_here, message_of, start_log, suppressed
 from agents.power.methods.base import NotRestored
@@ -89,14 +91,15 @@ class Runner:
             except NotRestored as error:  # no job may run on a machine in nobody's state; the next start tries again
                 host.unload()
                 return self._fail(error.detail)
-            self._write(b'{"report": ' + to_json(self._kept(report)) + b"}")
+            report, is_kept = self._kept(report)
+            self._write(b'{"kept": ' + json.dumps(is_kept).encode() + b', "report": ' + to_json(report) + b"}")
 
     def _fail(self, why: str) -> None:
         self._write(json.dumps({"error": why}).encode())
 
     def _run(self, host: Host, job: Job) -> Report:
         try:
-            return host.run(job, self._cancelled, self._notify)
+            return host.run(job, self._cancelled, partial(self._notify, job))
         # No outcome of this one job: ``serve`` reports the whole device as unusable.
         except NotRestored:
             raise
@@ -109,19 +112,22 @@ class Runner:
         finally:
             self._live = None
 
-    def _kept(self, report: Report) -> Report:
-        """The report, spooled. Where the disk takes no more it still goes through the pipe, and its log says so."""
+    def _kept(self, report: Report) -> tuple[Report, bool]:
+        """The report, and whether it lies in the spool. Where the disk takes no more it still goes through the pipe,
+        and its log says so."""
         try:
             self._spool.put(report)
         except OSError as error:
             log.error(Entry("ReportNotKept", report, detail=str(error)))
-            words = f"{Cause.DISK_FULL.value}: this report could not be kept on the device's disk: {error}"
-            return replace(report, log=f"{report.log}\n{words}\n".lstrip())
-        return report
+            cause = cause_of_os_error(error) or Cause.DISK_FULL
+            words = f"{cause.value}: this report could not be kept on the device's disk: {error}"
+            return replace(report, log=f"{report.log}\n{words}\n".lstrip()), False
+        return report, True
 
-    def _notify(self, phase: str, live: LiveCount | None) -> None:
+    def _notify(self, job: Job, stage: str, live: LiveCount | None) -> None:
         self._live = live
-        self._write(json.dumps({"phase": phase}).encode())
+        limit_s = stage_limit_s(stage, job.timeouts, job.workload)  # the agent ends what outlives it: see HangDetector
+        self._write(json.dumps({"phase": stage, "limit_s": limit_s}).encode())
 
     def _write(self, line: bytes) -> None:
         # The main thread writes, the one that reads stdin, and each thread that logs.

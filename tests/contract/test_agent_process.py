@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import psutil
 import pytest
 
 from agents.agent.agent import Agent, JobProcessFailed
+from agents.agent.hang_detector import HangLimits
+from agents.contract.job import Chat
 from agents.contract.report import Cause, Failed, Measured, Refused, Report
 from agents.contract.wire_json import from_json, to_json
 from tests.contract.agent_jobs import a_job, engine_of, long_job, report_of, runner, shadow_module, until_streaming
@@ -85,6 +88,35 @@ def test_a_job_process_that_is_killed_is_reported_and_the_next_job_works(agent: 
     agent.acknowledge(("j", 1))
     agent.start(a_job(attempt=2))
     assert isinstance(report_of(agent).outcome, Measured)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no signal stops a process here")
+def test_a_job_process_that_hangs_is_ended_with_its_engine_and_the_next_job_works(folder: Path) -> None:
+    agent = Agent(folder, hang_limits=HangLimits(cancel_s=0.2))
+    try:
+        agent.start(long_job())
+        until_streaming(agent)
+        stopped, engine = runner(), engine_of(runner())
+        stopped.suspend()
+        agent.cancel()
+        report = report_of(agent)
+        assert isinstance(report.outcome, Failed)
+        assert (report.outcome.cause, report.outcome.hung_stage) == (Cause.ENGINE_LOST, "measuring")
+        until(lambda: ended(stopped) and ended(engine), "the end of the job process and of its engine")
+        assert agent.poll().blocked is None
+        agent.acknowledge(("j", 1))
+        agent.start(a_job(attempt=2))
+        assert isinstance(report_of(agent).outcome, Measured)
+        # one that is stopped while it is idle reads nothing, and a job is larger than what a pipe takes
+        agent.acknowledge(("j", 2))
+        runner().suspend()
+        agent.start(a_job(Chat("long", "word " * 100_000, max_tokens=8), attempt=3))
+        assert agent.poll().stage == "starting"
+        agent.cancel()
+        report = report_of(agent)
+        assert isinstance(report.outcome, Failed) and report.outcome.hung_stage == "starting"
+    finally:
+        agent.close()
 
 
 def test_an_engine_that_is_killed_is_reported_and_the_next_job_works(agent: Agent) -> None:

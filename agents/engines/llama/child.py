@@ -15,7 +15,7 @@ from agents.contract.report import Cause
 from agents.engines.base import DYING_S
 from agents.engines.llama import tied_program
 from agents.engines.llama.log import cause_of_death
-from agents.errors import EngineLost, LoadFailed, RequestFailed
+from agents.errors import EngineLost, LoadFailed, RequestFailed, cause_of_os_error
 
 SPIN_COUNT = "10000"
 """GOMP_SPINCOUNT: with libgomp's default, threads that wait spin for long, and a busy core beside them brought 492
@@ -137,6 +137,7 @@ def refuse_full_disk(log: Path) -> None:
         # A block: a few bytes may find room where a log line does not.
         probe.write_bytes(b"x" * 4096)
     except OSError as error:
-        raise LoadFailed(Cause.DISK_FULL, f"the engine's log {log} cannot be written: {error.strerror}") from error
+        cause = cause_of_os_error(error) or Cause.DISK_FULL
+        raise LoadFailed(cause, f"the engine's log {log} cannot be written: {error.strerror}") from error
     finally:
         probe.unlink(missing_ok=True)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from agents.contract.model_need import DISK_MARGIN_BYTES
 from agents.contract.report import Cause
-from agents.errors import LoadFailed
+from agents.errors import LoadFailed, cause_of_os_error
 from agents.files import remove_abandoned, write_atomic
 from agents.models.progress import ByteProgress, Notify
 from agents.units import format_size
 
 _READ_BYTES = 4 << 20
+WAIT_S = 1.0
 
 
 def need_room(directory: Path, need_bytes: int, what: str) -> None:
@@ -34,9 +35,9 @@ def need_room(directory: Path, need_bytes: int, what: str) -> None:
 
 
 def os_failure(error: OSError, doing: str) -> LoadFailed:
-    """DISK_FULL where the disk, the quota or the file's allowed size is at its end, else LOAD_FAILED."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return LoadFailed(Cause.DISK_FULL if full else Cause.LOAD_FAILED, f"{doing}: {error.strerror or error}")
+    """DISK_FULL where the disk, the quota or the file's allowed size is at its end, DISK_FAULT, else LOAD_FAILED."""
+    cause = Cause.DISK_FULL if error.errno == errno.EFBIG else cause_of_os_error(error)
+    return LoadFailed(cause or Cause.LOAD_FAILED, f"{doing}: {error.strerror or error}")
 
 
 @contextmanager
@@ -60,8 +61,10 @@ def locked(target: Path, notify: Notify) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        notify(f"waiting for another process that makes {target.name}")
-        lock.acquire()
+        while not lock.is_locked:
+            notify(f"waiting for another process that makes {target.name}")  # raises where the job is cancelled
+            with suppress(Timeout):
+                lock.acquire(timeout=WAIT_S)
     try:
         remove_abandoned(target.parent)
         yield
