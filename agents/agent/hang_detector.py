@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
+from agents.contract.report import HUNG
+
 
 @dataclass(frozen=True, slots=True)
 class HangLimits:
@@ -103,11 +105,11 @@ class HangDetector:
             words = f"the job process did not end within {limits.close_s:g} s"
             due.append((self._closed_s + limits.close_s, Kill(stage, words)))
         if self._cancelled_s is not None:
-            words = f'the job process hung at "{stage}": a cancel was not answered within {limits.cancel_s:g} s'
+            words = f'{HUNG} at "{stage}": a cancel was not answered within {limits.cancel_s:g} s'
             due.append((self._cancelled_s + limits.cancel_s, Kill(stage, words)))
         if self._stage is not None:
             late_s = limit_s + limits.extra_s
-            words = f'the job process hung at "{stage}": no end after {late_s:g} s, {limits.extra_s:g} s past its limit'
+            words = f'{HUNG} at "{stage}": no end after {late_s:g} s, {limits.extra_s:g} s past its limit'
             due.append((self._stage_began_s + late_s, Kill(stage, words)))
         return due
 

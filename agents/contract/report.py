@@ -90,6 +90,9 @@ RETRIED: frozenset[Cause] = frozenset(cause for cause, policy in CAUSES.items() 
 DISK_CAUSES: frozenset[Cause] = frozenset({Cause.DISK_FULL, Cause.DISK_FAULT})
 """A device whose disk takes no writes at all waits, and its job with it; else they are as other causes are."""
 
+HUNG = "the job process hung"
+"""How the detail of a hang begins: the ledger knows it by that after a restart."""
+
 Attempt = tuple[str, int]
 """(job_id, attempt): what a report, a lease and a row are of."""
 

@@ -92,7 +92,8 @@ class StatusView:
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """``status``: free, busy, waits for its operator, away; or refused and why (``device`` is None then)."""
+    """``status``: free, busy, waits for its operator, waits for its disk, needs a reboot, away; or refused and why
+    (``device`` is None then)."""
 
     device: Device | None
     status: str

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agents.contract.device import Device
+from agents.contract.device import Blocked, Device
 from agents.contract.job import MachineState
 from agents.contract.report import CAUSES
 from agents.log import flat
@@ -29,11 +29,13 @@ SHOWN_JOBS, SHOWN_LINES, DETAIL_CHARS = 8, 200, 500
 
 @dataclass(frozen=True, slots=True)
 class FleetState:
-    """What a coordinator at work knows. ``present``: devices that are there; ``asks``: of operators, by device."""
+    """What a coordinator at work knows. ``present``: devices that are there; ``asks``: of operators, by device.
+    ``blocked``: devices that are there, and why they take no jobs."""
 
     present: frozenset[str]
     asks: Mapping[str, AskOperator] = field(default_factory=dict)
     rebooting: frozenset[str] = frozenset()
+    blocked: Mapping[str, Blocked] = field(default_factory=dict)
 
 
 def job_named(name: str, run_id: str, jobs: Sequence[JobRow]) -> JobRow:
@@ -167,6 +169,9 @@ class _JobFacts:
             yield f"its device {self.device_name(device_id)} is not there: {self._last_seen()}"
         elif self._fleet is None:
             yield f"its device {self.device_name(device_id)}: {self._last_seen()}"
+        elif (blocked := self._fleet.blocked.get(device_id)) is not None:
+            need = "needs a reboot" if blocked.needs_reboot else "takes no jobs for now"
+            yield f"its device {self.device_name(device_id)} {need}: {blocked.why}"
         yield from self._other_state()
         yield from self._others_first()
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from agents.contract.device import Device
+from agents.contract.device import Blocked, Device
 from agents.contract.job import MachineState
 from agents.log import Entry, log_entries, suppressed
 from orchestrator.dispatch.board import NoticeBoard
@@ -32,6 +32,7 @@ from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.ledger_file import LedgerBusy, LedgerDamaged, LedgerError
 from orchestrator.dispatch.messages import (
     AttemptEnded,
+    BlockChanged,
     Command,
     DeviceJoined,
     DeviceLost,
@@ -47,10 +48,12 @@ from orchestrator.dispatch.notices import (
     DeviceAppeared,
     DeviceDisappeared,
     JobProgress,
+    Notice,
     TroubleReported,
 )
 from orchestrator.dispatch.notify import Notifier
 from orchestrator.dispatch.persist import Persister
+from orchestrator.dispatch.rechecks import Rechecks
 from orchestrator.dispatch.runs import Registry, remaining_of, run_of_ledger
 from orchestrator.dispatch.schedule import Schedule
 from orchestrator.errors import OrchestrateError
@@ -115,6 +118,9 @@ class CoordinatorLoop:
         dependencies = Dependencies(fleet, ledger, store, board, long_lived, notifier, peers, lease_s, on_run_end)
         self._effects = Effects(
             dependencies, self.registry, self._term, lambda event: self.call_soon(lambda: self.handle([event]))
+        )
+        self._rechecks = Rechecks(
+            fleet, self._term, self.call_soon, lambda news: self.handle(self._events_of(news)), monotonic
         )
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._queries: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -218,6 +224,7 @@ class CoordinatorLoop:
         # all events of a round in one go: their reports cost one file and one transaction together
         self.handle([event for each in late for event in self._events_of(each)])
         self._check_reboots()
+        self._rechecks.run(self.schedule.blocked())
         self._record_presence()
         self._sleep_when_idle()
 
@@ -280,7 +287,9 @@ class CoordinatorLoop:
                 job_id = status.job[0] if status.job else None
                 self._board.post_progress(JobProgress(name, job_id, status.stage, status.reads_per_s))
                 # repeats too: an agent sends a report until it is acknowledged; the schedule discards it
-                return [AttemptEnded(report) for report in status.reports]
+                ended = [AttemptEnded(report) for report in status.reports]
+                # first: a blocked device gets no other job for the one that has ended
+                return [*self._block_changed(device_id, status.blocked), *ended]
             case DeviceUnreachable(device_id, detail):
                 self._rebooting.pop(device_id, None)  # it is on its way
                 self._post_to_runs_on(device_id, DeviceDisappeared(self.registry.name_of(device_id), detail))
@@ -316,15 +325,28 @@ class CoordinatorLoop:
         rebooted = before is not None and before.boot_id != device.boot_id
         words = "joined" if before is None else "back after a reboot" if rebooted else "back"
         self._post_to_runs_on(device.device_id, DeviceAppeared(self.registry.name_of(device.device_id), words))
-        return [DeviceJoined(device, status.job, status.reports)]
+        blocked = [*self._block_changed(device.device_id, status.blocked)]
+        return [*blocked, DeviceJoined(device, status.job, status.reports, status.blocked)]
+
+    def _block_changed(self, device_id: str, blocked: Blocked | None) -> Sequence[Event]:
+        before = self.schedule.blocked_of(device_id)
+        if blocked == before:
+            return []
+        name = self.registry.name_of(device_id)
+        if blocked is None:
+            self._post_to_runs_on(device_id, DeviceAppeared(name, "takes jobs again"))
+        elif before is None:
+            self._post_to_runs_on(device_id, TroubleReported(f"device {name.name}: {blocked.why}"))
+        return [BlockChanged(device_id, blocked)]
 
     def on_device_changed(self, device: Device) -> None:
         """On the loop's thread: the same device reports new facts of itself."""
         self.registry.devices[device.device_id] = device
         self._unrecorded.add(device.device_id)
-        self.handle([DeviceJoined(device, self.schedule.running_attempts().get(device.device_id))])
+        running = self.schedule.running_attempts().get(device.device_id)
+        self.handle([DeviceJoined(device, running, blocked=self.schedule.blocked_of(device.device_id))])
 
-    def _post_to_runs_on(self, device_id: str, notice: DeviceAppeared | DeviceDisappeared) -> None:
+    def _post_to_runs_on(self, device_id: str, notice: Notice) -> None:
         for run_id, run in self.registry.runs.items():
             if device_id in run.device_ids:
                 self._board.post(run_id, notice)

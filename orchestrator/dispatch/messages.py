@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agents.contract.device import Device
+from agents.contract.device import Blocked, Device
 from agents.contract.job import MachineState
 from agents.contract.report import Attempt, Cause, Report
 from orchestrator.plan.changes import Change
@@ -24,7 +24,8 @@ class RunStatus(StrEnum):
 class PendingJob:
     """A job that is not done. ``attempt``: the latest that was sent, 0 for none; its report still counts if it comes.
 
-    ``failures``: how often it failed. ``failure_counted``: the latest attempt is among them.
+    ``failures``: how often it failed. ``failure_counted``: the latest attempt is among them. ``hangs``: how often its
+    job process hung.
     """
 
     job_id: str
@@ -33,6 +34,8 @@ class PendingJob:
     attempt: int = 0
     failures: int = 0
     failure_counted: bool = False
+    cell_id: str = ""
+    hangs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,15 @@ class DeviceJoined:
     device: Device
     running: Attempt | None = None
     reports: tuple[Report, ...] = ()
+    blocked: Blocked | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockChanged:
+    """A device that is there takes no jobs for now, or (None) takes them again."""
+
+    device_id: str
+    blocked: Blocked | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +99,7 @@ class StateRefused:
     by_agent: bool = False
 
 
-Event = RunAdded | RunChanged | DeviceJoined | DeviceLost | AttemptEnded | StateRefused
+Event = RunAdded | RunChanged | DeviceJoined | BlockChanged | DeviceLost | AttemptEnded | StateRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +132,8 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class PutBack:
-    """The attempt was cancelled: the job is pending again, and no failure is counted."""
+    """The attempt was cancelled, or its device's disk takes no writes: the job is pending again, and no failure is
+    counted."""
 
     report: Report
 
@@ -174,7 +187,10 @@ class SetSplit:
 
 @dataclass(frozen=True, slots=True)
 class AskOperator:
-    """Ask the operator to bring the device into ``state``; ``note``: what came of it so far."""
+    """Ask the operator to bring the device into ``state``; ``note``: what came of it so far.
+
+    OPERATOR_REBOOT to no state: only a reboot ends what ``note`` says.
+    """
 
     device_id: str
     run_id: str

@@ -31,6 +31,8 @@ def describe_ask(ask: AskOperator, device: Device) -> str:
             size = format_bytes(state.dedicated_vram_bytes)
             words += f"; then say so, for it cannot be seen there: orchestrate state {name} --dedicated-vram {size}"
         return words
+    if ask.change is Change.OPERATOR_REBOOT:
+        return f"reboot {name}: {ask.note}"
     limit = f"{state.power_limit_w:g}W"
     # What is seen counts more than what is said: it has to be this limit.
     seen = device.power_source is StateSource.SEEN
@@ -46,4 +48,6 @@ def skip_command(ask: AskOperator, device: Device) -> str:
     state = ask.state
     if ask.change is Change.OPERATOR_REBOOT and state.dedicated_vram_bytes is not None:
         return f"orchestrate skip {device.name} --dedicated-vram {format_bytes(state.dedicated_vram_bytes)}"
+    if ask.change is Change.OPERATOR_REBOOT:
+        return f"orchestrate skip {device.name}"
     return f"orchestrate skip {device.name} --power-limit {state.power_limit_w:g}W"

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from agents.contract.device import Device
 from agents.contract.job import Job
-from agents.contract.report import Attempt, Cause, Report
-from orchestrator.dispatch.ledger import Ledger
+from agents.contract.report import HUNG, Attempt, Cause, Report
+from orchestrator.dispatch.ledger import JobRow, Ledger
 from orchestrator.dispatch.messages import PendingJob, RunAdded
 from orchestrator.dispatch.notices import DeviceName, JobName
 from orchestrator.errors import OrchestrateError
@@ -83,7 +83,10 @@ def planned_run(run_id: str, matrix: Matrix, plan: Plan) -> Run:
 
 def pending_jobs(run: Run) -> Sequence[PendingJob]:
     """All jobs of a new run."""
-    return [PendingJob(job_id, job.device_id, job.needed_state) for job_id, job in run.jobs.items()]
+    return [
+        PendingJob(job_id, job.device_id, job.needed_state, cell_id=job.cell.cell_id)
+        for job_id, job in run.jobs.items()
+    ]
 
 
 def run_of_ledger(ledger: Ledger, run_id: str) -> Run:
@@ -119,10 +122,22 @@ def remaining_of(ledger: Ledger, store: Store, run: Run) -> RunAdded:
             if found is not None and found.attempt >= max(job.attempt, 1):
                 ledger.mark_done(job.job_id, found.attempt, found.cause, found.seconds)
                 continue
-            state = run.jobs[job.job_id].needed_state
-            failure_counted = job.state == "waiting"  # else the end of the attempt never reached us
-            remaining.append(PendingJob(job.job_id, job.device_id, state, job.attempt, job.failures, failure_counted))
+            remaining.append(_pending(ledger, run, job))
     return RunAdded(run.run_id, row.priority, row.created_unix_s, remaining, row.status)
+
+
+def _pending(ledger: Ledger, run: Run, job: JobRow) -> PendingJob:
+    attempts = ledger.attempts(job.job_id) if job.failures else []
+    return PendingJob(
+        job.job_id,
+        job.device_id,
+        run.jobs[job.job_id].needed_state,
+        job.attempt,
+        job.failures,
+        failure_counted=job.state == "waiting",  # else the end of the attempt never reached us
+        cell_id=job.cell_id,
+        hangs=sum((each.detail or "").startswith(HUNG) for each in attempts),
+    )
 
 
 @dataclass(frozen=True, slots=True)

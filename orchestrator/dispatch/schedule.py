@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from agents.contract.device import Device, same_split
+from agents.contract.device import Blocked, Device, same_split
 from agents.contract.job import MachineState
-from agents.contract.report import RETRIED, Attempt, Cause, Failed, Refused, Report
+from agents.contract.report import DISK_CAUSES, RETRIED, Attempt, Cause, Failed, Refused, Report
 from agents.units import format_size
 from orchestrator.dispatch.messages import (
     AskOperator,
     AttemptEnded,
+    BlockChanged,
     Cancel,
     Command,
     CompleteRun,
@@ -46,6 +47,8 @@ from orchestrator.plan.changes import Change
 
 MAX_FAILURES = 3
 """A job is done when it failed so often for causes that say nothing of its cell; the last one is then its result."""
+MAX_HANGS = 2
+"""So often a cell may hang on a device, in all of its jobs; the last hang is its result: each costs minutes."""
 
 SPLIT_NOT_APPLIED = "the agent chose the split, and the machine came back without it"
 
@@ -88,22 +91,36 @@ class Schedule:
         """What is asked of operators, by device."""
         return {key: device.ask for key, device in self._devices.items() if device.ask}
 
+    def blocked(self) -> dict[str, Blocked]:
+        """Why devices that are there take no job for now."""
+        return {key: device.blocked for key, device in self._devices.items() if device.is_present and device.blocked}
+
+    def blocked_of(self, device_id: str) -> Blocked | None:
+        device = self._devices.get(device_id)
+        return device.blocked if device is not None and device.is_present else None
+
     def handle(self, event: Event) -> list[Command]:
+        return list(self._commands(event))
+
+    def _commands(self, event: Event) -> Iterator[Command]:
         match event:
             case RunAdded():
-                return list(self._on_run_added(event))
+                yield from self._on_run_added(event)
             case RunChanged(run_id, status, priority):
-                return list(self._on_run_changed(run_id, status, priority))
+                yield from self._on_run_changed(run_id, status, priority)
             case DeviceJoined():
-                return list(self._on_device_joined(event))
+                yield from self._on_device_joined(event)
+            case BlockChanged(device_id, blocked):
+                yield from self._on_block_changed(device_id, blocked)
             case DeviceLost(device_id, detail):
-                return list(self._on_device_lost(device_id, detail))
+                yield from self._on_device_lost(device_id, detail)
             case AttemptEnded(report):
                 # ``_on_attempt_ended`` sends nothing by itself: a greeting brings many reports, and its device gets
                 # its next job only when all of them are known
-                return [*self._on_attempt_ended(report), *self._send_next(self._devices[report.device_id])]
+                yield from self._on_attempt_ended(report)
+                yield from self._send_next(self._devices[report.device_id])
             case StateRefused():
-                return list(self._on_state_refused(event))
+                yield from self._on_state_refused(event)
 
     def _on_run_added(self, event: RunAdded) -> Iterator[Command]:
         """A run, or more jobs of one that is known."""
@@ -123,7 +140,8 @@ class Schedule:
     def _queue(self, run: RunState, pending: PendingJob) -> DeviceState:
         device = self._devices.setdefault(pending.device_id, DeviceState(pending.device_id))
         job = JobState(pending.job_id, run, pending.device_id, pending.state, pending.attempt, pending.failures)
-        job.failure_counted = pending.failure_counted
+        job.failure_counted, job.cell_id = pending.failure_counted, pending.cell_id
+        device.hangs[job.cell_id] += pending.hangs
         self._jobs[job.job_id] = job
         device.push(job)
         run.remaining += 1
@@ -145,7 +163,8 @@ class Schedule:
     def _on_device_joined(self, event: DeviceJoined) -> Iterator[Command]:
         facts, running = event.device, event.running
         device = self._devices.setdefault(facts.device_id, DeviceState(facts.device_id))
-        # reports first: what the device ran when it was lost may be among them, and then it is not taken back
+        device.blocked = event.blocked
+        # reports before the rest: what the device ran when it was lost may be among them, and then it is not taken back
         for report in event.reports:
             yield from self._on_attempt_ended(report)
         before, device.facts = device.facts, facts
@@ -159,6 +178,9 @@ class Schedule:
             # an agent that set it in vain is not asked a second time in this boot: its operator is
             device.cannot_set_split = not_applied
         yield from self._reconcile_running(device, running)
+        if device.blocked is not None:
+            yield from self._send_next(device)
+            return
         if device.ask is not None and device.change_needed(device.ask.state) in (Change.NONE, Change.NEVER):
             device.ask = None
             yield WithdrawAsk(device.device_id)
@@ -166,6 +188,13 @@ class Schedule:
             yield from self._send_next(device, note=_describe_split_seen(facts), ask_again=True)
             return
         yield from self._send_next(device, note=SPLIT_NOT_APPLIED if not_applied else "")
+
+    def _on_block_changed(self, device_id: str, blocked: Blocked | None) -> Iterator[Command]:
+        device = self._devices.get(device_id)
+        if device is None or not device.is_present:
+            return
+        device.blocked = blocked
+        yield from self._send_next(device)
 
     def _reconcile_running(self, device: DeviceState, running: Attempt | None) -> Iterator[Command]:
         """What the device reports to run, against what it was sent."""
@@ -228,10 +257,21 @@ class Schedule:
             device.push_front(job)
             yield PutBack(report)
             return
-        if cause in RETRIED and job.is_pending and job.failure_counted:  # reported before, or its device was lost
+        # reported before, or its device was lost
+        if cause in RETRIED | DISK_CAUSES and job.is_pending and job.failure_counted:
             yield Discard(report)
             return
+        if cause in DISK_CAUSES and device.blocked is not None:
+            # each job would fail alike: the device waits, and this one with it. Repeated, the report says no more
+            job.failure_counted = True
+            device.push_front(job)
+            yield PutBack(report)
+            return
         failures = job.failures + (not job.failure_counted)
+        if isinstance(outcome, Failed) and outcome.hung_stage:
+            device.hangs[job.cell_id] += 1
+            if device.hangs[job.cell_id] >= MAX_HANGS:
+                failures = MAX_FAILURES
         if cause in RETRIED and failures < MAX_FAILURES:
             job.failures, job.failure_counted = failures, True
             device.push_front(job)
@@ -239,7 +279,7 @@ class Schedule:
             run_id = job.run.run_id
             yield Retry(run_id, job.job_id, job.attempt, job.failures, cause, detail, report)
             return
-        # the third failure is kept as the result: a row says why there is no figure
+        # the last failure is kept as the result: a row says why there is no figure
         yield Keep(report)
         yield from self._mark_done(job)
 
@@ -283,6 +323,9 @@ class Schedule:
         """The next job, or what must happen before it. ``note`` is an ask's; ``ask_again``: even one that stands."""
         if not device.is_present or device.running or device.stray or device.is_rebooting:
             return
+        if device.blocked is not None:
+            yield from self._wait_unblocked(device, device.blocked)
+            return
         job, wanted = self._choose(device)
         if job is not None:
             if device.ask is not None:  # nobody should reboot it now
@@ -297,6 +340,24 @@ class Schedule:
             device.may_hold_engine = False
             yield Unload(device.device_id)
         yield from self._ask_for_state(device, wanted, note, ask_again)
+
+    def _wait_unblocked(self, device: DeviceState, blocked: Blocked) -> Iterator[Command]:
+        """Nothing is sent. Where only a reboot helps, the operator is asked for it, once a run needs the device."""
+        if device.may_hold_engine:
+            device.may_hold_engine = False
+            yield Unload(device.device_id)
+        wanting = [run for run in self._candidates(device) if any(True for _ in device.pending_states(run))]
+        if not blocked.needs_reboot or not wanting:
+            if device.ask is not None:
+                device.ask = None
+                yield WithdrawAsk(device.device_id)
+            return
+        run_id = min(wanting, key=RunState.rank).run_id
+        ask = AskOperator(device.device_id, run_id, MachineState(), Change.OPERATOR_REBOOT, blocked.why)
+        is_asked = device.ask is not None and replace(device.ask, run_id=run_id) == ask
+        device.ask = ask
+        if not is_asked:
+            yield ask
 
     def _choose(self, device: DeviceState) -> tuple[JobState | None, tuple[RunState, MachineState, Change] | None]:
         """The job to send now; else the state to ask for, with the run that wants it."""

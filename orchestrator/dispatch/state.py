@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from agents.contract.device import Device
+from agents.contract.device import Blocked, Device
 from agents.contract.job import MachineState
 from agents.contract.report import Attempt
 from orchestrator.dispatch.messages import AskOperator, RunStatus
@@ -41,6 +41,7 @@ class JobState:
     failure_counted: bool = False
     is_pending: bool = True
     done: bool = False
+    cell_id: str = ""
 
     @property
     def key(self) -> Attempt:
@@ -56,6 +57,7 @@ class DeviceState:
 
     ``facts``: what it last said of itself. ``stray``: an attempt that runs there and that no run counts on (its job
     was given up, or is another ledger's); nothing is sent before it has ended. ``ask``: what its operator is asked.
+    ``blocked``: why it takes no job for now. ``hangs``: how often its job process hung, by cell.
     """
 
     device_id: str
@@ -68,6 +70,8 @@ class DeviceState:
     cannot_set_split: bool = False  # the agent tried, and could not
     may_hold_engine: bool = False
     ask: AskOperator | None = None
+    blocked: Blocked | None = None
+    hangs: Counter[str] = field(default_factory=Counter)
     queues: dict[str, Groups] = field(default_factory=dict)  # by run; groups in the order of the plan
     _changes: dict[MachineState, Change] = field(default_factory=dict)
 

@@ -54,7 +54,8 @@ class Views:
 
     def story(self, run_id: str, job: str, store: Store) -> JobStory:
         loop = self._loop
-        fleet = FleetState(frozenset(loop.registry.addresses), loop.schedule.asks(), loop.rebooting_devices)
+        present, schedule = frozenset(loop.registry.addresses), loop.schedule
+        fleet = FleetState(present, schedule.asks(), loop.rebooting_devices, schedule.blocked())
         return story_of(self._ledger, store, run_id, job, fleet)
 
     def _running(self, run_id: str) -> tuple[JobSent, ...]:
@@ -87,8 +88,17 @@ class Views:
             skip_command(ask, loop.registry.devices[ask.device_id]) for ask in asks
         )  # as the views have them
         own = (loop.trouble or unread, *loop.warnings.values(), self._notifier.problem)
-        troubles = tuple(filter(None, (*own, *loop.registry.troubles.values())))
+        troubles = tuple(filter(None, (*own, *loop.registry.troubles.values(), *self._blocked())))
         return StatusView(views, troubles, cannot, len(loop.registry.addresses))
+
+    def _blocked(self) -> tuple[str, ...]:
+        """Why devices that are there take no jobs."""
+        loop = self._loop
+        lines = [
+            f"device {loop.registry.name_of(key).name} {'needs a reboot' if each.needs_reboot else 'waits'}: {each.why}"
+            for key, each in loop.schedule.blocked().items()
+        ]
+        return tuple(sorted(lines))
 
     def devices(self) -> list[DeviceView]:
         """Devices by their names, then hosts that are none."""
@@ -109,4 +119,6 @@ class Views:
             return "away"
         if device_id in schedule.running_attempts():
             return "busy"
+        if (blocked := schedule.blocked_of(device_id)) is not None:
+            return "needs a reboot" if blocked.needs_reboot else "waits for its disk"
         return "waits for its operator" if device_id in schedule.asks() else "free"

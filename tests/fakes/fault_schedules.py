@@ -152,7 +152,7 @@ class Schedule:
         if self.world.now_s > FAULTS_END_S:
             self.quiet = True
             for device in self.devices:
-                device.disk_full = False
+                device.disk_full = device.disk_fails = False
             return
         device = self.rng.choice(self.devices)
         faults: dict[str, Callable[[], None]] = {
@@ -163,6 +163,8 @@ class Schedule:
             "rebooted": device.reboot,
             "rebooted with another split": lambda: device.reboot(self.rng.choice([GIB // 2, 32 * GIB, 8 * GIB])),
             "device's disk full": lambda: setattr(device, "disk_full", not device.disk_full),
+            "device's disk takes no writes": lambda: setattr(device, "disk_fails", not device.disk_fails),
+            "job process hangs in a driver": device.hangs_in_driver,
             "head's disk full": lambda: setattr(self, "full", self.rng.randint(1, 6)),
         }
         name = self.rng.choice(list(faults))

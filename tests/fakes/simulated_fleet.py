@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agents.agent.calls import AgentStatus, Grant
-from agents.contract.device import Device, same_split
+from agents.contract.device import Blocked, Device, same_split
 from agents.contract.job import Job
-from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
+from agents.contract.report import HUNG, Attempt, Cause, Failed, Outcome, Refused, Report
 from orchestrator.dispatch.fleet import DeviceGone, DeviceGreeted, DeviceUnreachable, FleetEvent, StatusReceived
 from tests.fakes.reports import report_of
 
@@ -73,7 +73,9 @@ class SimulatedDevice:
         self.aside: set[Attempt] = set()
         self.running: Job | None = None
         self.linked = True
-        self.disk_full = False
+        self.disk_full = False  # for the spool; what ran counts all the same
+        self.disk_fails = False  # takes no writes at all: each job fails at once
+        self.blocked: Blocked | None = None
         self.ran: list[Attempt] = []
         self.reboots = 0
         self.fleet: SimulatedFleet | None = None
@@ -91,18 +93,33 @@ class SimulatedDevice:
         running = (self.running.job_id, self.running.attempt) if self.running else None
         reports = {**self.spool, **self.untold}
         reported = tuple(report for key, report in reports.items() if key not in self.aside)
-        return AgentStatus(running, "measuring" if running else "idle", 0, None, reported)
+        return AgentStatus(running, "measuring" if running else "idle", 0, None, reported, self.blocked)
+
+    def recheck(self) -> AgentStatus:
+        if self.blocked is not None and not self.blocked.needs_reboot and not self.disk_fails:
+            self.blocked = None
+        return self.status()
+
+    def hangs_in_driver(self) -> None:
+        """Its agent gives the job process up: only a reboot ends it."""
+        if self.running is not None:
+            job, self.blocked = self.running, Blocked("process 7 hangs", needs_reboot=True)
+            self._ends(job, Failed(Cause.ENGINE_LOST, f"{HUNG} at x", hung_stage="x"), self._life)
 
     def start(self, job: Job, grant: Grant) -> None:
         if self.running is not None:
             if (self.running.job_id, self.running.attempt) == (job.job_id, job.attempt):
                 return
             raise Violation(f"{self.device_id} runs {self.running.job_id} and is given {job.job_id}")
-        if job.state.dedicated_vram_bytes is not None and not same_split(
+        if self.blocked is not None and self.blocked.needs_reboot:
+            outcome: Outcome = Failed(Cause.CANCELLED, "not tried")
+            seconds = 0.1
+        elif self.disk_fails:
+            outcome, seconds = Failed(Cause.DISK_FULL, "No space left on device"), 4.0
+        elif job.state.dedicated_vram_bytes is not None and not same_split(
             job.state.dedicated_vram_bytes, self.facts.dedicated_vram_bytes
         ):
-            outcome: Outcome = Refused(Cause.WRONG_STATE, "another split")
-            seconds = 0.1
+            outcome, seconds = Refused(Cause.WRONG_STATE, "another split"), 0.1
         else:
             outcome, seconds = self._outcome(job)
         self.running = job
@@ -128,6 +145,8 @@ class SimulatedDevice:
         if life != self._life or self.running is not job:
             return
         self.running = None
+        if isinstance(outcome, Failed) and outcome.cause is Cause.DISK_FULL and self.disk_fails:
+            self.blocked = self.blocked or Blocked("its disk is full: No space left on device")
         report = replace(report_of(job, outcome, self.facts), boot_id=self.facts.boot_id)
         keep = self.spool if spooled and not self.disk_full else self.untold
         keep[job.job_id, job.attempt] = report
@@ -140,6 +159,8 @@ class SimulatedDevice:
         self.running = None
         self.untold.clear()
         self.aside.clear()
+        if self.blocked is not None and not self.blocked.needs_reboot:
+            self.blocked = None  # another agent learns of it at its first job
 
     def agent_is_killed(self) -> None:
         self.agent_dies()
@@ -148,6 +169,7 @@ class SimulatedDevice:
 
     def reboot(self, split_bytes: int | None = None) -> None:
         self.agent_dies()
+        self.blocked = None
         self.reboots += 1
         split = self.facts.dedicated_vram_bytes if split_bytes is None else split_bytes
         self.facts = replace(self.facts, boot_id=f"boot-{self.reboots}", dedicated_vram_bytes=split)
@@ -294,6 +316,9 @@ class SimulatedFleet:
         future: Future[Any] = Future()
         if method == "set_split" and device_id in self.up and self.devices[device_id].linked:
             self.devices[device_id].reboot(arguments[0])
+        if method == "recheck" and device_id in self.up and self.devices[device_id].linked:
+            future.set_result(self.devices[device_id].recheck())
+            return future
         future.set_exception(DeviceGone("simulated"))
         return future
 

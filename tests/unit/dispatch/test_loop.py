@@ -24,6 +24,7 @@ from orchestrator.dispatch.notices import (
     RunEnded,
     TroubleReported,
 )
+from orchestrator.dispatch.rechecks import RECHECK_S
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.durable import StoreFull
 from orchestrator.results.store import Store
@@ -398,3 +399,51 @@ def test_the_fleet_of_one_command_never_sleeps(tmp_path: Path) -> None:
     run.complete(loop)
     rounds(run, loop, 10 * SLEEP_S)
     assert fleet.slept_s == []
+
+
+def test_a_device_whose_disk_takes_no_writes_waits_and_goes_on_by_itself(tmp_path: Path) -> None:
+    """And burns no queue: one attempt finds it out, and none is counted."""
+    run = SubmittedRun(tmp_path)
+    loop = run.coordinator(run.fleet())
+    run.devices[0].disk_fails = True
+    rounds(run, loop, 600.0)
+    assert [state for state, _, _ in run.states()] == ["waiting"] * 3
+    assert {row.failures for row in run.ledger.jobs(RUN)} == {0}
+    assert len(run.devices[0].ran) == 1
+    (trouble,) = [each.text for each in run.told if isinstance(each, TroubleReported)]
+    assert trouble == "device alpha: its disk is full: No space left on device"
+    assert loop.schedule.has_work
+    run.devices[0].disk_fails = False
+    began_s = run.world.now_s
+    while loop.schedule.blocked():
+        loop.round()
+    assert run.world.now_s - began_s <= RECHECK_S + 2.0
+    run.complete(loop)
+    assert {cause for _, _, cause in run.states()} == {None}
+    assert [each.text for each in run.told if isinstance(each, DeviceAppeared)] == ["joined", "takes jobs again"]
+
+
+def test_a_device_that_needs_a_reboot_is_asked_for_it_and_its_run_goes_on_elsewhere(tmp_path: Path) -> None:
+    run = SubmittedRun(tmp_path, (A, B))
+    loop = run.coordinator(run.fleet())
+    alpha = run.devices[0]
+    while alpha.running is None:
+        loop.round()
+    alpha.hangs_in_driver()
+    rounds(run, loop, 600.0)
+    assert [state for state, _, _ in run.states()].count("done") == 3, "those of beta"
+    assert len(alpha.ran) == 1
+    (asked,) = [each.text for each in run.told if isinstance(each, OperatorAsked)]
+    assert asked == "reboot alpha: process 7 hangs"
+    assert not [each for each in run.fleet().asks if each[1] == "recheck"], "that needs a boot, not a look"
+    alpha.reboot()
+    run.complete(loop)
+    assert {cause for _, _, cause in run.states()} == {None}
+    assert loop.schedule.asks() == {}
+
+
+def test_a_cell_that_hangs_twice_has_that_as_its_result(tmp_path: Path) -> None:
+    run = SubmittedRun(tmp_path)
+    run.outcome = only(run, 1, Failed(Cause.ENGINE_LOST, 'the job process hung at "loading"', hung_stage="loading"))
+    run.complete(run.coordinator(run.fleet()))
+    assert run.states() == [("done", 1, None), ("done", 2, "engine_lost"), ("done", 1, None)]

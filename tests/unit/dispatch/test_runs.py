@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.contract.report import Cause, Failed, Outcome, Refused, Report
+from agents.contract.report import HUNG, Cause, Failed, Outcome, Refused, Report
 from orchestrator.dispatch.messages import PendingJob, RunAdded, RunStatus
 from orchestrator.dispatch.runs import pending_jobs, planned_run, remaining_of, run_of_ledger
 from orchestrator.errors import OrchestrateError
@@ -41,7 +41,7 @@ def again(run: SubmittedRun) -> RunAdded:
 def test_a_new_run_waits_whole_in_the_order_of_the_plan(tmp_path: Path) -> None:
     run = SubmittedRun(tmp_path, (A, B))
     assert pending_jobs(run.run) == [
-        PendingJob(each, job.device_id, job.cell.state) for each, job in run.run.jobs.items()
+        PendingJob(each, job.device_id, job.cell.state, cell_id=job.cell.cell_id) for each, job in run.run.jobs.items()
     ]
     assert run.run.device_ids == {"id-a", "id-b"}
     name = run.run.name_of(run.ids[0])
@@ -147,9 +147,21 @@ def test_what_is_left_is_as_the_run_was(tmp_path: Path) -> None:
     assert (added.run_id, added.priority, added.status) == (RUN, 4, RunStatus.PAUSED)
     assert added.created_unix_s == run.ledger.run(RUN).created_unix_s
     first, third, fourth = added.jobs
-    assert first == PendingJob(run.ids[0], "id-a", run.run.jobs[run.ids[0]].cell.state, 1, 1, failure_counted=True)
+    cell = run.run.jobs[run.ids[0]].cell
+    assert first == PendingJob(run.ids[0], "id-a", cell.state, 1, 1, failure_counted=True, cell_id=cell.cell_id)
     assert [each.job_id for each in (third, fourth)] == run.ids[2:]
     assert {each.state.power_limit_w for each in added.jobs} == {80}
+
+
+def test_how_often_a_job_hung_is_known_after_a_restart(tmp_path: Path) -> None:
+    run = SubmittedRun(tmp_path, (A, B))
+    for attempt, (cause, detail) in enumerate(
+        [(Cause.ENGINE_LOST, f'{HUNG} at "loading": no end after 660 s'), (Cause.DEVICE_LOST, "it was switched off")], 1
+    ):
+        run.ledger.mark_sent(run.ids[0], attempt)
+        run.ledger.put_back(run.ids[0], cause, detail, failures=attempt)
+    assert [each.hangs for each in again(run).jobs if each.job_id == run.ids[0]] == [1]
+    assert {each.hangs for each in again(run).jobs if each.job_id != run.ids[0]} == {0}
 
 
 def test_seconds_are_those_of_the_attempt(tmp_path: Path) -> None:

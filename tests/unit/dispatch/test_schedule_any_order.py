@@ -8,12 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from agents.contract.device import Device, MemoryKind
+from agents.contract.device import Blocked, Device, MemoryKind
 from agents.contract.job import MachineState
 from agents.contract.report import RETRIED, Attempt, Cause, Failed, Measured, Outcome, Refused, Report
 from orchestrator.dispatch.messages import (
     AskOperator,
     AttemptEnded,
+    BlockChanged,
     Cancel,
     Command,
     CompleteRun,
@@ -53,7 +54,8 @@ from tests.unit.results.made_attempts import LOADED
 DEVICES = ("a", "b", "c")
 STATES = (state(), state(1), state(32), state(32, 55), state(16), state(None, 55))
 MEASURED = Measured(LOADED, ())
-OUTCOMES = (MEASURED, ENGINE_LOST, CRASHED, CANCELLED, LEASE_ENDED, Refused(Cause.RAM, "too big"))
+DISK_FULL = Failed(Cause.DISK_FULL, "no room")
+OUTCOMES = (MEASURED, DISK_FULL, ENGINE_LOST, CRASHED, CANCELLED, LEASE_ENDED, Refused(Cause.RAM, "too big"))
 MOST_RUNS = 5
 STEPS_TO_THE_END = 2_000
 
@@ -98,6 +100,7 @@ class Truth:
     present: bool = False  # the schedule was told so
     sets: int | None = None  # the agent was told to choose this split, and has not rebooted
     asked: AskOperator | None = None
+    blocked: Blocked | None = None
     warm: bool = False  # the schedule knows that an engine may be loaded
 
 
@@ -164,14 +167,17 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
                 truth.warm = False
             case SetSplit(device_id, size, run_id):
                 truth = self.truths[device_id]
-                assert truth.present and truth.running is None and truth.sets is None
+                assert truth.present and truth.running is None and truth.sets is None and truth.blocked is None
                 assert truth.facts.sets_split and self.runs[run_id].status is RunStatus.RUNNING
                 truth.sets = size
             case AskOperator(device_id, run_id, wanted):
                 truth = self.truths[device_id]
                 assert truth.present and truth.running is None
                 assert self.runs[run_id].status is RunStatus.RUNNING
-                assert change_for(wanted, truth.facts) not in (Change.NONE, Change.NEVER)
+                if truth.blocked is not None:
+                    assert truth.blocked.needs_reboot and wanted == state()
+                else:
+                    assert change_for(wanted, truth.facts) not in (Change.NONE, Change.NEVER)
                 truth.asked = command
             case WithdrawAsk(device_id):
                 assert self.truths[device_id].asked is not None
@@ -186,6 +192,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         assert truth.present, "sent to a device that is not there"
         assert truth.running is None, "two jobs on one device"
         assert truth.sets is None, "sent to a device that is about to reboot"
+        assert truth.blocked is None, "sent to a device that takes no jobs"
         assert line.device_id == send.device_id and line.done is None
         assert send.attempt == line.attempt + 1
         assert self.runs[line.run_id].status is RunStatus.RUNNING
@@ -222,6 +229,9 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
             return
         assert not truth.warm, "an idle device keeps its engine"
         waiting = self.waiting_on(device_id)
+        if truth.blocked is not None:
+            assert (truth.asked is not None) == (truth.blocked.needs_reboot and bool(waiting))
+            return
         first = min((self.rank(line)[0] for line in waiting), default=0)
         urgent = [line for line in waiting if self.rank(line)[0] == first]
         assert not any(map(self.fits, urgent)), "idle, and there is work that fits"
@@ -307,7 +317,24 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         truth = self.truths[device_id]
         truth.sets, truth.present = None, True
         truth.warm = truth.warm or truth.running is not None
-        self.handle(DeviceJoined(truth.facts, truth.running, tuple(truth.spool.values())))
+        self.handle(DeviceJoined(truth.facts, truth.running, tuple(truth.spool.values()), truth.blocked))
+
+    @rule(device_id=st.sampled_from(DEVICES), needs_reboot=st.booleans())
+    def is_blocked(self, device_id: str, needs_reboot: bool) -> None:
+        truth = self.truths[device_id]
+        if truth.sets is None and not (needs_reboot and truth.running):
+            self.block(device_id, Blocked("why", needs_reboot))
+
+    @rule(device_id=st.sampled_from(DEVICES))
+    def its_disk_has_room(self, device_id: str) -> None:
+        blocked = self.truths[device_id].blocked
+        if blocked is not None and not blocked.needs_reboot:
+            self.block(device_id, None)
+
+    def block(self, device_id: str, blocked: Blocked | None) -> None:
+        self.truths[device_id].blocked = blocked
+        if self.truths[device_id].present:
+            self.handle(BlockChanged(device_id, blocked))
 
     @rule(device_id=st.sampled_from(DEVICES))
     def is_lost(self, device_id: str) -> None:
@@ -346,6 +373,8 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
             self.handle(DeviceLost(device_id, "silent"))
         truth.boot += 1
         truth.running = None
+        if truth.blocked is not None and truth.blocked.needs_reboot:
+            truth.blocked = None
         split = truth.facts.dedicated_vram_bytes if device_id == "c" else gib * GIB
         truth.facts = replace(truth.facts, boot_id=f"boot-{truth.boot}", dedicated_vram_bytes=split)
         self.joins(device_id)
@@ -369,7 +398,9 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         if truth.asked is None:
             return
         wanted = truth.asked.state
-        if truth.asked.change is Change.OPERATOR_REBOOT:
+        if wanted == state():
+            self.reboots(device_id, (truth.facts.dedicated_vram_bytes or 0) // GIB, seen=True)
+        elif truth.asked.change is Change.OPERATOR_REBOOT:
             assert wanted.dedicated_vram_bytes is not None
             self.reboots(device_id, wanted.dedicated_vram_bytes // GIB if right else 8, seen=True)
         elif truth.present:
@@ -402,6 +433,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
                 self.handle(RunChanged(run.run_id, RunStatus.RUNNING))
         for device_id in DEVICES:
             self.joins(device_id)
+            self.its_disk_has_room(device_id)
         for _ in range(STEPS_TO_THE_END):
             if all(line.done is not None for line in self.lines.values()):
                 break

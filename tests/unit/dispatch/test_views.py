@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from agents.contract.device import StateSource
+from agents.contract.device import Blocked, StateSource
 from orchestrator.dispatch.admit import admitted
 from orchestrator.dispatch.api import Submission
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.loop import CoordinatorLoop
-from orchestrator.dispatch.messages import RunChanged, RunStatus
+from orchestrator.dispatch.messages import BlockChanged, RunChanged, RunStatus
 from orchestrator.dispatch.notify import Notifier, NotifyFile
 from orchestrator.dispatch.views import Views
 from orchestrator.matrix import matrix_to_json
@@ -75,3 +75,17 @@ def test_devices_say_what_they_do(world: tuple[SubmittedRun, CoordinatorLoop, Vi
     ]
     loop.handle([RunChanged(newer, RunStatus.PAUSED)])
     assert [view.status for view in views.devices()] == ["waits for its operator", "free"]
+
+
+def test_what_blocks_a_device_stands_in_its_status_and_in_that_of_the_fleet(
+    world: tuple[SubmittedRun, CoordinatorLoop, Views, str],
+) -> None:
+    run, loop, views, _ = world
+    alpha, beta = (device.facts.device_id for device in run.devices)
+    loop.handle([BlockChanged(alpha, Blocked("its disk is full")), BlockChanged(beta, Blocked("7 hangs", True))])
+    assert [view.status for view in views.devices()] == ["waits for its disk", "needs a reboot"]
+    page = views.status()
+    assert page.troubles == ("device alpha waits: its disk is full", "device beta needs a reboot: 7 hangs")
+    (ask,) = [ask for view in page.runs for ask in view.asks]
+    assert (ask, page.skip_commands) == ("reboot beta: 7 hangs", ("orchestrate skip beta",))
+    assert "its device alpha takes no jobs for now: its disk is full" in str(views.story(RUN, run.ids[0], run.store))
