@@ -35,6 +35,7 @@ from agents.contract.measure import Arrival, EngineTimings, StopReason, Trial
 from agents.contract.report import Attempt, Loaded, Measured, Report
 from agents.log import COORDINATOR, LEVEL_VARIABLE, start_log_file, stop_log
 from orchestrator.dispatch.board import NoticeBoard
+from orchestrator.dispatch.file_merger import FileMerger
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.messages import Keep, RunAdded, Send
@@ -135,7 +136,7 @@ def through_ray(folder: Path, jobs: int, devices: int, level: str = "info") -> S
     start_log_file(COORDINATOR, folder)
     ledger, store, run = submitted(folder, jobs, [a_device(number) for number in range(devices)])
     fleet = NoopFleet(devices)
-    loop = CoordinatorLoop(fleet, ledger, store, NoticeBoard(), long_lived=True)
+    loop = CoordinatorLoop(fleet, ledger, store, NoticeBoard(), long_lived=True, merger=FileMerger(folder))
     while len(loop.registry.addresses) < devices:
         loop.round()
     began, cpu_began = time.perf_counter(), time.thread_time()
@@ -145,7 +146,7 @@ def through_ray(folder: Path, jobs: int, devices: int, level: str = "info") -> S
     seconds, cpu_s = time.perf_counter() - began, time.thread_time() - cpu_began
     stop_log()
     for thread in threading.enumerate():
-        if thread.name == "compact":  # the files are merged behind the run's end
+        if thread.name == "merge":  # the last files are merged behind the run's end
             thread.join()
     rows = store.load(RUN).num_rows
     assert rows == len(run.jobs) == ledger.run(RUN).done, (rows, len(run.jobs))

@@ -25,6 +25,7 @@ from agents.log import COORDINATOR, Entry, hide, start_log_file, stop_log, suppr
 from orchestrator.dispatch.admit import admitted
 from orchestrator.dispatch.api import DeviceView, JobStory, RunSnapshot, StatusView, Submission, Submitted, WatchAnswer
 from orchestrator.dispatch.board import NoticeBoard
+from orchestrator.dispatch.file_merger import FileMerger
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.home import LOOP_BUSY_S, lock_home, make_home_private, open_ledger
 from orchestrator.dispatch.job_story import with_log
@@ -74,6 +75,7 @@ class Coordinator:
         self._on_failure = on_failure
         self._own = own_cluster
         self._store = Store(root)
+        self._merger = FileMerger(root)
         self._board = NoticeBoard()
         self._error: BaseException | None = None
         self._peers: ModelPeers | None = None
@@ -99,6 +101,7 @@ class Coordinator:
         # behind the lock too: another coordinator's must not be migrated
         self._ledger = open_ledger(root, busy_s=LOOP_BUSY_S)
         taken.callback(self._ledger.close)
+        taken.callback(self._merger.close)
         self._notifier = Notifier(read_coordinator_file(root).notify)
         server = None if self._own else self._model_server()
         if server is not None:
@@ -120,6 +123,7 @@ class Coordinator:
             long_lived=not self._own,
             notifier=self._notifier,
             peers=self._peers,
+            merger=self._merger,
             on_run_end=self._back_up,
         )
         self._note_runs()
@@ -127,6 +131,8 @@ class Coordinator:
         if not self._own:
             # on this thread, before the loop has one: no device can be greeted while its run is not open yet
             self._loop.resume_runs()
+            for run_id in self._loop.registry.runs:  # what an earlier coordinator, or an older version, did not merge
+                self._merger.look_at(run_id)
         watch = LedgerWatch(root / NAME, self._ledger, self._loop.fail)
         watch.start()
         taken.callback(watch.close)

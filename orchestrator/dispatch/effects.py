@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from agents.contract.report import Report
 from agents.log import Entry, suppressed
 from agents.units import format_size
 from orchestrator.dispatch.board import NoticeBoard
+from orchestrator.dispatch.file_merger import FileMerger
 from orchestrator.dispatch.fleet import DeviceGone, Fleet
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.ledger_file import LedgerBusy
@@ -47,21 +47,18 @@ from orchestrator.results.store import Store
 
 log = logging.getLogger(__name__)
 
-COMPACT_FROM = 500
-"""Jobs from which a finished run's files are merged into one: 5,000 single ones take seconds to read."""
-
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What commands are carried out with. ``long_lived``: others wait for this coordinator, also while it merges."""
+    """What commands are carried out with."""
 
     fleet: Fleet
     ledger: Ledger
     store: Store
     board: NoticeBoard
-    long_lived: bool = False
     notifier: Notifier | None = None
     peers: ModelPeers | None = None
+    merger: FileMerger | None = None
     lease_s: float = 90.0
     on_run_end: Callable[[], object] = lambda: None
 
@@ -84,11 +81,13 @@ class Effects:
             case Keep(report):
                 self._post_ended(report, final=True)
                 self._acknowledge(report)
+                self._attempt_kept(report)
                 if self._dependencies.peers is not None:
                     self._dependencies.peers.job_ended(report)
             case GiveUp():
                 if (made := report_to_keep(command, self._registry.devices)) is not None:
                     self._post_ended(made, final=True)
+                    self._attempt_kept(made)
             case Retry():
                 self._retry(command)
             case PutBack(report) | Discard(report):
@@ -125,6 +124,10 @@ class Effects:
 
     def _acknowledge(self, report: Report) -> None:
         self._dependencies.fleet.acknowledge(report.device_id, (report.job_id, report.attempt))
+
+    def _attempt_kept(self, report: Report) -> None:
+        if self._dependencies.merger is not None:
+            self._dependencies.merger.attempt_kept(report.run_id)
 
     def _post_ended(self, report: Report, *, final: bool) -> None:
         run = self._registry.runs[report.run_id]
@@ -179,17 +182,8 @@ class Effects:
             self._dependencies.notifier.notify(command, device, words)
 
     def _complete(self, run_id: str) -> None:
-        run = self._registry.runs.pop(run_id)
+        self._registry.runs.pop(run_id)
         self._dependencies.on_run_end()
-        if self._dependencies.long_lived and len(run.jobs) >= COMPACT_FROM:
-            threading.Thread(target=self._compact_and_end, args=(run_id,), name="compact", daemon=True).start()
-            return
-        if len(run.jobs) >= COMPACT_FROM:
-            self._dependencies.store.compact(run_id)
-        self._dependencies.board.post(run_id, RunEnded(complete=True))
-
-    def _compact_and_end(self, run_id: str) -> None:
-        # the results are there; only reading them is slower
-        with suppressed(log, "RunNotCompacted", OrchestrateError, run=run_id):
-            self._dependencies.store.compact(run_id)
+        if self._dependencies.merger is not None:
+            self._dependencies.merger.look_at(run_id, has_ended=True)
         self._dependencies.board.post(run_id, RunEnded(complete=True))

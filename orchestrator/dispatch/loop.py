@@ -20,6 +20,7 @@ from agents.contract.job import MachineState
 from agents.log import Entry, log_entries, suppressed
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.effects import Dependencies, Effects
+from orchestrator.dispatch.file_merger import FileMerger
 from orchestrator.dispatch.fleet import (
     DeviceGreeted,
     DeviceUnreachable,
@@ -94,6 +95,7 @@ class CoordinatorLoop:
         long_lived: bool = False,
         notifier: Notifier | None = None,
         peers: ModelPeers | None = None,
+        merger: FileMerger | None = None,
         on_run_end: Callable[[], object] = lambda: None,
         lease_s: float = LEASE_S,
         monotonic: Callable[[], float] = time.monotonic,
@@ -115,7 +117,7 @@ class CoordinatorLoop:
         fleet.begin(self._term)
         board.begin(self._term)
         self._persister = Persister(ledger, store, self.registry.runs, self.registry.devices, self._term)
-        dependencies = Dependencies(fleet, ledger, store, board, long_lived, notifier, peers, lease_s, on_run_end)
+        dependencies = Dependencies(fleet, ledger, store, board, notifier, peers, merger, lease_s, on_run_end)
         self._effects = Effects(
             dependencies, self.registry, self._term, lambda event: self.call_soon(lambda: self.handle([event]))
         )

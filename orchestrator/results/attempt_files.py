@@ -161,6 +161,15 @@ def read_keys(path: Path) -> frozenset[Key]:
     return keys_of(read_parquet(path, ["job_id", "attempt"]))
 
 
+def whole_keys(path: Path) -> frozenset[Key]:
+    """The attempts in a file of which each column can be decoded, and each checksum is right. Raises Unreadable."""
+    attempts = read_parquet(path)
+    try:
+        return keys_in(path, schema.conform(attempts, schema.attempt_schema()))
+    except pa.ArrowException as error:
+        raise Unreadable(in_a_line(error)) from error
+
+
 def without_keys(rows: pa.Table, keys: Collection[Key]) -> pa.Table:
     """``rows`` of a table with ``job_id`` and ``attempt`` that are of none of ``keys``."""
     if not keys:
@@ -171,16 +180,6 @@ def without_keys(rows: pa.Table, keys: Collection[Key]) -> pa.Table:
     written: Any = pc.binary_join_element_wise(jobs, attempts.cast(pa.string()), "/")
     gone = pc.is_in(written, value_set=pa.array([f"{job}/{number}" for job, number in keys], pa.string()))
     return rows.filter(pc.invert(gone))
-
-
-def can_merge(path: Path) -> bool:
-    """Whole, and without columns that this version does not know and would lose."""
-    try:
-        names = pq.read_schema(path).names
-    # not raised: who merges leaves such a file where it is, and who reads it names it
-    except (OSError, pa.ArrowException):
-        return False
-    return set(names) <= set(schema.attempt_schema().names)
 
 
 def of_each(paths: Sequence[Path], prepare: Callable[[Path], T]) -> list[T | Damaged]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -37,17 +38,15 @@ from orchestrator.results.attempt_files import (
     Unreadable,
     attempt_file_name,
     attempt_files,
-    can_merge,
     is_merged,
-    keys_in,
     keys_of,
     merged_name,
     of_all_files,
     read_keys,
-    read_parquet,
+    whole_keys,
 )
 from orchestrator.results.durable import StoreError, durable_file
-from orchestrator.results.merging import merge_files, parts_to_merge
+from orchestrator.results.merging import merge_files, parts_to_merge, remove_copies
 from orchestrator.results.reading import read_attempts, read_devices
 from orchestrator.results.rows import Kept, devices_of, rows_of_many
 
@@ -180,11 +179,7 @@ class Store:
 
     def check(self, run: str) -> Checked:
         """Reads every file of a run whole: each column is decoded, each checksum compared."""
-
-        def checked(path: Path) -> frozenset[Key]:
-            return keys_in(path, schema.conform(read_parquet(path), schema.attempt_schema()))
-
-        found = self._of_each_file(run, checked)
+        found = self._of_each_file(run, whole_keys)
         damaged = tuple(each for each in found if isinstance(each, Damaged))
         return Checked(frozenset[Key]().union(*(each for each in found if not isinstance(each, Damaged))), damaged)
 
@@ -231,15 +226,17 @@ class Store:
 
         Damaged files, and those with columns of a newer Orchestrate, stay as they are.
         """
-        return self._merge([path for path, count in self._mergeable(run).items() if count])
+        return self._merge(list(self._mergeable(run)))
 
     def merge_small(self, run: str, *, has_ended: bool = False, is_stopped: Callable[[], bool] = lambda: False) -> bool:
         """Merges small files of a run, where there are enough; whether it did. Beside ``append`` and readers.
 
         ``has_ended``: nothing is added any more, so fewer are enough. Raises StoreFull and the like, and Stopped.
         """
-        parts = parts_to_merge(self._mergeable(run), has_ended=has_ended)
-        return self._merge(parts, is_stopped) is not None
+        keys = self._mergeable(run)
+        remove_copies(keys)
+        sizes = {path: len(held) for path, held in keys.items() if path.exists()}
+        return self._merge(parts_to_merge(sizes, has_ended=has_ended), is_stopped) is not None
 
     def _merge(self, parts: Sequence[Path], is_stopped: Callable[[], bool] = lambda: False) -> Path | None:
         target, unread = merge_files(parts, is_stopped=is_stopped)
@@ -248,21 +245,15 @@ class Store:
             self._merged.pop(target, None)  # the same keys give the same name: it may be of a file of before
         return target
 
-    def _mergeable(self, run: str) -> dict[Path, int]:
-        """Files that may be merged, with the number of their attempts."""
+    def _mergeable(self, run: str) -> dict[Path, frozenset[Key]]:
+        """Files that may be merged, with their attempts."""
         folder = self.run_folder(run) / "trials"
-        found: dict[Path, int] = {}
+        found: dict[Path, frozenset[Key]] = {}
         for path in attempt_files(folder):
-            if path in self._unmergeable:
-                continue
-            try:
-                count = len(self._keys(path))
-            except Unreadable:
-                continue  # it stays for a person to look at
-            if can_merge(path):
-                found[path] = count
-            else:
-                self._unmergeable.add(path)
+            # a file that cannot be read stays for a person to look at
+            with suppress(Unreadable):
+                if path not in self._unmergeable and (keys := self._keys(path)):
+                    found[path] = keys
         return found
 
     def _keep_device(self, folder: Path, run: str, device: Device) -> None:

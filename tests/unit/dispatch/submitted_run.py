@@ -10,6 +10,7 @@ from agents.contract.device import Device
 from agents.contract.job import Job
 from agents.contract.report import Outcome
 from orchestrator.dispatch.board import NoticeBoard
+from orchestrator.dispatch.file_merger import FileMerger
 from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.notices import JobProgress, Notice
@@ -59,10 +60,18 @@ class SubmittedRun:
     def fleet(self) -> SimulatedFleet:
         return SimulatedFleet(self.world, self.devices)
 
-    def coordinator(self, fleet: SimulatedFleet, *, long_lived: bool = False) -> CoordinatorLoop:
+    def coordinator(
+        self, fleet: SimulatedFleet, *, long_lived: bool = False, merger: FileMerger | None = None
+    ) -> CoordinatorLoop:
         """As the service makes one: from what the ledger holds."""
         loop = CoordinatorLoop(
-            fleet, self.ledger, self.store, _Told(self.told), long_lived=long_lived, monotonic=lambda: self.world.now_s
+            fleet,
+            self.ledger,
+            self.store,
+            _Told(self.told),
+            long_lived=long_lived,
+            merger=merger,
+            monotonic=lambda: self.world.now_s,
         )
         loop.resume_runs()
         return loop
