@@ -16,6 +16,7 @@ from orchestrator.results.store import Store
 from tests.fakes.reports import report_of
 from tests.unit.dispatch.submitted_run import RUN, A, SubmittedRun
 from tests.unit.results.made_attempts import MEASURED
+from tests.unit.results.test_results_merging import rot_a_page
 
 
 def keep(run: SubmittedRun, *which: int, attempt: int = 1) -> None:
@@ -37,10 +38,9 @@ def merged_file(run: SubmittedRun) -> Path:
 
 
 def inside(path: Path) -> bytes:
-    """One byte is another in the middle of the data; the file's footer is whole."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 4] ^= 0xFF
-    return bytes(data)
+    """One byte is another in a column's data; the file's footer is whole."""
+    rot_a_page(path, "output_sha256")
+    return path.read_bytes()
 
 
 DAMAGE: dict[str, Callable[[Path], bytes]] = {

@@ -43,6 +43,17 @@ def assert_same(folder: Path, was: dict[str, pa.Table]) -> None:
         assert read(Store(folder), table).equals(before), table
 
 
+def rot_a_page(path: Path, column: str) -> None:
+    """One byte of the column is another one; all else is whole."""
+    with pq.ParquetFile(path) as file:
+        group = file.metadata.row_group(0)
+        (place,) = (each for each in map(group.column, range(group.num_columns)) if each.path_in_schema == column)
+        last = (place.dictionary_page_offset or place.data_page_offset) + place.total_compressed_size - 1
+    data = bytearray(path.read_bytes())
+    data[last] ^= 0xFF
+    path.write_bytes(data)
+
+
 @contextmanager
 def snapshots(folder: Path, into: Path) -> Iterator[list[Path]]:
     """Copies of ``folder`` as it lies on the disk before and after each step of what runs inside the block: what a
@@ -110,9 +121,7 @@ def test_parts_that_a_crash_left_go_with_the_next_look_unless_theirs_is_the_last
     assert len(trials_of(tmp_path)) == 7
     (merged,) = (path for path in parts_of(store) if len(attempt_files.whole_keys(path)) == 8)
     if is_damaged:
-        data = bytearray(merged.read_bytes())
-        data[len(data) // 2] ^= 0xFF
-        merged.write_bytes(data)
+        rot_a_page(merged, "output_sha256")
         assert len(attempt_files.read_keys(merged)) == 8, "what it holds can be read, but not all of it"
     again = Store(tmp_path)
     again.merge_small("run-1")
@@ -140,9 +149,7 @@ def test_what_is_read_back_otherwise_than_it_was_written_takes_no_part_with_it(
     def rots(handle: int) -> None:
         real(handle)
         for path in (tmp_path / "runs/run-1/trials").glob(".compact-*.tmp"):
-            data = bytearray(path.read_bytes())
-            data[len(data) // 4] ^= 0xFF
-            path.write_bytes(data)
+            rot_a_page(path, "output_sha256")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", rots)
@@ -179,9 +186,7 @@ def test_a_part_that_cannot_be_read_stays_and_its_copies_are_taken(tmp_path: Pat
     store = filled(tmp_path)
     broken = store.run_folder("run-1") / "trials" / merged_name([("j0", 1), ("j1", 1)])
     store.append_many([kept("j0"), kept("j1")])
-    data = bytearray(broken.read_bytes())
-    data[len(data) // 4] ^= 0xFF
-    broken.write_bytes(data)
+    rot_a_page(broken, "output_sha256")
     assert store.compact("run-1") is not None
     assert len(trials_of(tmp_path)) == 2 and broken.exists()
     assert store.check("run-1").keys == {(f"j{number}", 1) for number in range(8)}
