@@ -41,7 +41,6 @@ from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.messages import Keep, RunAdded, Send
 from orchestrator.dispatch.on_ray.connect import Connection
 from orchestrator.dispatch.on_ray.fleet import RayFleet
-from orchestrator.dispatch.on_ray.nodes import Node
 from orchestrator.dispatch.persist import Persister
 from orchestrator.dispatch.runs import pending_jobs, planned_run
 from orchestrator.matrix import expand, matrix_to_json, parse_matrix
@@ -108,9 +107,9 @@ class NoopFleet(RayFleet):
         (node,) = super()._list_nodes()
         return [node | {"NodeID": str(number)} for number in range(self._count)]
 
-    def _make_agent(self, node: Node) -> Any:
+    def _make_agent(self, node_id: str) -> Any:
         agent: Any = ray.remote(NoopAgent)
-        return agent.options(num_cpus=0, max_concurrency=4).remote(int(node.node_id))
+        return agent.options(num_cpus=0, max_concurrency=4).remote(int(node_id))
 
 
 def submitted(folder: Path, jobs: int, devices: list[Device]) -> tuple[Ledger, Store, Any]:

@@ -50,6 +50,10 @@ class JobProcessFailed(Exception):
     """The job process does not come up; the text says why."""
 
 
+class AgentClosed(JobProcessFailed):
+    """This agent was ended by its coordinator, and takes no more work; another one can be made."""
+
+
 class Agent:
     """All calls are short but ``poll``, which waits up to its ``wait_s``. Safe to call from several threads."""
 
@@ -78,6 +82,7 @@ class Agent:
         self._process: JobProcess | None = None
         self._device: Device | None = None
         self._job: Job | None = None
+        self._started: Attempt | None = None  # the latest
         self._stage = "idle"
         self._live: dict[str, Any] | None = None
         self._reports: dict[Attempt, Report] = {}
@@ -143,8 +148,9 @@ class Agent:
     def _start(self, job: Job, grant: Grant) -> AgentStatus:
         with self._changed:
             self._lease.renew(grant.term)
-            # A call that is repeated, since its answer was lost, must not run the job twice.
-            if (job.job_id, job.attempt) in self._reports or self._is_running(job):
+            # A call that is repeated, since its answer was lost, must not run the job twice; its report may be
+            # acknowledged by then.
+            if (job.job_id, job.attempt) in (*self._reports, self._started) or self._is_running(job):
                 return self._status()
             # This may take START_S, and releases the lock while it waits: a newer coordinator may have called, and
             # another thread may have started the job. So both are checked once more.
@@ -156,6 +162,7 @@ class Agent:
                 self._idle_timer.cancel()
             self._job, self._stage, self._live, self._live_requested = job, STARTING, None, False
             self._job_began_s = self._monotonic()
+            self._started = (job.job_id, job.attempt)
             self._lease.begin(grant.lease_s)
             self._hangs.begin_stage(STARTING, SHORT_S, self._job_began_s)
             log.info(Entry("JobStarted", job, term=grant.term, lease_s=grant.lease_s))
@@ -398,7 +405,7 @@ class Agent:
         if process is not None and self._hangs.is_ending:  # the watch sees to it that it ends, or gives it up
             self._changed.wait_for(lambda: self._process is not process or self._closing)
         if self._closing:
-            raise JobProcessFailed("this agent has been closed")
+            raise AgentClosed("this agent has been closed")
         if self._blocked is not None and self._blocked.needs_reboot:
             raise JobProcessFailed(f"this device needs a reboot: {self._blocked.why}")
         if self._process is None:

@@ -37,10 +37,11 @@ class StatusReceived:
 
 @dataclass(frozen=True, slots=True)
 class DeviceUnreachable:
-    """A device answers no more, or may not be used."""
+    """A device answers no more, or may not be used. ``undelivered``: what it was to run and never got."""
 
     device_id: str
     detail: str
+    undelivered: Attempt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ class Fleet(Protocol):
         """Each device that sleeps joins again: ``settled`` says when. From the thread that listens."""
         ...
 
-    def send(self, device_id: str, job: Job, grant: Grant) -> None: ...
+    def send(self, device_id: str, job: Job, grant: Grant) -> None:
+        """What comes of it, ``listen`` says: a status that knows the attempt, or that the device is unreachable."""
+        ...
 
     def acknowledge(self, device_id: str, attempt: Attempt) -> None:
         """The report is stored, or not needed."""

@@ -53,6 +53,7 @@ class InlineFleet:
         self._polls = ThreadPoolExecutor(1, "agent-polls")
         self._answers: queue.SimpleQueue[tuple[str, Future[Any]] | None] = queue.SimpleQueue()
         self._device_id: str | None = None  # None: not greeted yet, or unusable since
+        self._undelivered: list[DeviceUnreachable] = []  # events of sends that found no device
         self._poll_pending = False
         self._greet_s = 0.0  # monotonic time of the next greeting; infinite while none is due
 
@@ -64,6 +65,9 @@ class InlineFleet:
 
     def listen(self, wait_s: float) -> Sequence[FleetEvent]:
         deadline_s = time.monotonic() + wait_s
+        if self._undelivered:
+            events, self._undelivered = self._undelivered, []
+            return events
         while True:
             now_s = time.monotonic()
             if now_s >= self._greet_s:
@@ -78,8 +82,8 @@ class InlineFleet:
                 continue
             if answer is None:  # interrupted
                 return ()
-            if events := list(self._on_answer(*answer)):
-                return events
+            if found := list(self._on_answer(*answer)):
+                return found
 
     def _call(self, kind: str, thread: ThreadPoolExecutor, method: Callable[..., Any], *arguments: Any) -> None:
         future = thread.submit(method, *arguments)
@@ -128,8 +132,10 @@ class InlineFleet:
         """Nothing to do: it does not sleep."""
 
     def send(self, device_id: str, job: Job, grant: Grant) -> None:
-        if device_id == self._device_id:  # else its DeviceUnreachable is on its way to the coordinator
+        if device_id == self._device_id:
             self._call("start", self._calls, self._agent.start, job, grant)
+        else:
+            self._undelivered.append(DeviceUnreachable(device_id, "it is not there", (job.job_id, job.attempt)))
 
     def acknowledge(self, device_id: str, attempt: Attempt) -> None:
         self.call(device_id, "acknowledge", attempt)

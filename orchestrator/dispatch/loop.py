@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from agents.contract.device import Blocked, Device
 from agents.contract.job import MachineState
+from agents.contract.report import Attempt
 from agents.log import Entry, log_entries, suppressed
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.effects import Dependencies, Effects
@@ -129,6 +130,7 @@ class CoordinatorLoop:
         self._failure: Exception | None = None  # found by another thread; the next round raises it
         self._unwritten: list[Command] = []  # commands that were decided, and are not yet written down
         self._deferred: list[FleetEvent] = []  # fleet events that came while nothing could be written
+        self._undelivered: dict[str, Attempt] = {}  # by device: sends that were decided, and not carried out
         self._rebooting: dict[str, tuple[float, SetSplit]] = {}  # since when
         self._unrecorded: set[str] = set()  # devices that the ledger could not take when they came
         self._try_again_s = 0.0
@@ -233,7 +235,8 @@ class CoordinatorLoop:
     def handle(self, events: Sequence[Event]) -> None:
         """On the loop's thread: the schedule decides, its commands are written down, then carried out."""
         messages: list[Event | Command] = []
-        for event in events:
+        for each in events:
+            event = self._with_undelivered(each) if isinstance(each, DeviceLost) else each
             commands = self.schedule.handle(event)
             messages += (event, *commands)
             self._unwritten += commands
@@ -241,6 +244,12 @@ class CoordinatorLoop:
             log_entries(log, [(_log_level(each), Entry(type(each).__name__, each)) for each in messages])
         if self._unwritten:
             self._write()
+
+    def _with_undelivered(self, event: DeviceLost) -> DeviceLost:
+        """A device may be lost between the decision to send it a job and the call."""
+        decided = {each.device_id: (each.job_id, each.attempt) for each in self._unwritten if isinstance(each, Send)}
+        dropped = self._undelivered.pop(event.device_id, None)
+        return replace(event, undelivered=event.undelivered or decided.get(event.device_id) or dropped)
 
     def _run_inbox(self) -> None:
         while not self._queries.empty():
@@ -272,6 +281,8 @@ class CoordinatorLoop:
                 self._rebooting[command.device_id] = (self._monotonic(), command)
             if not isinstance(command, Send) or self._still_holds(command):
                 self._effects.perform(command)
+            else:
+                self._undelivered[command.device_id] = (command.job_id, command.attempt)
 
     def _set_trouble(self, words: str) -> None:
         if words != self.trouble:
@@ -292,12 +303,12 @@ class CoordinatorLoop:
                 ended = [AttemptEnded(report) for report in status.reports]
                 # first: a blocked device gets no other job for the one that has ended
                 return [*self._block_changed(device_id, status.blocked), *ended]
-            case DeviceUnreachable(device_id, detail):
+            case DeviceUnreachable(device_id, detail, undelivered):
                 self._rebooting.pop(device_id, None)  # it is on its way
                 self._post_to_runs_on(device_id, DeviceDisappeared(self.registry.name_of(device_id), detail))
                 # behind the notice; the device itself stays in the registry: its name is needed in rows and messages
                 self.registry.addresses.pop(device_id, None)
-                return [DeviceLost(device_id, detail)]
+                return [DeviceLost(device_id, detail, undelivered)]
             case NodeTroubleChanged(node, detail):
                 self._on_node_trouble(node, detail)
                 return []

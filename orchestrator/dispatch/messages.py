@@ -80,8 +80,11 @@ class BlockChanged:
 
 @dataclass(frozen=True, slots=True)
 class DeviceLost:
+    """``undelivered``: the attempt that it was to run and never got: that is no failure of the job."""
+
     device_id: str
     detail: str
+    undelivered: Attempt | None = None
 
 
 @dataclass(frozen=True, slots=True)

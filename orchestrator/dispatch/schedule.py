@@ -112,8 +112,8 @@ class Schedule:
                 yield from self._on_device_joined(event)
             case BlockChanged(device_id, blocked):
                 yield from self._on_block_changed(device_id, blocked)
-            case DeviceLost(device_id, detail):
-                yield from self._on_device_lost(device_id, detail)
+            case DeviceLost():
+                yield from self._on_device_lost(event)
             case AttemptEnded(report):
                 # ``_on_attempt_ended`` sends nothing by itself: a greeting brings many reports, and its device gets
                 # its next job only when all of them are known
@@ -215,19 +215,20 @@ class Schedule:
         if device.running is not None and device.running.run.status is RunStatus.CANCELLED:
             yield Cancel(device.device_id)  # it was away, or the first one got lost
 
-    def _on_device_lost(self, device_id: str, detail: str) -> Iterator[Command]:
-        device = self._devices.get(device_id)
+    def _on_device_lost(self, event: DeviceLost) -> Iterator[Command]:
+        device = self._devices.get(event.device_id)
         if device is None or not device.is_present:
             return
         device.is_present, device.stray = False, None
-        yield from self._take_back(device, detail)
+        yield from self._take_back(device, event.detail, event.undelivered)
 
-    def _take_back(self, device: DeviceState, detail: str) -> Iterator[Command]:
+    def _take_back(self, device: DeviceState, detail: str, undelivered: Attempt | None = None) -> Iterator[Command]:
         """The job of a lost device is pending again, at the front; the report of its attempt counts if it comes."""
         job, device.running = device.running, None
         if job is None:
             return
-        job.failures += not job.failure_counted  # an attempt counts once, however often its device is lost
+        # an attempt counts once, however often its device is lost, and not at all where it never reached the device
+        job.failures += not job.failure_counted and job.key != undelivered
         job.failure_counted = True
         if job.failures >= MAX_FAILURES:
             yield from self._give_up(job, Cause.DEVICE_LOST, f"{detail} ({MAX_FAILURES} times while it ran this job)")

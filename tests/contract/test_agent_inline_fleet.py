@@ -171,7 +171,11 @@ def test_other_methods_answer_or_raise_with_a_reason(listener: Listener, folder:
         listener.fleet.call(device.device_id, "set_split", 2**30).result(DEADLINE_S)
     with pytest.raises(DeviceGone):
         listener.fleet.call("another", "needs", []).result(DEADLINE_S)
-    listener.fleet.send("another", a_job(), GRANT)  # no word of it: there is no such device
+    job = a_job()
+    listener.fleet.send("another", job, GRANT)
+    (lost,) = listener.fleet.listen(0.1)
+    assert isinstance(lost, DeviceUnreachable), "what cannot be sent is reported"
+    assert (lost.device_id, lost.undelivered) == ("another", (job.job_id, job.attempt))
     assert listener.fleet.listen(0.1) == ()
 
 

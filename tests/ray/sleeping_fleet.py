@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 from orchestrator.dispatch.fleet import DeviceGreeted, DeviceUnreachable, FleetEvent
+from orchestrator.dispatch.nodes import NodePhase
 from orchestrator.dispatch.on_ray.connect import Connection
 from orchestrator.dispatch.on_ray.fleet import RayFleet
-from orchestrator.dispatch.on_ray.nodes import NodePhase
 
 LIMIT_S = 60.0
 
@@ -24,7 +24,7 @@ def news_until(fleet: RayFleet, holds: Callable[[], bool]) -> list[FleetEvent]:
 
 
 def is_asleep(fleet: RayFleet) -> bool:
-    return all(node.phase is NodePhase.ASLEEP for node in fleet._nodes.values())
+    return all(node.phase is NodePhase.ASLEEP for node in fleet._machine.nodes.values())
 
 
 def print_step(step: str, news: list[FleetEvent]) -> None:

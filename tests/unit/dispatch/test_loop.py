@@ -247,6 +247,21 @@ def test_a_job_is_not_sent_to_a_device_that_was_lost_while_the_disk_was_full(
     left.clear()
     run.complete(loop)
     assert [status for _, _, status in run.stored()] == ["ok"] * 3
+    assert [job.failures for job in run.ledger.jobs(RUN)] == [0, 0, 0], "what was never sent has not failed"
+
+
+def test_a_job_that_is_decided_for_a_device_that_is_lost_in_the_same_round_has_not_failed(tmp_path: Path) -> None:
+    run = SubmittedRun(tmp_path)
+    fleet = run.fleet()
+    loop = run.coordinator(fleet)
+    loop.run(until=lambda: run.devices[0].running is not None)
+    device = run.devices[0]
+    assert device.running is not None
+    device._ends(device.running, MEASURED, device._life)  # its report and its loss come together
+    device.agent_is_killed()
+    run.complete(loop)
+    assert [job.failures for job in run.ledger.jobs(RUN)] == [0, 0, 0]
+    assert sorted(attempt for _, attempt, _ in run.states()) == [1, 1, 2]
 
 
 def test_a_ledger_that_cannot_be_written_ends_the_run_before_the_job_is_sent(tmp_path: Path) -> None:

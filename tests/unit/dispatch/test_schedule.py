@@ -9,7 +9,7 @@ import pytest
 
 from agents.contract.device import MemoryKind
 from agents.contract.report import RETRIED, Cause, Failed, Refused
-from orchestrator.dispatch.messages import AttemptEnded, Event, GiveUp, PendingJob, Retry
+from orchestrator.dispatch.messages import AttemptEnded, DeviceLost, Event, GiveUp, PendingJob, Retry
 from orchestrator.dispatch.schedule import MAX_FAILURES, Schedule
 from tests.unit.dispatch.schedule_messages import (
     CANCELLED,
@@ -793,6 +793,19 @@ def test_what_is_told_of_a_failure() -> None:
     schedule.handle(joined(A))
     words_of_it = f"silent ({MAX_FAILURES} times while it ran this job)"
     assert schedule.handle(lost())[0] == GiveUp("c", "1", 3, "a", Cause.DEVICE_LOST, words_of_it)
+
+
+def test_an_attempt_that_never_reached_its_device_is_no_failure() -> None:
+    schedule = Schedule()
+    schedule.handle(joined(A))
+    schedule.handle(added("c", jobs("a", "1")))
+    for number in range(1, MAX_FAILURES + 2):
+        undelivered = DeviceLost("a", "its agent sleeps", ("1", number))
+        assert schedule.handle(undelivered) == [Retry("c", "1", number, 0, Cause.DEVICE_LOST, "its agent sleeps")]
+        assert words(schedule.handle(joined(A))) == [f"send 1.{number + 1} to a"]
+    assert schedule.handle(DeviceLost("a", "silent", ("1", 1)))[0] == Retry(
+        "c", "1", MAX_FAILURES + 2, 1, Cause.DEVICE_LOST, "silent"
+    ), "another attempt was delivered"
 
 
 def test_an_operators_no_is_told_with_its_words() -> None:
