@@ -18,7 +18,7 @@ from orchestrator.dispatch.fleet import Fleet, StatusReceived
 
 log = logging.getLogger(__name__)
 
-RECHECK_S = 10.0
+RECHECK_S = 5.0
 """From an answer to the next call: a look writes and flushes 64 KiB on the device."""
 
 

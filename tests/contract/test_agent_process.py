@@ -331,7 +331,10 @@ def test_a_full_disk_fails_the_job_in_words_and_the_report_arrives(small_disk: P
         assert report.outcome.cause is Cause.DISK_FULL
         assert "No space left" in report.outcome.detail
         assert "disk_full: this report could not be kept on the device's disk" in report.log
+        blocked = agent.recheck().blocked
+        assert blocked is not None and blocked.why.startswith("its disk is full: No space left on device")
         filler.unlink()
+        assert agent.recheck().blocked is None
         agent.acknowledge(("j", 1))
         agent.start(a_job(attempt=2))
         report = report_of(agent)
@@ -352,6 +355,7 @@ def test_a_disk_that_fills_up_later_costs_no_measurement(small_disk: Path) -> No
         report = report_of(agent)
         assert isinstance(report.outcome, Measured) and report.outcome.loaded.reused
         assert report.log.startswith("disk_full: this report could not be kept")
+        assert agent.poll().blocked is not None, "nothing more is sent until there is room"
     finally:
         agent.close()
 

@@ -24,6 +24,9 @@ axes: {context: [2K, 3K]}
 measure: {repeats: 3, warmups: 0}
 """
 
+SLOW_JOBS = 2  # of some seconds each: what is done to one that is measuring is done before it ends
+SLOW = LONG.replace("pp8+tg700", "pp8+tg1800").replace("[2K, 3K]", "[2K]").replace("repeats: 3", "repeats: 2")
+
 LONGER_JOBS = 30
 LONGER = LONG.replace("repeats: 3", "repeats: 15")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.matrices import FOUR_CELLS, LONG, LONG_JOBS, LONGER, LONGER_JOBS
+from tests.ray.matrices import FOUR_CELLS, LONG, LONG_JOBS, LONGER, LONGER_JOBS, SLOW, SLOW_JOBS
 from tests.ray.sandbox import Command, Sandbox
 from tests.waiting import until
 
@@ -155,13 +155,14 @@ def test_pause_cancel_and_resume(cluster: Sandbox) -> None:
 
 
 def test_the_job_process_dies_and_its_job_is_tried_again(cluster: Sandbox) -> None:
-    first = submitted(cluster)
+    first = cluster.start("submit", cluster.write(SLOW), "--json")
+    first.until(lambda running: any(event["phase"] == "measuring" for event in running.events("progress")))
     cluster.process("agents.job.runner").kill()
     assert first.code == 0, first.errors
     assert first.events("end")[0]["complete"] is True
     again = [event for event in first.events("job_ended") if not event["final"]]
     assert [event["cause"] for event in again] == ["engine_lost"]
-    assert_complete(cluster, first.run_name)
+    assert_complete(cluster, first.run_name, SLOW_JOBS)
     attempts = {row["job_id"]: row["attempt"] for row in cluster.rows(first.run_name)}
     assert attempts.pop(again[0]["job_id"]) == 2
     assert set(attempts.values()) == {1}
