@@ -22,6 +22,7 @@ from orchestrator.dispatch.api import RunSnapshot, Submission
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import check_size, matrix_to_json, read_matrix
 from orchestrator.plan.model_needs import needs_lines
+from orchestrator.results.store import Store
 
 INTERRUPTED = 130
 WAIT_S = 1.0
@@ -98,9 +99,10 @@ def _is_done(run: str) -> bool:
 
     from orchestrator.cli.ledger_access import ledger_path
     from orchestrator.dispatch.ledger import Ledger
+    from orchestrator.dispatch.lost_rows import lost_rows
 
     with closing(Ledger(ledger_path())) as ledger:
-        return ledger.run(run).remaining == 0
+        return ledger.run(run).remaining == 0 and not lost_rows(ledger, Store(data_root()), run).unreadable
 
 
 def _watch(link: CoordinatorLink, opening: RunSnapshot, view: View) -> None:

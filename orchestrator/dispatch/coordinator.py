@@ -33,10 +33,11 @@ from orchestrator.dispatch.ledger_backup import back_up
 from orchestrator.dispatch.ledger_file import NAME
 from orchestrator.dispatch.ledger_watch import LedgerWatch
 from orchestrator.dispatch.loop import CoordinatorLoop
+from orchestrator.dispatch.lost_rows import LostRows, lost_rows, put_back_in_open_runs, put_back_unreadable
 from orchestrator.dispatch.machine_log import LogFilter, LogPage, Places, read_log
 from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus, StateRefused
 from orchestrator.dispatch.model_peers import ModelPeers, models_token
-from orchestrator.dispatch.notices import RunEnded, RunStopping
+from orchestrator.dispatch.notices import RunEnded, RunStopping, TroubleReported
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
 from orchestrator.dispatch.run_record import note_missing, note_state
 from orchestrator.dispatch.runs import Run, pending_jobs
@@ -130,6 +131,7 @@ class Coordinator:
         self._views = Views(self._loop, self._ledger, self._board, self._notifier)
         if not self._own:
             # on this thread, before the loop has one: no device can be greeted while its run is not open yet
+            put_back_in_open_runs(self._ledger, self._store)
             self._loop.resume_runs()
             for run_id in self._loop.registry.runs:  # what an earlier coordinator, or an older version, did not merge
                 self._merger.look_at(run_id)
@@ -324,8 +326,15 @@ class Coordinator:
         self._loop.handle([RunChanged(run_id, status, priority)])
 
     def resume(self, run_id: str) -> None:
-        """The run goes on, if it does not already. Raises UsageError, in a cluster of its own, where it cannot."""
+        """The run goes on, if it does not already; done jobs whose rows cannot be read are pending again.
+
+        Raises UsageError, in a cluster of its own, where it cannot.
+        """
         self.wait_for_devices()
+        # read on the caller's thread: it may take seconds, in which the loop must go on
+        lost = lost_rows(self._ledger, Store(self._root), run_id)
+        if lost.unreadable or lost.damaged:
+            self._on_loop(lambda: self._put_back(run_id, lost))
         row = self._ledger.run(run_id)
         if self._own:
             # nobody can add a device to a command's own cluster: without one of these it would wait for ever
@@ -336,6 +345,13 @@ class Coordinator:
                 raise OrchestrateError(f"run {run_id}: what is left waits for devices that are not here: {who}")
         if row.remaining:
             self.set_run(run_id, RunStatus.RUNNING)
+
+    def _put_back(self, run_id: str, lost: LostRows) -> None:
+        text = put_back_unreadable(self._ledger, self._store, run_id, lost)
+        if run_id in self._loop.registry.runs and lost.unreadable:
+            attempts = {row.job_id: row.attempt for row in self._ledger.jobs(run_id)}
+            self._send_again(run_id, {job_id: attempts[job_id] for job_id in lost.unreadable})
+        self._board.post(run_id, TroubleReported(text))
 
     def stop(self, run_id: str) -> None:
         """For the command that owns the cluster: what runs is cancelled, and the run is paused."""
@@ -388,16 +404,19 @@ class Coordinator:
                 self._ledger.set_run(run_id, RunStatus.RUNNING)
         if again:
             self._note(run_id, again)
-            row, run = self._ledger.run(run_id), self._loop.registry.runs.get(run_id)
-            if run is None:
-                self._loop.resume_run(run_id)
+            if run_id in self._loop.registry.runs:
+                self._send_again(run_id, again)
             else:
-                # with the ledger's attempt numbers: the store holds results of the earlier attempts
-                jobs = [replace(each, attempt=again[each.job_id]) for each in pending_jobs(run) if each.job_id in again]
-                added = RunAdded(run_id, row.priority, row.created_unix_s, jobs)
-                # RunAdded alone changes no status of a known run: a paused one would stay paused
-                self._loop.handle([added, RunChanged(run_id, RunStatus.RUNNING)])
+                self._loop.resume_run(run_id)
         return len(again)
+
+    def _send_again(self, run_id: str, attempts: Mapping[str, int]) -> None:
+        """Done jobs of an open run, with the attempt numbers that are used."""
+        row, run = self._ledger.run(run_id), self._loop.registry.runs[run_id]
+        jobs = [replace(each, attempt=attempts[each.job_id]) for each in pending_jobs(run) if each.job_id in attempts]
+        added = RunAdded(run_id, row.priority, row.created_unix_s, jobs)
+        # RunAdded alone changes no status of a known run: a paused one would stay paused
+        self._loop.handle([added, RunChanged(run_id, RunStatus.RUNNING)])
 
     def needs(self, run_id: str) -> dict[str, DeviceNeeds]:
         """Model files that devices lack for a run; a device that does not answer in time is left out."""
