@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ class Agent:
         """
         self._folder = folder or device_root(data_root())
         if folder is None:
+            with suppress(OSError):  # what needs the folder says why it cannot be made
+                data_root().mkdir(mode=0o700, parents=True, exist_ok=True)
             make_private(data_root(), self._folder, *self._folder.glob("*.log*"))
         self._now = now
         self._spool = Spool(self._folder / "spool")

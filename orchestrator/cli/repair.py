@@ -41,7 +41,7 @@ def _apply(repair: Repair) -> None:
     kept = repair.apply()
     print(f"repaired{f'; what was there before is kept: {kept}' if kept else ''}")
     if any(run.remaining for run in repair.runs):
-        print("runs go on with the next head, or with: orchestrate resume RUN")
+        print("where a head runs, its runs go on by themselves; else with: orchestrate resume RUN")
 
 
 def _is_confirmed(*, yes: bool) -> bool:
@@ -84,7 +84,7 @@ def description(repair: Repair) -> Iterator[str]:
 
 def _origin(base: Path | None) -> str:
     if base is None:
-        return "runs/ alone, for no backup is whole"
+        return "runs/ alone, for there is no backup that is whole"
     return "the present ledger" if base.name == NAME else f"the backup {base.name} and runs/"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -195,3 +196,13 @@ def test_a_suppressed_error_is_written(tmp_path: Path) -> None:
     with suppressed(LOGGER, "LogNotKept", OSError, run="r1"):
         raise OSError(28, "No space left on device")
     assert lines_of(tmp_path) == ['run=r1 LogNotKept error=OSError detail="[Errno 28] No space left on device"']
+
+
+def test_a_log_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        start_log_file("agent", tmp_path)
+        LOGGER.warning(Entry("Began"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "agent.log").stat().st_mode & 0o777 == 0o600

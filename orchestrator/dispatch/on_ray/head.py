@@ -32,6 +32,7 @@ CALLS_AT_ONCE = 64  # each watcher holds one for up to its wait
 CALL_S = 180.0
 AGAIN_S = 1.0
 BEGIN_AGAIN_S = 5.0
+TRY_S = 2.0
 CRASH_S = 5.0
 GONE_S = 60.0
 """So long a coordinator that was killed may take to be there again."""
@@ -43,6 +44,8 @@ class CoordinatorActor:
     def __init__(self) -> None:
         self._starting = threading.Lock()
         self._coordinator: Coordinator | None = None
+        self._why_not: OrchestrateError | None = None
+        self._tried_s = 0.0
         threading.Thread(target=self._begin, name="begin", daemon=True).start()
 
     def _begin(self) -> None:
@@ -65,13 +68,24 @@ class CoordinatorActor:
     def _started(self) -> Coordinator:
         with self._starting:
             if self._coordinator is None:
-                self._coordinator = Coordinator(data_root(), lambda: RayFleet(detached=True), on_failure=_crash)
+                # to many callers at once the answer is the same: each try of its own would keep the next one waiting
+                if self._why_not is not None and time.monotonic() - self._tried_s < TRY_S:
+                    raise self._why_not
+                self._why_not = None
+                try:
+                    self._coordinator = Coordinator(data_root(), lambda: RayFleet(detached=True), on_failure=_crash)
+                except OrchestrateError as error:
+                    self._why_not, self._tried_s = type(error)(str(error)), time.monotonic()
+                    raise
             return self._coordinator
 
 
 def _crash(error: BaseException) -> None:
-    """A fault of the coordinator itself: Ray starts it again, from the ledger."""
-    traceback.print_exception(error, file=sys.stderr)
+    """Ray starts it again, from the ledger: after a fault of the coordinator itself, or a ledger that was damaged."""
+    if isinstance(error, OrchestrateError):  # a damaged ledger: it says all that is to be said
+        sys.stderr.write(f"error: {error}\n")
+    else:
+        traceback.print_exception(error, file=sys.stderr)
     sys.stderr.flush()
     threading.Timer(CRASH_S, os._exit, (1,)).start()
 

@@ -14,6 +14,7 @@ from agents.agent.calls import Grant
 from agents.contract.device import MemoryKind, StateSource
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
+from orchestrator.dispatch.ledger_watch import LedgerWatch
 from orchestrator.dispatch.loop import SLEEP_S, CoordinatorLoop
 from orchestrator.dispatch.messages import RunChanged, RunStatus
 from orchestrator.dispatch.notices import (
@@ -462,3 +463,15 @@ def test_a_cell_that_hangs_twice_has_that_as_its_result(tmp_path: Path) -> None:
     run.outcome = only(run, 1, Failed(Cause.ENGINE_LOST, 'the job process hung at "loading"', hung_stage="loading"))
     run.complete(run.coordinator(run.fleet()))
     assert run.states() == [("done", 1, None), ("done", 2, "engine_lost"), ("done", 1, None)]
+
+
+def test_a_laptop_that_slept_for_hours_goes_on(tmp_path: Path) -> None:
+    """On some systems the monotonic clock goes on meanwhile: every limit of time is over at once when it wakes."""
+    run = SubmittedRun(tmp_path, (A, B))
+    loop = run.coordinator(run.fleet(), long_lived=True)
+    loop.run(until=lambda: run.devices[0].running is not None)
+    run.world.now_s += 8 * 3600.0
+    run.complete(loop)
+    assert run.stored() == [(job_id, 1, "ok") for job_id in run.ids]
+    assert loop.trouble == ""
+    LedgerWatch(tmp_path / "ledger.sqlite", run.ledger, lambda _: None).look()
