@@ -18,21 +18,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agents.agent.blocked import RebootMark, why_unwritable
+from agents.agent.blocked import DeviceBlock, why_unwritable
 from agents.agent.calls import AgentStatus, Grant, Hello
 from agents.agent.hang_detector import Abandon, HangDetector, HangLimits, Kill
 from agents.agent.job_process import JobProcess
 from agents.agent.lease import Lease
+from agents.agent.split import describe_error, set_split
 from agents.agent.spool import Spool
-from agents.contract.device import Blocked, Device
+from agents.contract.device import Device
 from agents.contract.job import Job, LoadSettings
 from agents.contract.model_need import ModelNeed
 from agents.contract.report import DISK_CAUSES, Attempt, Cause, Failed, Report
 from agents.contract.stages import ENDING, MEASURING, SHORT_S, STARTING
 from agents.contract.wire_json import from_json, to_json
-from agents.device.carveout import choose, put_back
 from agents.device.inventory import boot_id
-from agents.device_file import Allow, Stated, keep_stated, read_device_file
+from agents.device_file import Stated, keep_stated, read_device_file
 from agents.errors import Unsupported
 from agents.files import make_private
 from agents.log import Entry, hide, suppressed
@@ -40,7 +40,6 @@ from agents.models.lan.server import ModelServer
 from agents.models.needs import free_bytes, needs
 from agents.places import MODELS_PORT_VARIABLE, data_root, device_root
 
-REBOOT_S = 60.0
 IDLE_S = 30.0
 log = logging.getLogger(__name__)
 
@@ -99,15 +98,10 @@ class Agent:
         self._hang_limits = hang_limits
         self._hangs = HangDetector(hang_limits, monotonic())  # of the job process
         self._make_process = make_process
-        self._why_unwritable = why_unwritable
         self._end_as: Failed | None = None  # what the job comes to whose process is being ended
         self._job_began_s = 0.0
         self._live_requested = False
-        self._reboot_mark = RebootMark(self._folder, boot_id(Path("/")))
-        self._blocked: Blocked | None = None
-        self._last_device: Device | None = None  # as it was examined last, perhaps by an agent before this one
-        if (mark := self._reboot_mark.read()) is not None:
-            self._blocked, self._last_device = mark
+        self._block = DeviceBlock(self._folder, boot_id(Path("/")), why_unwritable)
         self._models: ModelServer | None = None
 
     def hello(self, term: int = 0) -> Hello:
@@ -117,7 +111,7 @@ class Agent:
         """
         with self._changed:
             self._lease.renew(term)
-            device = self._stuck_device() or self._ensure_job_process()
+            device = self._block.stuck_device() or self._ensure_job_process()
             running = self._job and (self._job.job_id, self._job.attempt)
             # The job process spools a report before it sends it: that of the running job may lie on the disk already,
             # and is left to ``_on_message``, which also ends the job here.
@@ -183,12 +177,13 @@ class Agent:
 
     def _put_back(self, job: Job, error: JobProcessFailed) -> AgentStatus:
         """Raises ``error`` where the device is not blocked: then it is a failure of the device."""
-        why = self._disk_trouble()  # without the lock: a disk may take its time
+        why = self._block.disk_trouble()  # without the lock: a disk may take its time
         with self._changed:
-            self._block_by_disk(why)
-            if self._job is not None or self._blocked is None:
+            self._block.by_disk(why)
+            blocked = self._block.now
+            if self._job is not None or self._closing or blocked is None:
                 raise error
-            failed = Failed(Cause.CANCELLED, f"not tried: {self._blocked.why}")
+            failed = Failed(Cause.CANCELLED, f"not tried: {blocked.why}")
             self._reports[job.job_id, job.attempt] = self._report_of_lost(job, failed, duration_s=0.0)
             return self._status()
 
@@ -223,30 +218,19 @@ class Agent:
             reads=int(live.get("reads", 0)),
             reads_per_s=live.get("reads_per_s"),
             reports=tuple(self._reports.values()),
-            blocked=self._blocked,
+            blocked=self._block.now,
         )
 
     def recheck(self, term: int = 0) -> AgentStatus:
         """Looks once more whether the disk takes writes, where the device is blocked for that. Raises Fenced."""
         with self._changed:
             self._lease.renew(term)
-            is_due = self._blocked is not None and not self._blocked.needs_reboot
-        why = self._disk_trouble() if is_due else ""
+            is_due = self._block.now is not None and not self._block.now.needs_reboot
+        why = self._block.disk_trouble() if is_due else ""
         with self._changed:
-            if is_due and self._stuck_device() is None:
-                self._blocked = None
-                self._block_by_disk(why)
+            if is_due:
+                self._block.rechecked(why)
             return self._status()
-
-    def _disk_trouble(self) -> str:
-        """Why the disks of this device take no writes; empty where they do."""
-        models = self._folder / "models"
-        return self._why_unwritable(self._folder) or (self._why_unwritable(models) if models.is_dir() else "")
-
-    def _block_by_disk(self, why: str) -> None:
-        if why and self._blocked is None:
-            log.error(Entry("DeviceBlocked", detail=why))
-            self._blocked = Blocked(why)
 
     def acknowledge(self, *attempts: Attempt) -> None:
         """The coordinator has stored these reports, or knows better ones: they need not be kept here."""
@@ -297,11 +281,11 @@ class Agent:
                 raise JobProcessFailed(f"busy with {self._job.job_id}")
             log.info(Entry("SetSplit", dedicated_vram_bytes=wanted_bytes))
             try:
-                _set_split(read_device_file(self._folder).allow, wanted_bytes)
+                set_split(read_device_file(self._folder).allow, wanted_bytes)
             except Unsupported as error:
                 raise JobProcessFailed(error.detail) from error
             except (ValueError, OSError, subprocess.SubprocessError) as error:
-                raise JobProcessFailed(f"cannot set the split and reboot: {_describe_error(error)}") from error
+                raise JobProcessFailed(f"cannot set the split and reboot: {describe_error(error)}") from error
 
     def needs(self, loads: Sequence[LoadSettings]) -> tuple[int, tuple[ModelNeed, ...]]:
         """Free bytes of this device's model store, and what is missing there for ``loads``."""
@@ -345,7 +329,7 @@ class Agent:
             process.kill()
             if stuck := process.remaining(self._hang_limits.kill_s):
                 with self._changed:
-                    self._block_until_reboot(stuck)
+                    self._block.until_reboot(stuck, self._hang_limits.kill_s)
 
     def _close_job_process(self) -> None:
         """Ends the job process; the next one waits for that, so that it sees the machine anew."""
@@ -364,8 +348,10 @@ class Agent:
                     case Kill(stage, why):
                         self._kill(process, Failed(Cause.ENGINE_LOST, why, hung_stage=stage))
                     case Abandon():
-                        self._block_until_reboot(f"process {process.pid} (the job process)")
-                        self._forget_process(self._blocked.why if self._blocked else "")
+                        # Empty: it has ended, and only its lines have not, which another process still holds.
+                        if stuck := process.remaining(0.0):
+                            self._block.until_reboot(stuck, self._hang_limits.kill_s)
+                        self._forget_process("the job process hung")
                         return
                 wait_s = self._hangs.wait_s(now_s)
                 if self._job is not None and not self._hangs.is_ending:
@@ -391,17 +377,6 @@ class Agent:
         self._hangs.kill(self._monotonic())
         self._changed.notify_all()
 
-    def _block_until_reboot(self, stuck: str) -> None:
-        limits = self._hang_limits
-        why = f"{stuck} was there {limits.kill_s:g} s after SIGKILL: it hangs in a driver, and only a reboot ends it"
-        log.error(Entry("RebootNeeded", self._job, detail=why))
-        self._blocked = Blocked(why, needs_reboot=True)
-        self._reboot_mark.set(why, self._last_device)
-
-    def _stuck_device(self) -> Device | None:
-        """The device as it was examined last, where only a reboot lets a job process examine it again."""
-        return self._last_device if self._blocked is not None and self._blocked.needs_reboot else None
-
     def _ensure_job_process(self) -> Device:
         """The device, as reported by the job process, which is started if need be. Raises JobProcessFailed."""
         process = self._process
@@ -409,8 +384,8 @@ class Agent:
             self._changed.wait_for(lambda: self._process is not process or self._closing)
         if self._closing:
             raise AgentClosed("this agent has been closed")
-        if self._blocked is not None and self._blocked.needs_reboot:
-            raise JobProcessFailed(f"this device needs a reboot: {self._blocked.why}")
+        if self._block.now is not None and self._block.now.needs_reboot:
+            raise JobProcessFailed(f"this device needs a reboot: {self._block.now.why}")
         if self._process is None:
             # Else the wait below would take those of the process before for an answer of the new one.
             self._error = self._device = None
@@ -446,12 +421,14 @@ class Agent:
     def _read_messages(self, process: JobProcess) -> None:
         for line in process.lines():
             message = _parsed(line)
-            why = self._disk_trouble() if _is_of_disk(message) else ""  # without the lock: a disk may take its time
+            # Without the lock: a disk that fails may take its time.
+            why = self._block.disk_trouble() if _is_of_disk(message) else ""
             with self._changed:
                 if self._process is not process:  # given up since: its job has a report already
                     return
-                self._block_by_disk(why)
-                with suppressed(log, "LineUnreadable", ValueError):
+                self._block.by_disk(why)
+                # What a library prints may be JSON as well. This thread must not end by it: nobody else reads a report.
+                with suppressed(log, "LineUnreadable", ValueError, TypeError, KeyError, AttributeError):
                     self._on_message(message)
                 self._changed.notify_all()
         # Without the lock: its stdout has ended, it may still take a moment, and no call shall wait for that.
@@ -463,7 +440,7 @@ class Agent:
             level = logging.WARNING if self._job is not None or code != 0 else logging.INFO
             log.log(level, Entry("JobProcessEnded", self._job, pid=process.pid, exit_code=code))
             if stuck and not self._closing:
-                self._block_until_reboot(stuck)
+                self._block.until_reboot(stuck, self._hang_limits.kill_s)
             # What the process itself has reported explains more than its exit code.
             words = self._error or f"the job process ended with exit code {code}"
             self._error = self._error or process.describe_exit(code)
@@ -502,7 +479,7 @@ class Agent:
             self._error = message["error"]
             log.error(Entry("JobProcessFailed", detail=self._error))
         elif "device" in message:
-            self._device = self._last_device = from_json(Device, json.dumps(message["device"]))
+            self._device = self._block.last_device = from_json(Device, json.dumps(message["device"]))
             log.info(Entry("DeviceExamined", self._device, boot_id=self._device.boot_id))
         elif "report" in message:
             report = from_json(Report, json.dumps(message["report"]))
@@ -522,7 +499,7 @@ class Agent:
         self._idle_timer.start()
 
     def _report_of_lost(self, job: Job, failed: Failed, duration_s: float) -> Report:
-        device = self._device or self._last_device or job.device_id
+        device = self._device or self._block.last_device or job.device_id
         key = (job.job_id, job.attempt)
         return Report.unmeasured(key, job.run_id, failed, self._now(), device, duration_s)
 
@@ -538,24 +515,9 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 def _is_of_disk(message: dict[str, Any]) -> bool:
     """A report that could not be spooled, or of a job that failed for the disk."""
-    if "report" not in message:
-        return False
-    return not message.get("kept", True) or message["report"]["outcome"].get("cause") in DISK_CAUSES
-
-
-def _set_split(allow: Allow, wanted_bytes: int) -> None:
-    """Raises Unsupported, ValueError, OSError, SubprocessError; the choice of the firmware is then as it was."""
-    if not allow.set_dedicated_vram:
-        raise Unsupported("device.yaml does not allow to set the dedicated VRAM")
-    before = choose(wanted_bytes, Path("/"))
     try:
-        subprocess.run(allow.reboot, check=True, capture_output=True, timeout=REBOOT_S)
-    except BaseException:
-        put_back(before, Path("/"))  # else it would hold from some later boot on, which nobody asked for
-        raise
-
-
-def _describe_error(error: Exception) -> str:
-    """Of a command that failed, its output too."""
-    output = error.stderr if isinstance(error, subprocess.CalledProcessError) else b""
-    return " ".join([str(error), *output.decode("utf-8", "replace").split()])
+        return "report" in message and (
+            not message.get("kept", True) or message["report"]["outcome"].get("cause") in DISK_CAUSES
+        )
+    except (KeyError, TypeError, AttributeError):  # no report of ours
+        return False

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,3 +80,47 @@ class RebootMark:
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             log.warning(Entry("RebootMarkUnreadable", error=type(error).__name__))
         return None
+
+
+class DeviceBlock:
+    """What blocks a device ``now``. Not thread-safe but for ``disk_trouble``: its agent's lock guards it.
+
+    ``last_device``: as it was examined last, perhaps by an agent before this one.
+    """
+
+    def __init__(self, folder: Path, boot_id: str, why_unwritable: Callable[[Path], str]) -> None:
+        self._folder = folder
+        self._why_unwritable = why_unwritable
+        self._mark = RebootMark(folder, boot_id)
+        self.now: Blocked | None
+        self.last_device: Device | None
+        self.now, self.last_device = self._mark.read() or (None, None)
+
+    def stuck_device(self) -> Device | None:
+        """The device, where only a reboot lets a job process examine it again; else, or where none ever did, None."""
+        return self.last_device if self.now is not None and self.now.needs_reboot else None
+
+    def disk_trouble(self) -> str:
+        """Why the disks of this device take no writes; empty where they do. May take long on a disk that fails."""
+        models = self._folder / "models"
+        return self._why_unwritable(self._folder) or (self._why_unwritable(models) if models.is_dir() else "")
+
+    def by_disk(self, why: str) -> None:
+        """``why``: as ``disk_trouble`` says it; where that is empty nothing changes."""
+        if why and self.now is None:
+            log.error(Entry("DeviceBlocked", detail=why))
+            self.now = Blocked(why)
+
+    def rechecked(self, why: str) -> None:
+        """What the disk is like now; a need of a reboot stays."""
+        if self.now is not None and not self.now.needs_reboot:
+            self.now = Blocked(why) if why else None
+            if not why:
+                log.info(Entry("DeviceUnblocked"))
+
+    def until_reboot(self, stuck: str, kill_s: float) -> None:
+        """``stuck``: the processes that were killed and are there ``kill_s`` later."""
+        why = f"{stuck} was there {kill_s:g} s after SIGKILL: it hangs in a driver, and only a reboot ends it"
+        log.error(Entry("RebootNeeded", detail=why))
+        self.now = Blocked(why, needs_reboot=True)
+        self._mark.set(why, self.last_device)

@@ -20,7 +20,7 @@ GIB = 2**30
 def uma(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This machine's firmware, as the agent meets it."""
     root = machine(tmp_path / "root", AMD_APU, AMD_CARD)
-    monkeypatch.setattr("agents.agent.agent.choose", lambda wanted_bytes, _: choose(wanted_bytes, root))
+    monkeypatch.setattr("agents.agent.split.choose", lambda wanted_bytes, _: choose(wanted_bytes, root))
     return firmware(root, chosen="9\n")
 
 
@@ -93,7 +93,7 @@ def test_a_command_that_is_not_there(agent: Agent, folder: Path, uma: Path) -> N
 def test_a_command_that_hangs_is_given_up(
     agent: Agent, folder: Path, uma: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.agent.agent.REBOOT_S", 0.05)
+    monkeypatch.setattr("agents.agent.split.REBOOT_S", 0.05)
     allow(folder, "sleep", "600")
     assert "timed out after 0.05 seconds" in refusal(agent, 16 * GIB)
 

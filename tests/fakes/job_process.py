@@ -15,12 +15,13 @@ from agents.contract.wire_json import to_json
 
 
 class FakeJobProcess(JobProcess):
-    """``ends_by_close`` False: it hangs. ``ends_by_kill`` False: it hangs in a driver. ``stuck``: its engine does."""
+    """``ends_by_close`` False: it hangs. ``ends_by_kill`` False: it hangs in a driver. ``stuck``: what is
+    there after a kill, such as an engine that hangs; by default itself, where it does not end."""
 
     pid = 4711
 
     def __init__(
-        self, device: Device | None, *, ends_by_close: bool = True, ends_by_kill: bool = True, stuck: str = ""
+        self, device: Device | None, *, ends_by_close: bool = True, ends_by_kill: bool = True, stuck: str | None = None
     ) -> None:
         self.log = Path("runner.log")
         self.sent: list[dict[str, Any]] = []
@@ -62,4 +63,6 @@ class FakeJobProcess(JobProcess):
         return self._ends_by_close
 
     def remaining(self, within_s: float, *_: Any) -> str:
-        return self._stuck_words if self._ends_by_kill else f"process {self.pid} (python)"
+        if self._stuck_words is not None:
+            return self._stuck_words
+        return "" if self._ends_by_kill else f"process {self.pid} (python)"

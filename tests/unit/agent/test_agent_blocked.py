@@ -184,6 +184,31 @@ def test_a_job_process_that_hangs_at_its_very_first_start_says_that_it_needs_a_r
         agent.hello()
 
 
+def test_a_job_process_that_was_killed_while_another_process_holds_its_pipe_blocks_nothing(machine: Machine) -> None:
+    machine.processes = [FakeJobProcess(DEVICE, ends_by_kill=False, stuck=""), FakeJobProcess(DEVICE)]
+    agent = machine.agent()
+    agent.start(JOB)
+    machine.started[0].write(phase="loading", limit_s=0.0)
+    assert lost(agent).hung_stage == "loading"
+    assert agent.poll().blocked is None
+    agent.acknowledge((JOB.job_id, 1))
+    agent.start(job(attempt=2))
+    machine.started[0].report(report(JOB))  # too late: it is nobody's any more
+    machine.started[1].report(report(job(attempt=2)))
+    assert [each.attempt for each in status_with(agent, lambda status: status.reports).reports] == [2]
+
+
+def test_what_libraries_print_ends_no_thread_that_reads(machine: Machine) -> None:
+    machine.processes = [FakeJobProcess(DEVICE)]
+    agent = machine.agent()
+    agent.start(JOB)
+    messages: list[dict[str, object]] = [{"report": 3}, {"report": {"outcome": []}}, {"phase": 7}, {"log": "x"}, {}]
+    for message in messages:
+        machine.started[0].write(**message)
+    machine.started[0].report(report(JOB))
+    assert status_with(agent, lambda status: status.reports).reports[0].outcome == MEASURED
+
+
 def test_an_idle_job_process_that_does_not_end_is_killed(machine: Machine) -> None:
     machine.processes = [FakeJobProcess(DEVICE, ends_by_close=False), FakeJobProcess(DEVICE)]
     agent = machine.agent()
