@@ -20,7 +20,7 @@ SHOWN_REASONS = 8
 LEAST_SHOWN = 3  # cells of each phase
 
 Seconds = Mapping[tuple[str, str], float]
-"""Mean seconds of a job in earlier runs, by (cell_id, device_id)."""
+"""Usual seconds of a job in earlier runs, by (cell_id, device_id)."""
 
 
 @dataclass(frozen=True, slots=True)

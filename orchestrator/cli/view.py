@@ -13,6 +13,7 @@ from typing import IO, Any, Protocol
 
 from orchestrator.cli.texts import first_line, format_cell, format_count, format_outcome
 from orchestrator.dispatch.api import RunSnapshot
+from orchestrator.dispatch.durations import usual_seconds
 from orchestrator.dispatch.notices import (
     AskWithdrawn,
     DeviceAppeared,
@@ -84,7 +85,7 @@ def progress_of(opening: RunSnapshot) -> RunProgress:
 
 @dataclass
 class RunProgress:
-    """How far a run is, and how long it will still take: mean seconds of a job so far, the busiest device decides."""
+    """How far a run is, and how long it will still take: usual seconds of a job so far, the busiest device decides."""
 
     total: int = 0
     done: int = 0
@@ -100,12 +101,13 @@ class RunProgress:
         self.failed += notice.cause is not None
         device = notice.device.device_id
         self.waiting[device] = max(self.waiting.get(device, 1) - 1, 0)
-        self._seconds.setdefault(device, []).append(notice.seconds)
+        if notice.seconds > 0:  # else it never ran, or an older version took its time by a clock that was set
+            self._seconds.setdefault(device, []).append(notice.seconds)
 
     def eta_s(self, device_id: str) -> float | None:
         """Seconds remaining on one device; None before its first job has ended."""
         taken = self._seconds.get(device_id)
-        return self.waiting.get(device_id, 0) * sum(taken) / len(taken) if taken else None
+        return self.waiting.get(device_id, 0) * usual_seconds(taken) if taken else None
 
     def eta_all_s(self) -> float | None:
         etas = [self.eta_s(device) for device, count in self.waiting.items() if count]

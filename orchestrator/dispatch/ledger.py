@@ -23,6 +23,7 @@ from typing import Any
 from agents.contract.device import Device
 from agents.contract.report import Attempt
 from agents.contract.wire_json import from_json, to_json
+from orchestrator.dispatch.durations import is_possible, usual_seconds
 from orchestrator.dispatch.ledger_file import OpenedFile, ledger_error, open_database
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
@@ -347,13 +348,18 @@ class Ledger:
         return {row[0]: (row[1], row[2]) for row in self._read("SELECT device_id, job_id, attempt FROM leases")}
 
     def seconds_of_cells(self) -> dict[tuple[str, str], float]:
-        """Mean seconds of a measured job, by (cell_id, device_id): what ``plan`` foretells from."""
+        """Usual seconds of a measured job, by (cell_id, device_id): what ``plan`` foretells from."""
         query = (
-            "SELECT cell_id, device_id, AVG(seconds) FROM jobs"
+            "SELECT j.cell_id, j.device_id, j.seconds, a.ended_unix_s - a.sent_unix_s FROM jobs j"
+            " LEFT JOIN attempts a ON a.job_id = j.job_id AND a.attempt = j.attempt"
             # failures are left out: a job that failed at load took seconds, one that timed out took minutes
-            " WHERE state = 'done' AND cause IS NULL GROUP BY cell_id, device_id"
+            " WHERE j.state = 'done' AND j.cause IS NULL AND j.seconds > 0"
         )
-        return {(cell, device): seconds for cell, device, seconds in self._read(query)}
+        found: dict[tuple[str, str], list[float]] = {}
+        for cell, device, seconds, away_s in self._read(query):
+            if is_possible(seconds, away_s):
+                found.setdefault((cell, device), []).append(seconds)
+        return {key: usual_seconds(taken) for key, taken in found.items()}
 
     def close(self) -> None:
         self._is_open = False

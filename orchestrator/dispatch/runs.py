@@ -153,7 +153,7 @@ def stored_attempts(run_id: str, store: Store) -> dict[str, StoredAttempt]:
     """By job, of those that have rows."""
     if run_id not in store.runs():
         return {}
-    columns = ("job_id", "attempt", "cause", "started_at", "ended_at")
+    columns = ("job_id", "attempt", "cause", "started_at", "ended_at", "attempt_duration_s")
     found: dict[str, StoredAttempt] = {}
     for row in store.read(run_id, columns=columns).table.select(columns).to_pylist():
         cause = Cause(row["cause"]) if row["cause"] is not None else None
@@ -162,6 +162,8 @@ def stored_attempts(run_id: str, store: Store) -> dict[str, StoredAttempt]:
             continue
         if before is not None and before.attempt == row["attempt"]:
             cause = cause or before.cause
-        seconds = max((row["ended_at"] - row["started_at"]).total_seconds(), 0.0)
+        seconds = row["attempt_duration_s"]
+        if seconds is None:  # rows of older versions: by the device's wall clock, which may have been set
+            seconds = max((row["ended_at"] - row["started_at"]).total_seconds(), 0.0)
         found[row["job_id"]] = StoredAttempt(row["attempt"], cause, seconds)
     return found

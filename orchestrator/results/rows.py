@@ -23,6 +23,10 @@ from orchestrator.results import schema
 
 Row = dict[str, Any]
 
+WALL_TIME_OFF_S = 10.0
+WALL_TIME_OFF = 0.01
+"""The clocks of an attempt may differ by the larger of both, the second as a share: NTP slews by 0.05 % at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -114,6 +118,8 @@ def _attempt(job: Job, report: Report, device: Device | None) -> Row:
         "boot_id": report.boot_id or None,
         "started_at": _time(report.started_unix_s),
         "ended_at": _time(report.ended_unix_s),
+        "attempt_duration_s": report.duration_s,
+        "wall_time_wrong": wall_time_is_wrong(report),
         "model_source": _source(job.load.source),
         "load_timeout_s": job.timeouts.load_s,
         "first_token_timeout_s": job.timeouts.first_token_s,
@@ -124,6 +130,14 @@ def _attempt(job: Job, report: Report, device: Device | None) -> Row:
         **_columns_of(report.machine),
         **({} if loaded is None else _columns_of(loaded) | {"settings": loaded.settings}),
     }
+
+
+def wall_time_is_wrong(report: Report) -> bool:
+    """It ended before it began, or took another time on the wall clock than on the monotonic one."""
+    span_s = report.ended_unix_s - report.started_unix_s
+    if span_s < 0 or report.duration_s is None:
+        return span_s < 0
+    return abs(span_s - report.duration_s) > max(WALL_TIME_OFF_S, WALL_TIME_OFF * report.duration_s)
 
 
 def _source(source: ModelSource) -> str | None:

@@ -96,6 +96,12 @@ OUTCOME = (
     Column("boot_id", pa.string(), "Which boot of the device"),
     Column("started_at", _TIME, "Start of the attempt on the device's wall clock, for ordering by eye only", "UTC"),
     Column("ended_at", _TIME, "End of the attempt on the device's wall clock", "UTC"),
+    Column("attempt_duration_s", pa.float64(), "Length of the attempt on the device's monotonic clock", "s"),
+    Column(
+        "wall_time_wrong",
+        pa.bool_(),
+        "Start and end cannot be: the wall clock was set, or the machine slept, during the attempt. Its durations hold",
+    ),
     Column("orchestrate_version", pa.string(), "Version of Orchestrate that wrote the row"),
 )
 

@@ -210,3 +210,26 @@ def test_a_device_is_a_row() -> None:
     assert row["labels"] == [("room", "3")]
     assert (row["dedicated_vram_bytes"], row["split_source"], row["power_limit_w"]) == (2**35, "stated", None)
     assert row["engines"][0]["runtimes"] == ["cpu", "vulkan"]
+
+
+WALL_TIMES: dict[str, tuple[float, float | None, bool]] = {
+    # from start to end on the wall clock, the duration, whether both cannot be
+    "as it should be": (9.5, 9.4, False),
+    "set back": (-7_190.5, 9.5, True),
+    "set forward": (7_209.5, 9.5, True),
+    "slept for a minute": (69.5, 9.5, True),
+    "slewed for an hour": (3_601.8, 3_600.0, False),
+    "an older agent, nothing to see": (7_209.5, None, False),
+    "an older agent, set back": (-0.5, None, True),
+}
+
+
+@pytest.mark.parametrize("case", WALL_TIMES)
+def test_a_row_whose_wall_time_cannot_be_says_so(case: str) -> None:
+    span_s, duration_s, is_wrong = WALL_TIMES[case]
+    began = 1_700_000_000.0
+    ended = report(job(), FAILED, started_unix_s=began, ended_unix_s=began + span_s, duration_s=duration_s)
+    rows = rows_of(job(), ended, DEVICE).to_pylist()
+    assert {row["wall_time_wrong"] for row in rows} == {is_wrong}
+    assert {row["attempt_duration_s"] for row in rows} == {duration_s}
+    assert all(not row["flags"] for row in rows), "what was measured by the monotonic clock holds"
