@@ -16,7 +16,6 @@ its end, and three rules hold:
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,46 +27,34 @@ from agents.contract.job import Job
 from agents.contract.report import Attempt
 from agents.log import Entry
 from orchestrator.dispatch.fleet import (
-    DeviceGreeted,
     DeviceUnreachable,
-    FleetEvent,
     NodeTroubleChanged,
     StatusReceived,
 )
+from orchestrator.dispatch.node_calls import AGAIN_S, GREET_S, Output
+from orchestrator.dispatch.node_identity import NodeIdentity
 from orchestrator.dispatch.nodes import (
     SLEEPING,
     UNSETTLED,
-    Action,
     Awaited,
     Call,
     CallError,
     CallKind,
     Failure,
-    KillAgent,
-    MakeAgent,
     Node,
     NodePhase,
 )
 
 log = logging.getLogger(__name__)
 
-POLL_S = 1.0
-"""How long an agent holds a poll back when it has no news: the pace of the live view."""
-POLLS_A_SECOND = 200.0
-"""Above so many devices they are polled less often: a poll costs the coordinator 0.6 ms."""
 SILENT_POLLS = 20
 """A device that runs a job and has not answered in the time of so many polls is asked what it is at."""
 TICK_S = 2.0
 """Between two looks at the nodes' times."""
-GREET_S = 130.0  # the agent's own limit for its job process, and a little
 CHECK_S = 60.0  # an agent whose job runs answers at once; a link that is down longer is noticed by Ray after 64 s
-CLAIM_S = 5.0
-AGAIN_S = 10.0  # between two greetings of a node that cannot be used
-AGAIN_MOST_S = 600.0  # ... of one that is refused: each pause is twice the one before
+AGAIN_MOST_S = 600.0  # between two greetings of a node that is refused: each pause is twice the one before
 AGAIN_SOON_S = 2.0  # after an agent died
 CLOSE_S = 10.0
-NAME_FREE_S = 1.0
-"""So long Ray may take to give away the name of an actor that was ended."""
 SENDS = 3
 """So often a job is sent to one agent that does not get it."""
 
@@ -78,26 +65,13 @@ class NodeFacts:
     host: str
 
 
-Output = Action | FleetEvent
-
-
-class NodeMachine:
+class NodeMachine(NodeIdentity):
     """All inputs are of one thread. What they return must be used up before the next input."""
 
     def __init__(self, version: str) -> None:
         """``version``: of orchestrate, here."""
-        self.nodes: dict[str, Node] = {}
-        self.settled = False
-        self.due_s = 0.0
-        """When ``time_passed`` is to be called at the latest."""
-        self._by_device: dict[str, Node] = {}
-        self._version = version
-        self._term = 0
-        self._numbers = itertools.count(1)
+        super().__init__(version)
         self._are_listed = False
-
-    def begin(self, term: int) -> None:
-        self._term = term
 
     @property
     def device_count(self) -> int:
@@ -111,8 +85,6 @@ class NodeMachine:
         """For calls that the machine has no part in."""
         node = self._by_device.get(device_id)
         return None if node is None else node.agent
-
-    # inputs
 
     def nodes_listed(self, now_s: float, alive: Mapping[str, NodeFacts]) -> Iterator[Output]:
         """All nodes that are alive and may be devices."""
@@ -183,8 +155,6 @@ class NodeMachine:
             if node.phase in (NodePhase.CLOSING, NodePhase.ASLEEP):
                 self._wake(now_s, node)
 
-    # jobs
-
     def _on_status(self, now_s: float, node: Node, status: AgentStatus) -> Iterator[Output]:
         """An answer to a start or a poll."""
         assert node.device is not None
@@ -199,15 +169,6 @@ class NodeMachine:
         yield from self._await_job(node, status)
         yield StatusReceived(node.device.device_id, status)
 
-    def _await_job(self, node: Node, status: AgentStatus) -> Iterator[Output]:
-        """The job that the agent runs now is polled for; an idle device is not: it costs nobody anything."""
-        if status.job is None:
-            node.awaited = None
-            return
-        if node.awaited is None or node.awaited.attempt != status.job or not node.awaited.is_delivered:
-            node.awaited = Awaited(status.job)
-        yield from self._poll(node)
-
     def _start(self, now_s: float, node: Node) -> Iterator[Output]:
         assert node.awaited is not None and node.awaited.job is not None
         node.awaited.sends += 1
@@ -216,13 +177,6 @@ class NodeMachine:
         # the answer to the start is a status: polling goes on from there, and a poll that is out knows less
         node.pending.pop(CallKind.POLL, None)
         yield self._call(node, CallKind.START, *node.awaited.job)
-
-    def _poll(self, node: Node) -> Iterator[Output]:
-        if CallKind.POLL not in node.pending and CallKind.START not in node.pending:
-            yield self._call(node, CallKind.POLL, self._poll_wait_s(), self._term)
-
-    def _poll_wait_s(self) -> float:
-        return max(POLL_S, len(self._by_device) / POLLS_A_SECOND)
 
     def _on_call_failed(self, now_s: float, node: Node, failure: Failure) -> Iterator[Output]:
         """Of a start or a poll."""
@@ -241,16 +195,6 @@ class NodeMachine:
         yield from self._withdraw(node, f"its agent ended: {detail}")
         self._enter(node, NodePhase.UNUSABLE, now_s + AGAIN_SOON_S)
 
-    # greetings
-
-    def _greet(self, now_s: float, node: Node) -> Iterator[Output]:
-        """Finds the node's agent, or makes it, and asks who it is."""
-        self._enter(node, NodePhase.GREETING, now_s + GREET_S)
-        if node.agent is None:
-            node.agent = next(self._numbers)
-            yield MakeAgent(node.node_id, node.agent)
-        yield from self._ask(now_s, node)
-
     def _check(self, now_s: float, node: Node) -> Iterator[Output]:
         """Asks a device what it is at. An agent that has not taken its job yet may be waiting for its job process."""
         if node.phase is NodePhase.CHECKING:
@@ -260,11 +204,6 @@ class NodeMachine:
         if now_s - node.asked_s >= CHECK_S:
             node.pending.pop(CallKind.HELLO, None)  # of an earlier silence: it is not answered any more
         yield from self._ask(now_s, node)
-
-    def _ask(self, now_s: float, node: Node) -> Iterator[Output]:
-        if CallKind.HELLO not in node.pending:
-            node.asked_turn, node.asked_s = node.turn, now_s
-            yield self._call(node, CallKind.HELLO, self._term)
 
     def _on_hello_answered(self, now_s: float, node: Node, answer: Hello | Failure) -> Iterator[Output]:
         if node.phase not in (NodePhase.GREETING, NodePhase.CHECKING):
@@ -306,42 +245,6 @@ class NodeMachine:
         else:
             yield from self._set_unusable(now_s, node, f"it was sent a job {SENDS} times, and has not taken it")
 
-    def _identify(self, now_s: float, node: Node) -> Iterator[Output]:
-        """The node says which device it is: so may another one."""
-        assert node.device is not None
-        other = self._by_device.get(node.device.device_id)
-        duplicates = [each for each in self._same_device(node) if each.phase is NodePhase.DUPLICATE]
-        if duplicates:
-            yield from self._refuse_duplicates([node, *duplicates])
-        elif other is None or other is node:
-            yield from self._accept(now_s, node)
-        elif other.phase in SLEEPING:  # it is greeted, and claims to be it in turn
-            yield from self._withdraw(other, f"{node.label} says that it is it")
-            self._wake(now_s, other)
-            yield from self._accept(now_s, node)
-        else:
-            # most likely the device rebooted, and Ray has not noticed that its old node is gone: a live agent answers
-            # a ping at once, whatever it is at
-            self._enter(node, NodePhase.CLAIMING, now_s + CLAIM_S)
-            node.claimed = other
-            assert other.agent is not None
-            call = Call(next(self._numbers), node.node_id, other.agent, CallKind.CLAIM)
-            node.pending[CallKind.CLAIM] = call.number
-            yield call
-
-    def _accept(self, now_s: float, node: Node) -> Iterator[Output]:
-        assert node.device is not None and node.status is not None
-        status, node.status = node.status, None
-        self._enter(node, NodePhase.UP)
-        node.spoke_s = now_s
-        node.turn += 1
-        node.refusals, node.claimed, node.is_announced = 0, None, True
-        self._by_device[node.device.device_id] = node
-        yield NodeTroubleChanged(node.key, "")
-        yield DeviceGreeted(node.device, status, node.address)
-        node.pending.pop(CallKind.START, None)
-        yield from self._await_job(node, status)
-
     def _refuse(self, now_s: float, node: Node, version: str) -> Iterator[Output]:
         """Nothing is kept on a device of another version: its agent ends with all that it started."""
         why = f"it has version {version} of orchestrate, the head {self._version}"
@@ -350,60 +253,6 @@ class NodeMachine:
         self._enter(node, NodePhase.REFUSED, now_s + CLOSE_S)
         yield self._call(node, CallKind.CLOSE)
         yield NodeTroubleChanged(node.key, f"node {node.label}: {why}")
-
-    # two nodes, one device
-
-    def _same_device(self, node: Node) -> list[Node]:
-        """Other nodes that have said so."""
-        assert node.device is not None
-        device_id = node.device.device_id
-        return [
-            each
-            for each in self.nodes.values()
-            if each is not node and each.device is not None and each.device.device_id == device_id
-        ]
-
-    def _on_claim_answered(self, now_s: float, node: Node, answer: Any) -> Iterator[Output]:
-        assert node.device is not None
-        if node.phase is not NodePhase.CLAIMING:
-            return
-        other = self._by_device.get(node.device.device_id)
-        if other is not node.claimed:  # that one left, or was replaced since
-            yield from self._identify(now_s, node)
-        elif not isinstance(answer, Failure):
-            yield from self._refuse_duplicates([node, *filter(None, [other])])
-        elif answer.error is not CallError.UNAVAILABLE:
-            yield from self._supersede(now_s, node)
-
-    def _supersede(self, now_s: float, node: Node) -> Iterator[Output]:
-        """``node`` is the device now; the one that was it before does not answer."""
-        assert node.device is not None
-        other = self._by_device.get(node.device.device_id)
-        if other is not node.claimed:
-            yield from self._identify(now_s, node)
-            return
-        if other is not None:
-            yield from self._withdraw(other, f"it is at {node.label} now, and {other.label} answers no more")
-            # not forgotten: should the old node live after all, it is greeted later and has to claim the device
-            self._enter(other, NodePhase.UNUSABLE, now_s + GREET_S)
-        yield from self._accept(now_s, node)
-
-    def _refuse_duplicates(self, nodes: list[Node]) -> Iterator[Output]:
-        """Live nodes claim one identity: which of them would a result be of? None is used."""
-        device = nodes[0].device
-        assert device is not None
-        names = " and ".join(node.label for node in nodes)
-        words = (
-            f"two nodes claim to be device {device.device_id} ({device.name}): {names}. Two Ray nodes on one machine,"
-            " or a copied disk: stop one of them, or delete the file device-id on the copy"
-        )
-        for node in nodes:
-            yield from self._withdraw(node, words)
-            self._enter(node, NodePhase.DUPLICATE)
-            # a job that already runs on either is worth nothing: nobody could say on which machine it ran
-            if node.agent is not None:
-                yield Call(0, node.node_id, node.agent, CallKind.CANCEL)
-            yield NodeTroubleChanged(node.key, words)
 
     def _on_node_gone(self, now_s: float, node: Node) -> Iterator[Output]:
         del self.nodes[node.node_id]
@@ -416,8 +265,6 @@ class NodeMachine:
                 if other.phase is NodePhase.DUPLICATE:
                     yield NodeTroubleChanged(other.key, "")
                     yield from self._greet(now_s, other)
-
-    # ends
 
     def _on_phase_timeout(self, now_s: float, node: Node) -> Iterator[Output]:
         match node.phase:
@@ -448,46 +295,6 @@ class NodeMachine:
                 self._enter(node, NodePhase.REFUSED, now_s + pause_s)
             case _:  # woken since
                 self._enter(node, node.phase, node.name_free_s)
-
-    def _end_agent(self, now_s: float, node: Node) -> Iterator[Output]:
-        """With it go its calls: what they still answer concerns nobody."""
-        if node.agent is not None:
-            yield KillAgent(node.agent)
-        node.agent, node.name_free_s = None, now_s + NAME_FREE_S
-        node.pending.clear()
-
-    def _set_unusable(self, now_s: float, node: Node, why: str) -> Iterator[Output]:
-        yield from self._withdraw(node, why)
-        self._enter(node, NodePhase.UNUSABLE, now_s + AGAIN_S)
-        yield NodeTroubleChanged(node.key, f"node {node.label}: {why}")
-
-    def _withdraw(self, node: Node, why: str, undelivered: Attempt | None = None) -> Iterator[Output]:
-        """The node is no device for now."""
-        node.awaited, node.claimed = None, None
-        node.turn += 1
-        node.pending.pop(CallKind.START, None)
-        node.pending.pop(CallKind.POLL, None)
-        was_announced, node.is_announced = node.is_announced, False
-        if node.device is not None and self._by_device.get(node.device.device_id) is node:
-            del self._by_device[node.device.device_id]
-            if was_announced:
-                yield DeviceUnreachable(node.device.device_id, why, undelivered)
-
-    def _wake(self, now_s: float, node: Node) -> None:
-        """One that still closes is greeted when its agent has ended."""
-        self.settled = False
-        until_s = node.until_s if node.phase is NodePhase.CLOSING else max(node.name_free_s, now_s)
-        self._enter(node, NodePhase.WAKING, until_s)
-
-    def _call(self, node: Node, kind: CallKind, *arguments: Any) -> Call:
-        assert node.agent is not None
-        number = node.pending[kind] = next(self._numbers)
-        return Call(number, node.node_id, node.agent, kind, arguments)
-
-    def _enter(self, node: Node, phase: NodePhase, until_s: float = inf) -> None:
-        # a node that has become a device, or said why not, may be the last one that somebody waits for
-        self.due_s = 0.0 if node.phase in UNSETTLED and phase not in UNSETTLED else min(self.due_s, until_s)
-        node.enter(phase, until_s)
 
 
 def _knows(status: AgentStatus, attempt: Attempt) -> bool:

@@ -28,7 +28,8 @@ from agents.contract.job import Job
 from agents.contract.report import Attempt
 from agents.log import AGENT, Entry, start_log_file
 from orchestrator.dispatch.fleet import DeviceGone, FleetEvent
-from orchestrator.dispatch.node_machine import CLOSE_S, NodeFacts, NodeMachine, Output
+from orchestrator.dispatch.node_calls import Output
+from orchestrator.dispatch.node_machine import CLOSE_S, NodeFacts, NodeMachine
 from orchestrator.dispatch.nodes import Call, CallError, CallKind, Failure, KillAgent, MakeAgent
 from orchestrator.dispatch.on_ray.connect import first_line
 from orchestrator.errors import OrchestrateError

@@ -34,6 +34,8 @@ AGAIN_S = 1.0
 BEGIN_AGAIN_S = 5.0
 TRY_S = 2.0
 CRASH_S = 5.0
+WATCH_S = 30.0
+"""So long an answer to ``watch`` may take beyond its own wait: an answer that is lost keeps nobody for ``CALL_S``."""
 GONE_S = 60.0
 """So long a coordinator that was killed may take to be there again."""
 
@@ -108,23 +110,26 @@ class _Remote:
         return lambda *arguments: self._call(method, arguments)
 
     def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        deadline = time.monotonic() + GONE_S
+        began = time.monotonic()
+        limit_s = min(arguments[-1] + WATCH_S, CALL_S) if method == "watch" else CALL_S
         while True:
             try:
-                return ray.get(self._handle.call.remote(method, arguments), timeout=CALL_S)
+                return ray.get(self._handle.call.remote(method, arguments), timeout=limit_s)
             except RayTaskError as error:
                 if isinstance(error.cause, OrchestrateError):
                     raise error.cause from None
                 raise OrchestrateError(f"the coordinator failed: {first_line(error.cause or error)}") from error
             except (ActorUnavailableError, RayActorError) as error:
                 self._check_head()
-                if method in self.ONCE or time.monotonic() > deadline:
+                if method in self.ONCE or time.monotonic() - began > GONE_S:
                     raise OrchestrateError(f"the coordinator was lost: {first_line(error)}") from error
                 time.sleep(AGAIN_S)
                 self._handle = _found(self._handle)
             except GetTimeoutError as error:
                 self._check_head()
-                raise OrchestrateError(f"the coordinator did not answer within {CALL_S:g} s") from error
+                if time.monotonic() - began >= CALL_S:
+                    raise OrchestrateError(f"the coordinator did not answer within {CALL_S:g} s") from error
+                self._handle = _found(self._handle)
 
     def _check_head(self) -> None:
         if not answers(self._address):

@@ -6,19 +6,9 @@ import pytest
 
 from orchestrator.dispatch.fleet import DeviceGreeted, DeviceUnreachable, NodeTroubleChanged
 from orchestrator.dispatch.messages import GiveUp, Keep, Retry, Send
-from orchestrator.dispatch.node_machine import (
-    AGAIN_MOST_S,
-    AGAIN_S,
-    CHECK_S,
-    CLAIM_S,
-    CLOSE_S,
-    GREET_S,
-    NAME_FREE_S,
-    POLL_S,
-    SENDS,
-    SILENT_POLLS,
-    TICK_S,
-)
+from orchestrator.dispatch.node_calls import AGAIN_S, GREET_S, NAME_FREE_S, POLL_S
+from orchestrator.dispatch.node_identity import CLAIM_S
+from orchestrator.dispatch.node_machine import AGAIN_MOST_S, CHECK_S, CLOSE_S, SENDS, SILENT_POLLS, TICK_S
 from orchestrator.dispatch.nodes import CallError, CallKind, Failure, NodePhase
 from tests.fakes.simulated_nodes import Flight, World
 
