@@ -156,14 +156,17 @@ class Coordinator:
         from agents.models.lan.server import ModelServer
         from agents.places import HEAD_MODELS_PORT_VARIABLE, device_root
 
-        port = os.environ.get(HEAD_MODELS_PORT_VARIABLE, "0")
         try:
             token = models_token(self._root)
-            hide(token)
+        except OSError as error:
+            raise OrchestrateError(f"{self._root}: cannot be written: {error}") from error
+        hide(token)
+        port = os.environ.get(HEAD_MODELS_PORT_VARIABLE, "0")
+        try:
             return ModelServer(device_root(self._root) / "models", token, lambda: False, port=int(port))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise OrchestrateError(
-                f"{self._root}: cannot serve model files at port {port}: {error}. Free that port, or name another:"
+                f"cannot serve model files at port {port}: {error}. Free that port, or name another:"
                 f" {HEAD_MODELS_PORT_VARIABLE}"
             ) from error
 

@@ -34,8 +34,8 @@ def lock_home(root: Path) -> FileLock:
         lock.acquire(timeout=LOCK_S)
     except Timeout as error:
         raise HomeLocked(
-            f"another coordinator works on {root}: a submit that started its own cluster, or a head on this machine."
-            " Wait for it, or start a head, which takes many runs: orchestrate head"
+            f"another coordinator works on {root}: a submit that started its own cluster, a head on this machine,"
+            " or a repair. Wait for it, or start a head, which takes many runs: orchestrate head"
         ) from error
     except OSError as error:
         raise OrchestrateError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -24,7 +24,7 @@ from agents.contract.device import Device
 from agents.contract.report import Attempt
 from agents.contract.wire_json import from_json, to_json
 from orchestrator.dispatch.durations import is_possible, usual_seconds
-from orchestrator.dispatch.ledger_file import OpenedFile, ledger_error, open_database
+from orchestrator.dispatch.ledger_file import JournalLost, OpenedFile, ledger_error, open_database
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
 
@@ -111,8 +111,14 @@ class Ledger:
 
     def check_file(self) -> None:
         """Raises LedgerDamaged where another file, or none, lies where this one was opened."""
-        if self._is_open:  # else SQLite itself has removed the journal
+        if not self._is_open:  # then SQLite itself has removed the journal
+            return
+        try:
             self._file.check()
+        except JournalLost:
+            with suppress(sqlite3.Error):  # the deleted journal is still open here: what it held goes into the ledger
+                self._db.execute("PRAGMA wal_checkpoint(FULL)")
+            raise
 
     @contextmanager
     def batch(self) -> Iterator[sqlite3.Connection]:

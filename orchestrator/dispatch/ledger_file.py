@@ -9,6 +9,7 @@ OrchestrateError
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ PARTS = ("", "-wal", "-shm")
 """What SQLite appends to the name, for each file of one ledger."""
 CHECK_S = 2.0
 """Most time for the examination of all pages: 4 ms a MB, so a ledger of 1,500,000 jobs is examined whole."""
+LEAST_FREE_BYTES = 100_000  # SQLite's journal needs that much
 MEND = "your rows are safe in runs/; mend it with: orchestrate repair"
 
 Identity = tuple[tuple[int, int] | None, ...]
@@ -42,6 +44,10 @@ class LedgerDamaged(LedgerError):
     pass
 
 
+class JournalLost(LedgerDamaged):
+    pass
+
+
 def ledger_error(path: Path, doing: str, error: sqlite3.Error | OSError) -> LedgerError:
     """``doing``: open, read, write."""
     words = f"{path}: cannot {doing} the ledger: {error}"
@@ -50,7 +56,15 @@ def ledger_error(path: Path, doing: str, error: sqlite3.Error | OSError) -> Ledg
         return LedgerBusy(f"{words}: another program holds it (a backup, say). It goes on when that has ended")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return LedgerDamaged(f"{words}; {MEND}")
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _is_disk_full(path):  # its words for that, too
+        return LedgerError(f"{words}: no space is left on its disk")
     return LedgerError(words)
+
+
+def _is_disk_full(path: Path) -> bool:
+    with suppress(OSError):
+        return shutil.disk_usage(path.parent).free < LEAST_FREE_BYTES
+    return False
 
 
 def open_database(path: Path, busy_s: float) -> sqlite3.Connection:
@@ -116,14 +130,15 @@ class OpenedFile:
         before = self._parts
         if parts[0] is None:
             raise LedgerDamaged(f"{self._path}: the ledger was deleted while it was in use; {MEND}")
-        for part, old, new in zip(PARTS, before, parts, strict=True):
-            if old is not None and new != old:
-                raise LedgerDamaged(
-                    f"{self._path}{part}: was deleted, or another file took its place, while it was in use; {MEND}"
-                )
+        changed = [part for part, old, new in zip(PARTS, before, parts, strict=True) if old not in (None, new)]
+        words = "was deleted, or another file took its place, while it was in use"
+        if "" in changed:
+            raise LedgerDamaged(f"{self._path}: {words}; {MEND}")
         # SQLite never makes it smaller while it is open: nothing here asks for VACUUM
         if size_bytes < self._size_bytes:
             raise LedgerDamaged(f"{self._path}: the ledger was cut off while it was in use; {MEND}")
+        if changed:
+            raise JournalLost(f"{self._path}{changed[0]}: {words}; {MEND}")
         self._parts, self._size_bytes = parts, size_bytes
 
 

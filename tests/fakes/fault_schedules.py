@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from agents.contract.device import MemoryKind, StateSource
+from agents.log import LogFile
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger_backup import back_up, backups_of
+from orchestrator.dispatch.ledger_file import NAME
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.messages import RunChanged, RunStatus
+from orchestrator.dispatch.repair import prepare
+from orchestrator.dispatch.run_record import record_of, write_record
 from orchestrator.dispatch.runs import planned_run
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import matrix_to_json
@@ -56,11 +62,27 @@ class Outcome:
         return not (self.lost or self.doubled or self.wrong)
 
 
+@contextmanager
+def _logged(folder: Path) -> Iterator[None]:
+    """The coordinator's log, of which a repair takes the attempts that were sent."""
+    handler, logger = LogFile(folder / "coordinator.log"), logging.getLogger("orchestrator.dispatch.loop")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
+
+
 class Schedule:
     """One seed, one folder, one story."""
 
     def __init__(self, seed: int, folder: Path, devices: int = 3) -> None:
         self.rng = random.Random(seed)
+        self.ledger_rng = random.Random(f"{seed} ledger")  # of its own: the other faults stay those of their seed
         self.seed = seed
         self.folder = folder
         self.faults: Counter[str] = Counter()
@@ -88,6 +110,10 @@ class Schedule:
         self.quiet = False
 
     def run(self) -> Outcome:
+        with _logged(self.folder):
+            return self._run()
+
+    def _run(self) -> Outcome:
         self._submit()
         self.world.after(10.0, self._fault)
         while True:
@@ -124,6 +150,27 @@ class Schedule:
                     fleet.close()
                 ledger.close()
             self._downtime()
+            self._lose_ledger()
+
+    def _lose_ledger(self) -> None:
+        """While no coordinator runs; it is repaired before the next one does. Now and then there is a backup."""
+        path = self.folder / NAME
+        if self.quiet or self.ledger_rng.random() > 0.3:
+            return
+        way = self.ledger_rng.choice(["backed up", "deleted", "overwritten", "an older one put back"])
+        older = backups_of(self.folder)
+        if way == "backed up" or not path.exists():
+            back_up(path)
+            return
+        if way == "an older one put back" and older:
+            path.write_bytes(older[-1].read_bytes())
+        elif way == "overwritten":
+            path.write_bytes(self.ledger_rng.randbytes(path.stat().st_size))
+        else:
+            path.unlink()
+        repair = prepare(self.folder)
+        repair.apply() if repair.is_needed else repair.discard()
+        self.faults[f"ledger {way}"] += 1
 
     def _submit(self) -> None:
         matrix, cells = matrix_and_cells(MATRIX)
@@ -132,6 +179,7 @@ class Schedule:
         ledger = Ledger(self.folder / "ledger.sqlite")
         rows = ((job_id, job.cell.cell_id, job.device_id, job.repeat) for job_id, job in run.jobs.items())
         ledger.add(RUN, matrix.name, matrix_to_json(matrix), rows)
+        write_record(self.folder, record_of(ledger, RUN))
         ledger.close()
 
     def _left(self, ledger: Ledger) -> int:

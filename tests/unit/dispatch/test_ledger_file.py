@@ -94,6 +94,20 @@ class TestUnderAnOpenConnection:
         with pytest.raises(LedgerDamaged, match=SAFE):
             LedgerWatch(path, ledger, lambda _: None).look()
 
+    @pytest.mark.parametrize("change", [journal_deleted, journal_index_replaced])
+    def test_what_a_lost_journal_held_is_not_lost(
+        self, path: Path, ledger: Ledger, change: Callable[[Path], None]
+    ) -> None:
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ledger.mark_sent("j1", 1)
+        change(path)
+        with pytest.raises(LedgerDamaged):
+            ledger.check_file()
+        ledger.close()
+        with closing(Ledger(path)) as again:
+            assert [(job.state, job.attempt) for job in again.jobs("run-1")] == [("sent", 1)]
+
     def test_pages_that_a_stranger_wrote(self, path: Path, ledger: Ledger) -> None:
         """Of the same length and the same inode; the open connection has the pages in memory."""
         watch = LedgerWatch(path, ledger, lambda _: None)

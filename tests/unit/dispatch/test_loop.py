@@ -14,6 +14,7 @@ from agents.agent.calls import Grant
 from agents.contract.device import MemoryKind, StateSource
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
+from orchestrator.dispatch.ledger_file import LedgerBusy, LedgerDamaged
 from orchestrator.dispatch.ledger_watch import LedgerWatch
 from orchestrator.dispatch.loop import SLEEP_S, CoordinatorLoop
 from orchestrator.dispatch.messages import RunChanged, RunStatus
@@ -475,3 +476,47 @@ def test_a_laptop_that_slept_for_hours_goes_on(tmp_path: Path) -> None:
     assert run.stored() == [(job_id, 1, "ok") for job_id in run.ids]
     assert loop.trouble == ""
     LedgerWatch(tmp_path / "ledger.sqlite", run.ledger, lambda _: None).look()
+
+
+@pytest.mark.parametrize("long_lived", [False, True])
+def test_a_ledger_that_another_program_holds_is_waited_for(tmp_path: Path, long_lived: bool) -> None:
+    """By a command of one person too: a backup takes seconds, and the run does not end for it."""
+    run = SubmittedRun(tmp_path)
+    loop = run.coordinator(run.fleet(), long_lived=long_lived)
+    write, tries = run.ledger.mark_sent, [0]
+
+    def held(*arguments: Any, **__: Any) -> None:
+        tries[0] += 1
+        if tries[0] <= 3:
+            raise LedgerBusy("another program holds it")
+        write(*arguments)
+
+    run.ledger.mark_sent = held  # type: ignore[method-assign]
+    run.complete(loop)
+    troubles = [each.text for each in run.told if isinstance(each, TroubleReported)]
+    assert troubles == ["another program holds it; trying again until it works", ""]
+    assert [status for _, _, status in run.stored()] == ["ok"] * 3
+
+
+def test_a_damaged_ledger_is_not_waited_for(tmp_path: Path) -> None:
+    run = SubmittedRun(tmp_path)
+    loop = run.coordinator(run.fleet(), long_lived=True)
+    (tmp_path / "ledger.sqlite").unlink()
+    with pytest.raises(LedgerDamaged, match=r"rows are safe in runs/"):
+        loop.run(until=lambda: run.left() == 0)
+    assert run.devices[0].running is None, "nothing is sent that no ledger knows"
+
+
+def test_devices_that_came_while_the_ledger_was_held_are_recorded_later(tmp_path: Path) -> None:
+    run = SubmittedRun(tmp_path, (A, B))
+    loop = run.coordinator(run.fleet(), long_lived=True)
+    record = run.ledger.record_devices
+
+    def held(*_: Any, **__: Any) -> None:
+        raise LedgerBusy("another program holds it")
+
+    run.ledger.record_devices = held  # type: ignore[method-assign]
+    loop.run(until=lambda: len(loop.registry.addresses) == 2)
+    run.ledger.record_devices = record  # type: ignore[method-assign]
+    run.complete(loop)
+    loop.run(until=lambda: len(run.ledger.devices()) == 2)
