@@ -221,10 +221,11 @@ def skip(
     power_limit: Annotated[str | None, typer.Option(help="Watts, as in 80W.")] = None,
     address: Address = None,
 ) -> None:
-    """Say that a device cannot be brought into a state: what waits for it becomes rows that say so."""
-    from orchestrator.cli.fleet import skip_state
+    """Say that a device cannot be brought into a state, or (without one) is waited for no longer: the jobs that wait
+    become rows that say so."""
+    from orchestrator.cli.fleet import skip_device
 
-    skip_state(device, dedicated_vram, power_limit, address=address)
+    skip_device(device, dedicated_vram, power_limit, address=address)
 
 
 @app.command()

@@ -17,13 +17,15 @@ from agents.places import data_root
 from orchestrator.cli.coordinator_link import link_coordinator
 from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.ledger_access import no_coordinator_runs, open_ledger, pick_run
-from orchestrator.cli.texts import format_count
+from orchestrator.cli.texts import format_count, format_duration
 from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, StatusView
 from orchestrator.dispatch.ledger import RunRow
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.matrix.units import parse_bytes, parse_watts
 from orchestrator.report.terminal import print_table
+
+SKIPPED_HINT = "; should it come back after all: orchestrate retry RUN --cause device_lost"
 
 
 @contextlib.contextmanager
@@ -45,11 +47,16 @@ def show_status(address: str | None, *, as_json: bool) -> None:
         print(f"trouble: {trouble}")
     print_table(status_table(page), sys.stdout)
     asks = [ask for view in page.runs for ask in view.asks]
-    if asks:
-        print("\nto do:")
-        for ask, cannot in zip(asks, page.skip_commands, strict=False):
-            print(f"  {ask}")
-            print(f"    (if that cannot be done: {cannot})")
+    if asks or page.absent:
+        print()
+    for ask, cannot in zip(asks, page.skip_commands, strict=False):
+        print(f"waits for you: {ask}")
+        print(f"    (if that cannot be done: {cannot})")
+    for each in page.absent:
+        away = format_duration(max(time.time() - each.seen_unix_s, 0.0))
+        waiting = "1 job waits" if each.jobs == 1 else f"{format_count(each.jobs, 'job')} wait"
+        print(f"away for {away}: {each.device}; {waiting} for it. Switch it on and have it join: orchestrate join")
+        print(f"    (if it does not come back: orchestrate skip {each.device})")
 
 
 def _status_without_cluster() -> StatusView:
@@ -66,7 +73,8 @@ def _status_data(page: StatusView) -> dict[str, Any]:
         _run_data(view.row) | {"left": view.row.remaining, "busy": view.busy, "operator": view.asks}
         for view in page.runs
     ]
-    return {"runs": runs, "troubles": page.troubles, "devices": page.devices}
+    absent = [asdict(each) for each in page.absent]
+    return {"runs": runs, "troubles": page.troubles, "devices": page.devices, "absent": absent}
 
 
 def _run_data(row: RunRow) -> dict[str, Any]:
@@ -143,13 +151,16 @@ def state_device(name: str, dedicated_vram: str | None, power_limit: str | None,
     print(f"{name}: noted; what was seen on the machine itself counts more")
 
 
-def skip_state(name: str, dedicated_vram: str | None, power_limit: str | None, *, address: str | None) -> None:
+def skip_device(name: str, dedicated_vram: str | None, power_limit: str | None, *, address: str | None) -> None:
     if "none" in (dedicated_vram, power_limit):
         raise UsageError("none: only `orchestrate state` takes a word back. Allowed here: a size, watts")
-    stated = _stated(dedicated_vram, power_limit)
+    wanted = MachineState()
+    if dedicated_vram is not None or power_limit is not None:
+        stated = _stated(dedicated_vram, power_limit)
+        wanted = MachineState(stated.dedicated_vram_bytes, stated.power_limit_w)
     with coordinator(address) as cluster:
-        count = cluster.skip(name, MachineState(stated.dedicated_vram_bytes, stated.power_limit_w))
-    print(f"{name}: {format_count(count, 'job')} skipped")
+        count = cluster.skip(name, wanted)
+    print(f"{name}: {format_count(count, 'job')} skipped{SKIPPED_HINT if count and wanted == MachineState() else ''}")
 
 
 def _stated(dedicated_vram: str | None, power_limit: str | None) -> Stated:

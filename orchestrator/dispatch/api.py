@@ -81,6 +81,15 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True)
+class AbsentDevice:
+    """A device that is not there, for which ``jobs`` jobs of running runs wait."""
+
+    device: str
+    jobs: int
+    seen_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StatusView:
     """``skip_commands``: for each thing asked of an operator, the command for where it cannot be done."""
 
@@ -88,6 +97,7 @@ class StatusView:
     troubles: tuple[str, ...]
     skip_commands: tuple[str, ...]
     devices: int
+    absent: tuple[AbsentDevice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,11 @@ from orchestrator.dispatch.ledger_watch import LedgerWatch
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.lost_rows import LostRows, lost_rows, put_back_in_open_runs, put_back_unreadable
 from orchestrator.dispatch.machine_log import LogFilter, LogPage, Places, read_log
-from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus, StateRefused
+from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus
 from orchestrator.dispatch.model_peers import ModelPeers, models_token
 from orchestrator.dispatch.notices import RunEnded, RunStopping, TroubleReported
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
+from orchestrator.dispatch.operator_text import skip_event
 from orchestrator.dispatch.run_record import note_missing, note_state
 from orchestrator.dispatch.runs import Run, pending_jobs
 from orchestrator.dispatch.views import Views
@@ -457,17 +458,15 @@ class Coordinator:
         self._on_loop(lambda: self._loop.on_device_changed(device))
 
     def skip(self, name: str, state: MachineState) -> int:
-        """What ``state`` asks for cannot be had on a device: its jobs there become rows that say so; how many."""
-        if state == MachineState():
-            raise UsageError("nothing is said to be skipped. Allowed: a split, a power limit, or both")
+        """What ``state`` asks for cannot be had on a device, or (an empty state) nobody waits for it any more: its jobs
+        there become rows that say so; how many."""
         return self._on_loop(lambda: self._skip(name, state))
 
     def _skip(self, name: str, state: MachineState) -> int:
         device_id = self._device_named(name, live=False)
         # counted by the ledger, before and after: which jobs want this state is for the schedule to decide
         before = self._jobs_remaining()
-        why = f"the operator says that {name} cannot be brought into this state"
-        self._loop.handle([StateRefused(device_id, state, why)])
+        self._loop.handle([skip_event(device_id, name, state)])
         return before - self._jobs_remaining()
 
     def _jobs_remaining(self) -> int:

@@ -19,6 +19,7 @@ from agents.contract.device import Blocked, Device
 from agents.contract.job import MachineState
 from agents.contract.report import Attempt
 from agents.log import Entry, log_entries, suppressed
+from orchestrator.dispatch.absences import Absences
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.effects import Dependencies, Effects
 from orchestrator.dispatch.file_merger import FileMerger
@@ -125,6 +126,7 @@ class CoordinatorLoop:
         self._rechecks = Rechecks(
             fleet, self._term, self.call_soon, lambda news: self.handle(self._events_of(news)), monotonic
         )
+        self.absences = Absences(ledger, monotonic)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._queries: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._failure: Exception | None = None  # found by another thread; the next round raises it
@@ -228,6 +230,8 @@ class CoordinatorLoop:
         # all events of a round in one go: their reports cost one file and one transaction together
         self.handle([event for each in late for event in self._events_of(each)])
         self._check_reboots()
+        if not self._unwritten and (overdue := self.absences.overdue(self.schedule.jobs_of_absent, self.registry.runs)):
+            self.handle(overdue)
         self._rechecks.run(self.schedule.blocked())
         self._record_presence()
         self._sleep_when_idle()
@@ -305,6 +309,7 @@ class CoordinatorLoop:
                 return [*self._block_changed(device_id, status.blocked), *ended]
             case DeviceUnreachable(device_id, detail, undelivered):
                 self._rebooting.pop(device_id, None)  # it is on its way
+                self.absences.begin(device_id)
                 self._post_to_runs_on(device_id, DeviceDisappeared(self.registry.name_of(device_id), detail))
                 # behind the notice; the device itself stays in the registry: its name is needed in rows and messages
                 self.registry.addresses.pop(device_id, None)
@@ -327,6 +332,7 @@ class CoordinatorLoop:
     def _on_device_greeted(self, device: Device, address: str, status: Any) -> Sequence[Event]:
         before = self.registry.devices.get(device.device_id)
         self._rebooting.pop(device.device_id, None)
+        self.absences.end(device.device_id)
         if self._sleeping:  # the others go on sleeping; this one sleeps when they would
             self._sleeping, self._worked_s = False, self._monotonic()
         self.registry.devices[device.device_id] = device

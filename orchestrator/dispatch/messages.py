@@ -102,7 +102,19 @@ class StateRefused:
     by_agent: bool = False
 
 
-Event = RunAdded | RunChanged | DeviceJoined | BlockChanged | DeviceLost | AttemptEnded | StateRefused
+@dataclass(frozen=True, slots=True)
+class DeviceSkipped:
+    """Nobody waits for the device any more: its pending jobs are given up, those of ``run_id``, or (None) of all runs.
+
+    What it runs now, and what it runs by itself until it is back, still counts.
+    """
+
+    device_id: str
+    why: str
+    run_id: str | None = None
+
+
+Event = RunAdded | RunChanged | DeviceJoined | BlockChanged | DeviceLost | AttemptEnded | StateRefused | DeviceSkipped
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,15 @@ from __future__ import annotations
 from agents.contract.device import Device, StateSource
 from agents.contract.job import MachineState
 from agents.units import format_bytes, format_size
-from orchestrator.dispatch.messages import AskOperator
+from orchestrator.dispatch.messages import AskOperator, DeviceSkipped, StateRefused
 from orchestrator.plan.changes import Change
+
+
+def skip_event(device_id: str, name: str, state: MachineState) -> DeviceSkipped | StateRefused:
+    """What an operator's ``skip`` is to the schedule; an empty ``state``: the device itself is skipped."""
+    if state == MachineState():
+        return DeviceSkipped(device_id, "skipped by its operator")
+    return StateRefused(device_id, state, f"the operator says that {name} cannot be brought into this state")
 
 
 def describe_state(state: MachineState) -> str:

@@ -9,6 +9,7 @@ other waiting. The states of a job and a device as a chart, and the races: docs/
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from orchestrator.dispatch.messages import (
     CompleteRun,
     DeviceJoined,
     DeviceLost,
+    DeviceSkipped,
     Discard,
     Event,
     GiveUp,
@@ -74,6 +76,14 @@ class Schedule:
         """Devices that have work and are not there."""
         return tuple(key for key, device in self._devices.items() if not device.is_present and any(device.pending()))
 
+    def jobs_of_absent(self) -> dict[str, Counter[str]]:
+        """By device that is not there: how many jobs of each running run wait for it."""
+        return {
+            key: Counter(job.run.run_id for job in device.pending() if job.run.status is RunStatus.RUNNING)
+            for key, device in self._devices.items()
+            if not device.is_present
+        }
+
     def running_attempts(self) -> dict[str, Attempt]:
         """What each device runs."""
         return {
@@ -121,6 +131,8 @@ class Schedule:
                 yield from self._send_next(self._devices[report.device_id])
             case StateRefused():
                 yield from self._on_state_refused(event)
+            case DeviceSkipped():
+                yield from self._on_device_skipped(event)
 
     def _on_run_added(self, event: RunAdded) -> Iterator[Command]:
         """A run, or more jobs of one that is known."""
@@ -316,6 +328,18 @@ class Schedule:
         for job in [job for job in device.pending() if _same_state(job.state, event.state)]:
             yield from self._give_up(job, Cause.WRONG_STATE, event.why)
         if device.ask is not None and _same_state(device.ask.state, event.state):
+            device.ask = None
+            yield WithdrawAsk(device.device_id)
+        yield from self._send_next(device)
+
+    def _on_device_skipped(self, event: DeviceSkipped) -> Iterator[Command]:
+        device = self._devices.get(event.device_id)
+        if device is None:
+            return
+        for job in [job for job in device.pending() if event.run_id in (None, job.run.run_id)]:
+            yield from self._give_up(job, Cause.DEVICE_LOST, event.why)
+        # ``_send_next`` does nothing for a device that is away, of whose operator something may be asked
+        if device.ask is not None and not any(device.pending()):
             device.ask = None
             yield WithdrawAsk(device.device_id)
         yield from self._send_next(device)

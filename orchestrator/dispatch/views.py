@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import suppress
 
-from orchestrator.dispatch.api import DeviceView, JobStory, RunSnapshot, RunView, StatusView
+from orchestrator.dispatch.api import AbsentDevice, DeviceView, JobStory, RunSnapshot, RunView, StatusView
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.job_story import FleetState, story_of
 from orchestrator.dispatch.ledger import Ledger, RunRow
@@ -89,7 +90,20 @@ class Views:
         )  # as the views have them
         own = (loop.trouble or unread, *loop.warnings.values(), self._notifier.problem)
         troubles = tuple(filter(None, (*own, *loop.registry.troubles.values(), *self._blocked())))
-        return StatusView(views, troubles, cannot, len(loop.registry.addresses))
+        return StatusView(views, troubles, cannot, len(loop.registry.addresses), self._absent())
+
+    def _absent(self) -> tuple[AbsentDevice, ...]:
+        loop = self._loop
+        waiting = {key: jobs.total() for key, jobs in loop.schedule.jobs_of_absent().items()}
+        names = {key: device.name for key, device in loop.registry.devices.items()}
+        if not waiting.keys() <= names.keys():
+            with suppress(LedgerError):  # their ids instead
+                names = {each.device_id: each.name for each in self._ledger.devices()} | names
+        return tuple(
+            AbsentDevice(names.get(key, key), count, time.time() - loop.absences.away_s(key))
+            for key, count in waiting.items()
+            if count
+        )
 
     def _blocked(self) -> tuple[str, ...]:
         """Why devices that are there take no jobs."""

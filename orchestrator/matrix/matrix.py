@@ -25,6 +25,7 @@ class DeviceSelector:
     min_ram_bytes: int | None = None
     min_vram_bytes: int | None = None
     gpu_vendors: tuple[str, ...] = ()
+    away_after_s: float | None = None  # selects nothing: how long the run waits for a device that went away
 
     def matches(self, device: Device) -> bool:
         return self.why_not(device) is None

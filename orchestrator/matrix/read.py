@@ -135,6 +135,7 @@ def _selector(spec: MatrixSpec) -> DeviceSelector:
         min_ram_bytes=devices.min_ram,
         min_vram_bytes=devices.min_vram,
         gpu_vendors=devices.gpu_vendor,
+        away_after_s=devices.away_after,
     )
 
 

@@ -86,6 +86,11 @@ class DevicesSpec(Section):
     gpu_vendor: Vendors = Field(
         default_factory=tuple, description="amd, nvidia, intel, apple or a PCI vendor id; any of them"
     )
+    away_after: Annotated[float | None, SECONDS] = Field(
+        default=None,
+        description="A device that is away for so long is skipped: its jobs become rows with the cause device_lost."
+        " Without it the run waits until its operator skips it: `orchestrate skip DEVICE`",
+    )
 
 
 def kind_of_workload(raw: Any) -> str:

@@ -19,7 +19,7 @@ from agents.device_file import TAKEN_BACK, Stated
 from orchestrator.cli.coordinator_link import CoordinatorLink
 from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.ledger_access import ledger_path
-from orchestrator.dispatch.api import DeviceView, RunView, StatusView
+from orchestrator.dispatch.api import AbsentDevice, DeviceView, RunView, StatusView
 from orchestrator.dispatch.ledger import Ledger, RunRow
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
@@ -260,16 +260,32 @@ class TestWithACluster:
         )
         lines = orchestrate("status").out.splitlines()
         assert lines[0] == "trouble: the disk is full"
-        assert lines[-5:] == [
-            "to do:",
-            "  set b",
+        assert lines[-4:] == [
+            "waits for you: set b",
             "    (if that cannot be done: skip b)",
-            "  set a",
+            "waits for you: set a",
             "    (if that cannot be done: skip a)",
         ]
         told = json.loads(orchestrate("status", "--json").out)
         assert [each["operator"] for each in told["runs"]] == [["set b"], ["set a"]]
         assert told["devices"] == 2
+
+    def test_devices_that_are_away(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
+        away = (AbsentDevice("beta", 14, time.time() - 7500), AbsentDevice("gamma", 1, time.time()))
+        cluster.page = StatusView((RunView(row("run-1"), (), ()),), (), (), 0, away)
+        assert orchestrate("status").out.splitlines()[-4:] == [
+            "away for 2 h 05 min: beta; 14 jobs wait for it. Switch it on and have it join: orchestrate join",
+            "    (if it does not come back: orchestrate skip beta)",
+            "away for 0 s: gamma; 1 job waits for it. Switch it on and have it join: orchestrate join",
+            "    (if it does not come back: orchestrate skip gamma)",
+        ]
+        absent = json.loads(orchestrate("status", "--json").out)["absent"]
+        assert [(each["device"], each["jobs"]) for each in absent] == [("beta", 14), ("gamma", 1)]
+
+    def test_a_device_that_does_not_come_back_is_skipped(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
+        cluster.again = 2
+        assert orchestrate("skip", "alpha").out.startswith("alpha: 2 jobs skipped; should it come back after all: ")
+        assert cluster.asked == [("skip", "alpha", MachineState())]
 
     def test_hosts_that_are_no_devices(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
         cluster.views = [DeviceView(ALPHA, "free", "10.0.0.5", time.time()), DeviceView(None, "no disk", "node", 1.0)]
@@ -286,7 +302,6 @@ WATTS = "Allowed: watts above 0 such as 80W or 7.5W"
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "nothing is said. Allowed: --dedicated-vram SIZE, --power-limit WATTS, or both"),
         (["--dedicated-vram", "32"], f'"32" is not allowed here. {SIZES}'),
         (["--dedicated-vram", "much"], f'"much" is not allowed here. {SIZES}'),
         (["--dedicated-vram", "-1GiB"], f'"-1GiB" is not allowed here. {SIZES}'),
@@ -296,7 +311,7 @@ WATTS = "Allowed: watts above 0 such as 80W or 7.5W"
         (["--dedicated-vram", "32GiB", "--power-limit", "x"], f'"x" is not allowed here. {WATTS}'),
     ],
 )
-def test_sizes_and_watts_that_are_none(
+def test_sizes_and_watts_that_cannot_be_read(
     orchestrate: Orchestrate, cluster: Cluster, command: str, options: list[str], words: str
 ) -> None:
     ended = orchestrate(command, "alpha", *options)
@@ -374,3 +389,9 @@ class TestGrids:
         table = devices_table([DeviceView(ALPHA, "away", None, 1000.0)], 1000.0 + away_s)
         assert table.rows[0][table.headers.index("seen")].text == text
         assert all(cell.failed for cell in table.rows[0]), "one that is away stands out"
+
+
+def test_a_state_that_is_not_named(orchestrate: Orchestrate, cluster: Cluster) -> None:
+    ended = orchestrate("state", "alpha")
+    words = "error: nothing is said. Allowed: --dedicated-vram SIZE, --power-limit WATTS, or both\n"
+    assert (ended.code, ended.out, ended.err) == (2, "", words)

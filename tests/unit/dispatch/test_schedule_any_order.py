@@ -20,6 +20,7 @@ from orchestrator.dispatch.messages import (
     CompleteRun,
     DeviceJoined,
     DeviceLost,
+    DeviceSkipped,
     Discard,
     Event,
     GiveUp,
@@ -54,6 +55,7 @@ from tests.unit.results.made_attempts import LOADED
 DEVICES = ("a", "b", "c")
 STATES = (state(), state(1), state(32), state(32, 55), state(16), state(None, 55))
 MEASURED = Measured(LOADED, ())
+SKIPPED = "skipped by its operator"
 DISK_FULL = Failed(Cause.DISK_FULL, "no room")
 OUTCOMES = (MEASURED, DISK_FULL, ENGINE_LOST, CRASHED, CANCELLED, LEASE_ENDED, Refused(Cause.RAM, "too big"))
 MOST_RUNS = 5
@@ -134,10 +136,10 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
                 self.check_send(command)
             case Keep(told):
                 self.check_keep(told)
-            case GiveUp(_, job_id, attempt, _, cause):
+            case GiveUp(_, job_id, attempt, _, cause, detail):
                 line = self.ends(job_id, cause)
                 assert attempt == max(line.attempt, 1)
-                if cause is Cause.DEVICE_LOST:
+                if cause is Cause.DEVICE_LOST and detail != SKIPPED:
                     assert len(line.failed | {attempt}) == MAX_FAILURES, "given up too early"
             case Retry(_, job_id, attempt, failures, _, _, told):
                 line = self.lines[job_id]
@@ -415,6 +417,13 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
             named = wanted.dedicated_vram_bytes or wanted.power_limit_w
             asks = (line.state.dedicated_vram_bytes, line.state.power_limit_w)
             assert named not in asks or self.schedule.current_attempt(device_id) == (line.job_id, line.attempt)
+
+    @rule(device_id=st.sampled_from(DEVICES))
+    def the_device_is_skipped(self, device_id: str) -> None:
+        self.handle(DeviceSkipped(device_id, SKIPPED))
+        left = [line for line in self.lines.values() if line.device_id == device_id and line.done is None]
+        running = self.schedule.current_attempt(device_id)
+        assert [(line.job_id, line.attempt) for line in left] == [running] * len(left), "only what runs there remains"
 
     @rule()
     def the_coordinator_restarts(self) -> None:
