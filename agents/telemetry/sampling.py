@@ -110,12 +110,10 @@ class SamplerProcess:
             return
         with suppress(OSError):
             _pipe(child.stdin).close()
-        try:
-            # It ends with its stdin, unless a call into a driver holds it.
-            child.wait(timeout=CLOSE_S)
-        except subprocess.TimeoutExpired:
+        if not _has_ended(child):
             child.kill()
-            child.wait()
+            if not _has_ended(child):
+                return  # a call into a driver holds it; to close its pipe would wait for the thread that reads
         _pipe(child.stdout).close()
 
     def _send(self, message: dict[str, object]) -> None:
@@ -129,6 +127,14 @@ class SamplerProcess:
             for line in pipe:
                 self._answers.put(line)
         self._answers.put(b"")
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    try:
+        child.wait(timeout=CLOSE_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

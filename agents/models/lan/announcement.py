@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from agents.models.progress import Notify
 from agents.models.store.disk import size_of
 from agents.models.store.transfer import library_folder_of
 
-_SAME_START_S = 2.0
-"""Two starts of one process number are the same process within this: psutil computes them from the clock of the day."""
+_SAME_START_S = 0.1
+"""Two starts of one process number are the same process within this. Kernels count in ticks of 0.01 s or less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Announcement:
 
     def announce(self, status: FileStatus) -> None:
         """Replaces the note. Raises OSError where the store cannot take it."""
-        born = psutil.Process().create_time()
+        born = _started_s(psutil.Process())
         note = {"pid": os.getpid(), "born": born, "state": status, "partial": str(self._partial.absolute())}
         write_atomic(self._path, json.dumps(note))
 
@@ -78,11 +79,17 @@ def ongoing_fetch(store: Path, key: str) -> OngoingFetch | None:
     try:
         beat = path.stat().st_mtime_ns
         note = json.loads(path.read_bytes())
-        if abs(psutil.Process(int(note["pid"])).create_time() - float(note["born"])) > _SAME_START_S:
+        if abs(_started_s(psutil.Process(int(note["pid"]))) - float(note["born"])) > _SAME_START_S:
             return None
         return OngoingFetch(FileStatus(note["state"]), _bytes_so_far(Path(note["partial"])), str(beat))
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
+
+
+def _started_s(process: psutil.Process) -> float:
+    """When a process was started, on a clock that nobody sets: on Linux its seconds since the boot."""
+    # There psutil adds the time of the boot to them, which the kernel moves with each setting of the wall clock.
+    return process.create_time() - (psutil.boot_time() if sys.platform == "linux" else 0.0)
 
 
 def _bytes_so_far(partial: Path) -> int:
