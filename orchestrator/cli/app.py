@@ -44,6 +44,7 @@ Address = Annotated[
     str | None, typer.Option(help="Ray cluster, HOST:PORT. Default: RAY_ADDRESS, or the one on this machine.")
 ]
 DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Name or id, as `orchestrate devices` lists it.")]
+AllAttempts = Annotated[bool, typer.Option("--all-attempts", help="Also attempts that `orchestrate retry` superseded.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run, as `orchestrate results` lists it; or `latest`.")]
 
 
@@ -260,6 +261,7 @@ def show(
         str | None, typer.Option("--why", metavar="JOB", help="One job's story; its id, or how that begins.")
     ] = None,
     address: Annotated[str | None, typer.Option(help="With --why: the cluster to ask, HOST:PORT.")] = None,
+    all_attempts: AllAttempts = False,
 ) -> None:
     """Show one run: a line for each cell, with what failed and why. With --why: what became of one job, and why."""
     if why is not None:
@@ -269,7 +271,7 @@ def show(
         return
     from orchestrator.cli.results import show_run
 
-    show_run(run, as_json=as_json)
+    show_run(run, as_json=as_json, all_attempts=all_attempts)
 
 
 @app.command()
@@ -304,11 +306,21 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH", help="The same as PATH.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="llama-bench: AXIS=VALUE, only these cells.")] = None,
     build: Annotated[str | None, typer.Option(help="llama-bench: name to write as the build's commit.")] = None,
+    all_attempts: AllAttempts = False,
 ) -> None:
     """Write a run's table as Parquet, Arrow IPC, CSV or JSON lines; or its synthetic workloads as llama-bench does."""
     from orchestrator.cli.export import export_run
 
-    export_run(run, to, output, table=table, file_format=file_format, where=where or [], build=build)
+    export_run(
+        run,
+        to,
+        output,
+        table=table,
+        file_format=file_format,
+        where=where or [],
+        build=build,
+        all_attempts=all_attempts,
+    )
 
 
 @app.command(name="import")

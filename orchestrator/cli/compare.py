@@ -9,8 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from agents.places import data_root
-from orchestrator.cli.ledger_access import runs_of_ledger
-from orchestrator.cli.results import damage_reported, measured_run
+from orchestrator.cli.kept_run import (
+    RunRows,
+    ledger_rows,
+    measured_run,
+    raise_complaints,
+    read_run,
+    warn_of_unknown_runs,
+)
 from orchestrator.compare.axes import axis_named
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.pivot import Pivot, pivot
@@ -32,9 +38,15 @@ def compare_runs(
 ) -> None:
     print_pivots = compare_format(output)
     names = [measured_run(run) if _is_run(run) else run for run in runs]
-    with damage_reported():
-        table = load_runs(names, data_root())
+    there = Store(data_root()).runs()
+    read = [
+        read_run(name) if name in there else RunRows(load_runs([name], data_root()), "")
+        for name in dict.fromkeys(names)
+    ]
+    table = pa.concat_tables([each.table for each in read])
     print_pivots(_pivots(table, rows, cols, values, also=also, where=where, baseline=baseline), sys.stdout)
+    warn_of_unknown_runs([name for name in names if name in there])
+    raise_complaints([each.complaint for each in read])
 
 
 def _pivots(
@@ -63,7 +75,7 @@ def _pivots(
 
 def _is_run(name: str) -> bool:
     """A run's name, or a beginning of one; not a path, and no published figures."""
-    runs = {*runs_of_ledger(), *Store(data_root()).runs()}
+    runs = {*ledger_rows(), *Store(data_root()).runs()}
     return not Path(name).exists() and (name == "latest" or any(run.startswith(name) for run in runs))
 
 

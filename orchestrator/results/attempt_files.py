@@ -63,10 +63,11 @@ class Damaged:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """``table`` from all files but the damaged ones."""
+    """``table`` from all files but the damaged ones; ``keys``: the attempts in those files, the superseded ones too."""
 
     table: pa.Table
     damaged: tuple[Damaged, ...]
+    keys: frozenset[Key] = frozenset()
 
     def warned(self) -> pa.Table:
         """The table; each damaged file is a DamagedFileWarning."""

@@ -16,24 +16,27 @@ from orchestrator.results import schema
 from orchestrator.results.attempt_files import Unreadable, read_parquet
 from orchestrator.results.export import format_of, read_csv, read_json_lines
 from orchestrator.results.flat import flatten
+from orchestrator.results.reading import current_rows
 from orchestrator.results.reference import PREFIX, is_published, load_published_csv, load_reference, references
 from orchestrator.results.store import Store
 
 
-def load(path: str | Path, table: str = "trials", *, run: str | None = None) -> pa.Table:
+def load(path: str | Path, table: str = "trials", *, run: str | None = None, all_attempts: bool = False) -> pa.Table:
     """See ``orchestrator.results.load``."""
     wanted = schema.schema(table)
     if str(path).startswith(PREFIX):
         return load_reference(str(path)) if table == "trials" else wanted.empty_table()
     if isinstance(path, str) and not Path(path).exists() and path in Store(data_root()).runs():
-        return Store(data_root()).load(path, table)
+        return Store(data_root()).load(path, table, all_attempts=all_attempts)
     path = Path(path)
     if path.is_dir():
-        return _folder(path, table, run)
+        store, name = _run_in(path, run)
+        return store.load(name, table, all_attempts=all_attempts)
     if not path.is_file():
         raise UsageError(f"{path}: no such file or folder, and no run under {data_root()}")
     try:
-        return _file(path, table, wanted)
+        found = _file(path, table, wanted)
+        return found if all_attempts or table == "devices" else current_rows(found)
     except (Unreadable, pa.ArrowException, csv.Error, ValueError, OSError) as error:
         raise UsageError(f"{path}: cannot be read as {table}: {' '.join(str(error).split())[:300]}") from error
 
@@ -57,17 +60,18 @@ def _run_or_path(name: str, root: Path) -> pa.Table:
     )
 
 
-def _folder(path: Path, table: str, run: str | None) -> pa.Table:
+def _run_in(path: Path, run: str | None) -> tuple[Store, str]:
+    """The run in a folder, which is its own or one of results."""
     if run is None and (path / "trials").is_dir():
         root = path.resolve()
-        return Store(root.parent.parent).load(root.name, table)
+        return Store(root.parent.parent), root.name
     runs = Store(path).runs()
     if run is None and len(runs) == 1:
         run = runs[0]
     if run is None:
         what = f"holds {len(runs)} runs, say which: {', '.join(runs)}" if runs else "is no run and holds none"
         raise UsageError(f"{path}: {what}")
-    return Store(path).load(run, table)
+    return Store(path), run
 
 
 def _file(path: Path, table: str, wanted: pa.Schema) -> pa.Table:

@@ -14,6 +14,7 @@ from orchestrator.results.attempt_files import (
     Key,
     Read,
     keys_in,
+    keys_of,
     of_all_files,
     of_each,
     read_parquet,
@@ -54,7 +55,8 @@ def read_attempts(folder: Path, table: str, columns: Iterable[str] | None, *, al
     files = [each for each in found.values() if isinstance(each, FileRows)]
     whole = _joined(list(once(files, all_attempts=all_attempts)), some if table == "trials" else schema.schema(table))
     damaged = tuple(each for each in found.values() if isinstance(each, Damaged))
-    return Read(schema.conform(whole, schema.schema(table)), damaged)
+    keys = frozenset[Key]().union(*(each.keys for each in files))
+    return Read(schema.conform(whole, schema.schema(table)), damaged, keys)
 
 
 def current_keys(keys: Iterable[Key]) -> frozenset[Key]:
@@ -63,6 +65,12 @@ def current_keys(keys: Iterable[Key]) -> frozenset[Key]:
     for job, attempt in keys:
         latest[job] = max(attempt, latest.get(job, attempt))
     return frozenset(latest.items())
+
+
+def current_rows(rows: pa.Table) -> pa.Table:
+    """The rows of each job's latest attempt; of several runs, too, for a job is of one run. PURE"""
+    keys = keys_of(rows)
+    return without_keys(rows, keys - current_keys(keys))
 
 
 def once(files: Sequence[FileRows], *, all_attempts: bool = False) -> Iterator[pa.Table]:
