@@ -98,13 +98,15 @@ class NodeMachine(NodeIdentity):
                 yield from self._greet(now_s, node)
 
     def time_passed(self, now_s: float) -> Iterator[Output]:
-        silent_s = SILENT_POLLS * self._poll_wait_s()
+        silent_s = self._silent_s()
         for node in list(self.nodes.values()):
             if now_s >= node.until_s:
                 yield from self._on_phase_timeout(now_s, node)
             elif node.phase in (NodePhase.GREETING, NodePhase.CHECKING):
                 yield from self._ask(now_s, node)  # the agent was not reached the last time
-            elif node.phase is NodePhase.UP and node.awaited is not None and now_s - node.spoke_s >= silent_s:
+            elif node.phase is NodePhase.UP and node.awaited is not None:
+                if now_s - node.spoke_s < silent_s and now_s < node.awaited.until_s:
+                    continue
                 log.warning(Entry("DeviceSilent", **node.ids, seconds=round(now_s - node.spoke_s)))
                 yield from self._check(now_s, node)
         self.settled = self._are_listed and all(node.phase not in UNSETTLED for node in self.nodes.values())
@@ -134,7 +136,7 @@ class NodeMachine(NodeIdentity):
         if node is None:
             yield DeviceUnreachable(device_id, "it is not in the cluster any more", attempt)
         elif node.phase is NodePhase.UP:
-            node.awaited = Awaited(attempt, (job, grant))
+            node.awaited = Awaited(attempt, (job, grant), now_s + self._silent_s() + GREET_S)
             yield from self._start(now_s, node)
         else:
             asleep = node.phase in SLEEPING
@@ -178,6 +180,9 @@ class NodeMachine(NodeIdentity):
         node.pending.pop(CallKind.POLL, None)
         yield self._call(node, CallKind.START, *node.awaited.job)
 
+    def _silent_s(self) -> float:
+        return SILENT_POLLS * self._poll_wait_s()
+
     def _on_call_failed(self, now_s: float, node: Node, failure: Failure) -> Iterator[Output]:
         """Of a start or a poll."""
         match failure.error:
@@ -199,8 +204,10 @@ class NodeMachine(NodeIdentity):
         """Asks a device what it is at. An agent that has not taken its job yet may be waiting for its job process."""
         if node.phase is NodePhase.CHECKING:
             return
-        limit_s = CHECK_S if node.awaited is None or node.awaited.is_delivered else GREET_S
-        self._enter(node, NodePhase.CHECKING, now_s + limit_s)
+        until_s = now_s + CHECK_S
+        if node.awaited is not None and not node.awaited.is_delivered:
+            until_s = node.awaited.until_s
+        self._enter(node, NodePhase.CHECKING, until_s)
         if now_s - node.asked_s >= CHECK_S:
             node.pending.pop(CallKind.HELLO, None)  # of an earlier silence: it is not answered any more
         yield from self._ask(now_s, node)
@@ -239,11 +246,11 @@ class NodeMachine(NodeIdentity):
             # how the job ended never reached us, or another one runs: the schedule must judge it
             node.device, node.status = hello.device, hello.status
             yield from self._accept(now_s, node)
-        elif awaited.sends < SENDS:
+        elif awaited.sends < SENDS and now_s < awaited.until_s:
             self._enter(node, NodePhase.UP)
             yield from self._start(now_s, node)
         else:
-            yield from self._set_unusable(now_s, node, f"it was sent a job {SENDS} times, and has not taken it")
+            yield from self._set_unusable(now_s, node, f"it was sent a job {awaited.sends} times, and has not taken it")
 
     def _refuse(self, now_s: float, node: Node, version: str) -> Iterator[Output]:
         """Nothing is kept on a device of another version: its agent ends with all that it started."""
@@ -293,8 +300,10 @@ class NodeMachine(NodeIdentity):
             case NodePhase.REFUSED:
                 pause_s = min(AGAIN_S * 2 ** (node.refusals - 1), AGAIN_MOST_S)
                 self._enter(node, NodePhase.REFUSED, now_s + pause_s)
-            case _:  # woken since
-                self._enter(node, node.phase, node.name_free_s)
+            case NodePhase.WAKING:
+                self._enter(node, NodePhase.WAKING, node.name_free_s)
+            case _:  # refused as a duplicate since, or superseded
+                pass
 
 
 def _knows(status: AgentStatus, attempt: Attempt) -> bool:

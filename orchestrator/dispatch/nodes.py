@@ -91,10 +91,14 @@ class Failure:
 
 @dataclass(slots=True)
 class Awaited:
-    """The attempt whose end a node is to report. ``job``: kept for as long as it may have to be sent once more."""
+    """The attempt whose end a node is to report. ``job``: kept for as long as it may have to be sent once more.
+
+    ``until_s``: when the node must have taken it.
+    """
 
     attempt: Attempt
     job: tuple[Job, Grant] | None = None
+    until_s: float = inf
     sends: int = 0
 
     @property

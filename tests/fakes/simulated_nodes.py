@@ -53,7 +53,7 @@ class Host:
     actor: Actor | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Actor:
     host: Host
     is_alive: bool = True
@@ -61,6 +61,9 @@ class Actor:
     is_closed: bool = False
     job: Job | None = None
     started: Attempt | None = None  # the latest
+
+    def __repr__(self) -> str:
+        return f"an agent of {self.host.device.device_id}"
 
     def status(self) -> AgentStatus:
         job = (self.job.job_id, self.job.attempt) if self.job else None
@@ -98,7 +101,7 @@ class Actor:
             self.job = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Flight:
     """A call on its way. ``answer`` is there once it was carried out."""
 
@@ -108,6 +111,9 @@ class Flight:
     answer: Any = None
     is_carried_out: bool = False
     deliveries: int = 0
+
+    def __repr__(self) -> str:
+        return f"{self.call.kind} {self.call.number} of {self.call.node_id}"
 
 
 @dataclass

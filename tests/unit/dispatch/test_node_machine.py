@@ -203,6 +203,21 @@ def test_an_agent_that_never_gets_its_job_is_reported() -> None:
     assert retries(world) == [(1, 1)]
 
 
+def test_a_start_that_is_lost_again_and_again_is_reported_in_time() -> None:
+    """Each greeting is answered, and late."""
+    world = joined()
+    world.submit("run-1", [("j", "a")])
+    began_s = world.now_s
+    while not unreachable(world):
+        world.advance(1.0)
+        hello = latest(world, CallKind.HELLO)
+        if world.now_s - hello.asked_s > CHECK_S - 10 and not hello.deliveries:
+            world.execute(hello)
+            world.answer(hello)
+    assert world.now_s - began_s <= SILENT_S + GREET_S + 2 * TICK_S
+    assert retries(world) == [(1, 1)]
+
+
 def test_a_job_that_the_agent_lost_is_tried_again() -> None:
     world = running()
     actor = world.hosts["a1"].actor
@@ -396,3 +411,18 @@ def test_a_claim_that_is_answered_when_the_other_has_left_is_no_duplicate() -> N
     world.advance(0.1)
     world.answer(claim)
     assert phase(world, "a2") is NodePhase.UP
+
+
+def test_a_node_that_closes_while_it_is_claimed_stays_a_duplicate() -> None:
+    world, claim = claiming()
+    world.carry_out(world.machine.sleep_devices(world.now_s))
+    world.execute(claim)
+    world.answer(claim)
+    world.settle()
+    assert phase(world, "a1") is phase(world, "a2") is NodePhase.DUPLICATE
+    world.advance(CLOSE_S)
+    assert phase(world, "a1") is NodePhase.DUPLICATE
+    world.leave("a2")
+    world.advance(TICK_S)
+    world.settle()
+    assert phase(world, "a1") is NodePhase.UP
