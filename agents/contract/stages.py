@@ -15,12 +15,13 @@ ENDING = "ending"  # the outcome is known: readings, the report, and what failed
 MEASURING = ("warm-up", "measuring")
 """How the stages begin in which nothing else may use the machine."""
 _LOADING = ("loading", "selecting the runtime", "waiting until the server is ready")
-_SHORT = (STARTING, UNLOADING, ENDING, "waiting: ")
+_CLEARING = (UNLOADING, ENDING)
+_SHORT = (STARTING, "waiting: ")
 
-SHORT_S = 60.0
+SHORT_S = 30.0
 """Of a stage that is over in seconds where nothing hangs: calls of programs and servers that have time-outs of 10 s."""
-PREPARING_S = 120.0
-"""Of a stage before the load. A download and a hash notify each second that bytes come, and so begin the stage anew."""
+CLEARING_S = 60.0
+"""Of a stage in which an engine is unloaded: a server may be restarted for it, which has a time-out of its own."""
 
 
 def stage_limit_s(stage: str, timeouts: Timeouts, workload: Workload) -> float:
@@ -30,7 +31,11 @@ def stage_limit_s(stage: str, timeouts: Timeouts, workload: Workload) -> float:
         )
     if stage.startswith(_LOADING):
         return timeouts.load_s
-    return SHORT_S if stage.startswith(_SHORT) else PREPARING_S
+    if stage.startswith(_CLEARING):
+        return CLEARING_S
+    # What is left prepares a model. A download and a hash notify each second that bytes come, and so begin the stage
+    # anew: one that is silent for as long as a load may take has stopped.
+    return SHORT_S if stage.startswith(_SHORT) else max(timeouts.load_s, CLEARING_S)
 
 
 def _has_prime(workload: Workload) -> bool:

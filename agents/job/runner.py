@@ -29,7 +29,7 @@ from agents.agent.spool import Spool
 from agents.contract.job import Job
 from agents.contract.model_peers import Peers
 from agents.contract.report import Cause, Failed, Report
-from agents.contract.stages import stage_limit_s
+from agents.contract.stages import CLEARING_S, ENDING, stage_limit_s
 from agents.contract.wire_json import from_json, to_json
 from agents.engines.stream.exchange import LiveCount
 from agents.errors import AgentError, cause_of_os_error
@@ -53,13 +53,41 @@ class ToAgent(logging.Handler):
         self._write(json.dumps({"log": [record.levelno, message_of(record)]}).encode())
 
 
+class CancelEvent(threading.Event):
+    """``on_noticed`` is called once after each ``set``: when what obeys the cancel has looked, on the thread that did.
+
+    It may still take a while to undo what it has begun, such as the load of a server; but it does not hang.
+    """
+
+    def __init__(self, on_noticed: Callable[[], object]) -> None:
+        super().__init__()
+        self._on_noticed = on_noticed
+        self._is_noticed = False
+
+    def is_set(self) -> bool:
+        return super().is_set() and self._noticed()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(timeout) and self._noticed()
+
+    def clear(self) -> None:
+        super().clear()
+        self._is_noticed = False
+
+    def _noticed(self) -> bool:
+        if not self._is_noticed:
+            self._is_noticed = True
+            self._on_noticed()
+        return True
+
+
 class Runner:
     """Jobs run on the main thread: on Linux an engine dies with the *thread* that started it."""
 
     def __init__(self, folder: Path) -> None:
         self._jobs: queue.Queue[tuple[Job, Peers | None]] = queue.Queue()
         self._host: Host | None = None
-        self._cancelled = threading.Event()
+        self._cancelled = CancelEvent(self._on_cancel_noticed)
         self._live: LiveCount | None = None
         self._writing = threading.Lock()
         self._spool = Spool(folder / "spool")
@@ -128,6 +156,9 @@ class Runner:
         self._live = live
         limit_s = stage_limit_s(stage, job.timeouts, job.workload)  # the agent ends what outlives it: see HangDetector
         self._write(json.dumps({"phase": stage, "limit_s": limit_s}).encode())
+
+    def _on_cancel_noticed(self) -> None:
+        self._write(json.dumps({"phase": ENDING, "limit_s": CLEARING_S}).encode())
 
     def _write(self, line: bytes) -> None:
         # The main thread writes, the one that reads stdin, and each thread that logs.

@@ -9,8 +9,10 @@ Files over 50 GB the hub serves through Xet alone; those go through ``hf_hub_dow
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ from agents.models.store.transfer import Sender, TransferStopped, library_folder
 if TYPE_CHECKING:
     import httpx2
 
+LOOK_S = 1.0
 PLAIN_HTTP_LIMIT_BYTES = 50_000_000_000  # huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE
 
 
@@ -47,7 +50,7 @@ def download(repo: RemoteRepo, file: RemoteFile, target: Path, on_bytes: Callabl
     partial = partial_of(target)
     with hub_errors_named(repo.name, repo.commit):
         if file.size_bytes > PLAIN_HTTP_LIMIT_BYTES:
-            _download_by_library(repo, file, partial)
+            _download_by_library(repo, file, partial, on_bytes)
         else:
             try:
                 receive(Sender(lambda start: _open_response(repo, file, start)), partial, file.size_bytes, on_bytes)
@@ -77,10 +80,38 @@ def _open_response(repo: RemoteRepo, file: RemoteFile, start: int) -> Iterator[h
         yield response
 
 
-def _download_by_library(repo: RemoteRepo, file: RemoteFile, partial: Path) -> None:
+def _download_by_library(repo: RemoteRepo, file: RemoteFile, partial: Path, on_bytes: Callable[[int], None]) -> None:
+    """The library shows no progress and takes hours: on a thread, so that this one can see bytes come, and a cancel,
+    which ``on_bytes`` raises. The thread then ends with the process."""
     from huggingface_hub import hf_hub_download
 
-    folder = library_folder_of(partial)
-    fetched = hf_hub_download(repo.name, file.path, revision=repo.commit, local_dir=folder, endpoint=repo.endpoint)
-    Path(fetched).replace(partial)
+    folder, fetched = library_folder_of(partial), Future[str]()
+
+    def fetch() -> None:
+        try:
+            found = hf_hub_download(
+                repo.name, file.path, revision=repo.commit, local_dir=folder, endpoint=repo.endpoint
+            )
+            fetched.set_result(found)
+        except BaseException as error:
+            fetched.set_exception(error)
+
+    threading.Thread(target=fetch, name="hf_hub_download", daemon=True).start()
+    on_disk = -1
+    while not wait([fetched], timeout=LOOK_S).done:
+        # Only where bytes have come: what does not go on must not look as if it did.
+        if (now := _bytes_on_disk(folder)) != on_disk:
+            on_disk = now
+            on_bytes(min(now, file.size_bytes))
+    Path(fetched.result()).replace(partial)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bytes_on_disk(folder: Path) -> int:
+    """Blocks that are written: a file may be as long as it will be from the start."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # renamed meanwhile
+            stat = path.stat()
+            total += getattr(stat, "st_blocks", 0) * 512 or stat.st_size
+    return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import huggingface_hub
@@ -15,6 +16,7 @@ from agents.errors import LoadFailed
 from agents.models.hub import download as hub_download
 from agents.models.hub.fetch import fetch
 from agents.models.hub.listing import LISTING_HOLDS_S, HubRequest
+from agents.models.hub.pick import RemoteFile
 from agents.models.store.files import ModelFiles
 from tests.unit.models.fake_hub import COMMIT, REPO, Asked, FakeHub
 
@@ -260,3 +262,32 @@ def test_a_file_too_large_for_plain_http_goes_through_the_library(
     assert files.path.read_bytes() == model
     assert [path.name for path in files.path.parent.iterdir() if not path.name.startswith(".")] == ["tiny-Q4_0.gguf"]
     assert "HEAD" in [one.method for one in hub.asked]  # the library's way
+
+
+def test_a_download_by_the_library_shows_that_bytes_come_and_can_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its agent would take hours without a word for a hang."""
+    monkeypatch.setattr(hub_download, "LOOK_S", 0.005)
+    more, seen = threading.Semaphore(0), list[int]()
+
+    def fetch_slowly(*_: object, local_dir: Path, **__: object) -> str:
+        local_dir.mkdir(parents=True)
+        with (local_dir / "part.incomplete").open("wb") as file:
+            while len(seen) < 4:
+                more.acquire(timeout=10.0)
+                file.write(b"x" * 8192)
+                file.flush()
+        return ""
+
+    def on_bytes(done: int) -> None:
+        seen.append(done)
+        more.release()
+        if len(seen) == 4:
+            raise LoadFailed(Cause.CANCELLED, "cancelled")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch_slowly)
+    repo, file = hub_download.RemoteRepo(REPO, COMMIT, None), RemoteFile("m.gguf", 60_000_000_000, None)
+    with pytest.raises(LoadFailed, match="cancelled"):
+        hub_download._download_by_library(repo, file, tmp_path / "m.gguf.partial", on_bytes)
+    assert seen == sorted(set(seen)), "each time that bytes have come, and no other"
