@@ -107,7 +107,8 @@ class NodeMachine(NodeIdentity):
             elif node.phase is NodePhase.UP and node.awaited is not None:
                 if now_s - node.spoke_s < silent_s and now_s < node.awaited.until_s:
                     continue
-                log.warning(Entry("DeviceSilent", **node.ids, seconds=round(now_s - node.spoke_s)))
+                words = f"its agent has been silent for {now_s - node.spoke_s:.0f} s: it is asked what it is at"
+                yield NodeTroubleChanged(node.key, f"node {node.label}: {words}")
                 yield from self._check(now_s, node)
         self.settled = self._are_listed and all(node.phase not in UNSETTLED for node in self.nodes.values())
         self.due_s = min((node.until_s for node in self.nodes.values()), default=inf)
@@ -168,6 +169,7 @@ class NodeMachine(NodeIdentity):
         node.turn += 1
         if node.phase is not NodePhase.UP:
             self._enter(node, NodePhase.UP)
+            yield NodeTroubleChanged(node.key, "")
         yield from self._await_job(node, status)
         yield StatusReceived(node.device.device_id, status)
 
@@ -248,6 +250,7 @@ class NodeMachine(NodeIdentity):
             yield from self._accept(now_s, node)
         elif awaited.sends < SENDS and now_s < awaited.until_s:
             self._enter(node, NodePhase.UP)
+            yield NodeTroubleChanged(node.key, "")
             yield from self._start(now_s, node)
         else:
             yield from self._set_unusable(now_s, node, f"it was sent a job {awaited.sends} times, and has not taken it")

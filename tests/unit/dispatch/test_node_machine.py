@@ -45,6 +45,10 @@ def unreachable(world: World) -> list[str]:
     return [each.detail for each in world.events if isinstance(each, DeviceUnreachable)]
 
 
+def troubles(world: World) -> list[str]:
+    return [each.detail for each in world.events if isinstance(each, NodeTroubleChanged)]
+
+
 def retries(world: World) -> list[tuple[int, int]]:
     """Attempts, and the failures counted so far."""
     return [(each.attempt, each.failures) for each in world.commands if isinstance(each, Retry)]
@@ -185,6 +189,7 @@ def test_a_start_that_is_overtaken_by_a_greeting_is_no_failure() -> None:
     assert retries(world) == []
     again = latest(world, CallKind.START)
     assert again is not start
+    assert troubles(world)[-1] == ""
     world.execute(start)
     world.execute(again)
     world.answer(again)
@@ -274,10 +279,12 @@ def test_a_device_that_speaks_again_while_it_is_checked_is_up() -> None:
     world = running()
     world.advance(SILENT_S + TICK_S)
     assert phase(world) is NodePhase.CHECKING
+    assert "silent for 2" in troubles(world)[-1], "who watches is sent a word at once"
     greeted = [each for each in world.events if isinstance(each, DeviceGreeted)]
     world.settle()
     assert phase(world) is NodePhase.UP
-    assert [each for each in world.events if isinstance(each, DeviceGreeted)] == greeted, "nobody need know"
+    assert [each for each in world.events if isinstance(each, DeviceGreeted)] == greeted, "it was never away"
+    assert troubles(world)[-1] == ""
     assert complete(world) == [("j", 1)]
 
 
@@ -300,8 +307,7 @@ def test_a_node_that_never_answers_is_reported_and_its_agent_replaced() -> None:
     first.is_hung = True
     world.advance(GREET_S + TICK_S)
     assert not first.is_alive
-    words = [each.detail for each in world.events if isinstance(each, NodeTroubleChanged)]
-    assert "did not answer within" in words[-1]
+    assert "did not answer within" in troubles(world)[-1]
     world.advance(AGAIN_S)
     world.settle()
     assert phase(world) is NodePhase.UP
