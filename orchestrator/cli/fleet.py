@@ -21,6 +21,7 @@ from orchestrator.cli.texts import format_count, format_duration
 from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, StatusView
 from orchestrator.dispatch.ledger import RunRow
 from orchestrator.dispatch.messages import RunStatus
+from orchestrator.dispatch.run_record import note_state
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.matrix.units import parse_bytes, parse_watts
 from orchestrator.report.terminal import print_table
@@ -119,6 +120,8 @@ def set_run(name: str, command: str, *, address: str | None) -> None:
                     raise OrchestrateError(words) from None
                 if ledger is not None:
                     ledger.set_run(run, what)
+                    with contextlib.suppress(OrchestrateError):  # a full disk: the ledger has it
+                        note_state(ledger, data_root(), run)
     print(f"run {run}: {command}; go on with: orchestrate resume {run}")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 from agents.contract.job import MachineState
 from agents.device.inventory import boot_id
 from agents.device_file import Stated
-from agents.log import COORDINATOR, Entry, hide, start_log_file, stop_log, suppressed
+from agents.log import COORDINATOR, Entry, start_log_file, stop_log, suppressed
 from orchestrator.dispatch.admit import admitted
 from orchestrator.dispatch.api import DeviceView, JobStory, RunSnapshot, StatusView, Submission, Submitted, WatchAnswer
 from orchestrator.dispatch.board import NoticeBoard
@@ -29,14 +28,15 @@ from orchestrator.dispatch.file_merger import FileMerger
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.home import LOOP_BUSY_S, lock_home, make_home_private, open_ledger
 from orchestrator.dispatch.job_story import with_log
-from orchestrator.dispatch.ledger_backup import back_up
+from orchestrator.dispatch.ledger_backup import Backups
 from orchestrator.dispatch.ledger_file import NAME
 from orchestrator.dispatch.ledger_watch import LedgerWatch
 from orchestrator.dispatch.loop import CoordinatorLoop
+from orchestrator.dispatch.loop_thread import LoopThread
 from orchestrator.dispatch.lost_rows import LostRows, lost_rows, put_back_in_open_runs, put_back_unreadable
 from orchestrator.dispatch.machine_log import LogFilter, LogPage, Places, read_log
 from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus
-from orchestrator.dispatch.model_peers import ModelPeers, models_token
+from orchestrator.dispatch.model_peers import ModelPeers, model_server, models_token
 from orchestrator.dispatch.notices import RunEnded, RunStopping, TroubleReported
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
 from orchestrator.dispatch.operator_text import skip_event
@@ -47,9 +47,6 @@ from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.plan.model_needs import DeviceNeeds
 from orchestrator.results.store import Store
 
-CALL_S = 60.0
-TROUBLE_S = 8.0
-"""So long a call waits where the coordinator itself cannot go on; then it says what is in the way."""
 NEEDS_S = 30.0
 STATE_S = 150.0  # the agent looks at its machine anew, which may take START_S there
 FIRST_DEVICES_S = 120.0
@@ -79,9 +76,7 @@ class Coordinator:
         self._store = Store(root)
         self._merger = FileMerger(root)
         self._board = NoticeBoard()
-        self._error: BaseException | None = None
         self._peers: ModelPeers | None = None
-        self._backing_up = threading.Lock()
         # all or nothing: what was taken before the first thing that fails is given back, so that a later try can work
         with ExitStack() as taken:
             try:
@@ -105,7 +100,7 @@ class Coordinator:
         taken.callback(self._ledger.close)
         taken.callback(self._merger.close)
         self._notifier = Notifier(read_coordinator_file(root).notify)
-        server = None if self._own else self._model_server()
+        server = None if self._own else model_server(root)
         if server is not None:
             taken.callback(server.close)
         with self._ledger.batch():  # raises where another program holds it
@@ -117,6 +112,7 @@ class Coordinator:
             # _ask_port uses self._loop, which is made below: it is called for devices alone, and those come by the loop
             url = f"http://{self._fleet.address}:{server.port}"
             self._peers = ModelPeers(models_token(root), self._ask_port, url)
+        backups = Backups(root, in_background=not self._own)
         self._loop = CoordinatorLoop(
             self._fleet,
             self._ledger,
@@ -126,10 +122,12 @@ class Coordinator:
             notifier=self._notifier,
             peers=self._peers,
             merger=self._merger,
-            on_run_end=self._back_up,
+            on_run_end=backups.make,
         )
+        thread = LoopThread(self._loop, self._board, self._on_failure)
+        self._on_loop, self._raise_error = thread.call, thread.raise_error
         self._note_runs()
-        self._views = Views(self._loop, self._ledger, self._board, self._notifier)
+        self._views = Views(self._loop, self._ledger, self._board, self._notifier, backups)
         if not self._own:
             # on this thread, before the loop has one: no device can be greeted while its run is not open yet
             put_back_in_open_runs(self._ledger, self._store)
@@ -139,9 +137,8 @@ class Coordinator:
         watch = LedgerWatch(root / NAME, self._ledger, self._loop.fail)
         watch.start()
         taken.callback(watch.close)
-        self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
-        self._thread.start()
-        taken.callback(self._stop_loop)
+        thread.start()
+        taken.callback(thread.close)
 
     def _note_runs(self) -> None:
         with suppressed(log, "RunsNotNoted", OrchestrateError):
@@ -151,25 +148,6 @@ class Coordinator:
                     " are. Stop the coordinator, then: orchestrate repair"
                 )
                 log.warning(Entry("RunsNotInLedger", detail=self._loop.warnings["runs"]))
-
-    def _model_server(self) -> Any:
-        """The head gives its own model files to devices, and has them give theirs to each other."""
-        from agents.models.lan.server import ModelServer
-        from agents.places import HEAD_MODELS_PORT_VARIABLE, device_root
-
-        try:
-            token = models_token(self._root)
-        except OSError as error:
-            raise OrchestrateError(f"{self._root}: cannot be written: {error}") from error
-        hide(token)
-        port = os.environ.get(HEAD_MODELS_PORT_VARIABLE, "0")
-        try:
-            return ModelServer(device_root(self._root) / "models", token, lambda: False, port=int(port))
-        except (OSError, ValueError, OverflowError) as error:
-            raise OrchestrateError(
-                f"cannot serve model files at port {port}: {error}. Free that port, or name another:"
-                f" {HEAD_MODELS_PORT_VARIABLE}"
-            ) from error
 
     def _ask_port(self, device_id: str, token: str) -> None:
         answer = self._fleet.call(device_id, "serve_models", token)
@@ -181,41 +159,6 @@ class Coordinator:
                 self._loop.call_soon(lambda: peers.server_started(device_id, port))
 
         answer.add_done_callback(answered)
-
-    def _run(self) -> None:
-        try:
-            self._loop.run()
-        except BaseException as error:
-            log.exception(Entry("CoordinatorFailed", term=self._loop.term))
-            # set before the board is closed: whom that wakes looks for the error next
-            self._error = error
-            self._on_failure(error)
-        finally:
-            # watchers would else wait out their time for a notice that nobody posts any more
-            self._board.close()
-
-    def _on_loop(self, work: Callable[[], T], *, changes: bool = True, is_kept: bool = False) -> T:
-        """On the loop's thread. Raises what ended the loop, if something did.
-
-        What ``changes`` something waits for TROUBLE_S where nothing can be written, and is then not done, but for what
-        ``is_kept`` in the ledger already.
-        """
-        future = self._loop.call_soon(work, changes=changes)
-        began_s = time.monotonic()
-        while True:
-            self._raise_error()
-            try:
-                # in short turns: a loop that has ended never gets to this future, and only _error shows that
-                return future.result(timeout=0.2)
-            except FutureTimeout:
-                limit_s = TROUBLE_S if self._loop.trouble else CALL_S
-                if time.monotonic() - began_s > limit_s and (is_kept or future.cancel()):
-                    trouble = self._loop.trouble or "it is busy"
-                    raise OrchestrateError(f"the coordinator does not get to it: {trouble}") from None
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
 
     def where(self) -> tuple[str, str]:
         """Boot id of the coordinator's host and the folder of its results: whoever has both reads them itself."""
@@ -375,24 +318,6 @@ class Coordinator:
         with suppressed(log, "RunStateNotNoted", OrchestrateError, run=run_id):
             note_state(self._ledger, self._root, run_id, retried)
 
-    def _back_up(self) -> None:
-        """After each run. A backup takes as long as the ledger is large: others do not wait for it."""
-        if self._own:
-            self._write_backup()  # the process may end with the run
-        else:
-            threading.Thread(target=self._write_backup, name="backup", daemon=True).start()
-
-    def _write_backup(self) -> None:
-        with self._backing_up:
-            try:
-                path = back_up(self._root / NAME)
-            except OrchestrateError as error:
-                log.warning(Entry("LedgerNotBackedUp", detail=str(error)))
-                self._loop.warnings["backup"] = str(error)
-            else:
-                log.info(Entry("LedgerBackedUp", detail=path.name))
-                self._loop.warnings.pop("backup", None)
-
     def idle(self) -> bool:
         return self._on_loop(lambda: not self._loop.schedule.is_busy, changes=False)
 
@@ -498,9 +423,3 @@ class Coordinator:
     def close(self) -> None:
         """Ends the loop; what is done stays done, and the ledger knows what is not."""
         self._taken.close()
-
-    def _stop_loop(self) -> None:
-        self._loop.close()
-        # what is given back after this is used by the loop's thread to the end of its last round
-        self._thread.join(timeout=10.0)
-        log.info(Entry("CoordinatorClosed", term=self._loop.term))

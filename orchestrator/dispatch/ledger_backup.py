@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sqlite3
+import threading
 import time
 from contextlib import closing, suppress
 from pathlib import Path
 
 from agents.files import aside_of, make_private, remove_abandoned, rename_durably
-from orchestrator.dispatch.ledger_file import LedgerError, check_pages, ledger_error
+from agents.log import Entry
+from orchestrator.dispatch.ledger_file import NAME, LedgerError, check_pages, ledger_error
+
+log = logging.getLogger(__name__)
 
 FOLDER = "backups"
 KEPT = 3
@@ -74,3 +79,32 @@ def newest_good(root: Path) -> Path | None:
             check_pages(path)
             return path
     return None
+
+
+class Backups:
+    """One at each end of a run. ``problem``: why the last one could not be made; empty where it could.
+
+    ``in_background``: on a thread of its own, for one takes as long as the ledger is large.
+    """
+
+    def __init__(self, root: Path, *, in_background: bool) -> None:
+        self.problem = ""
+        self._ledger = root / NAME
+        self._in_background = in_background
+        self._one = threading.Lock()
+
+    def make(self) -> None:
+        if self._in_background:
+            threading.Thread(target=self._make, name="backup", daemon=True).start()
+        else:
+            self._make()
+
+    def _make(self) -> None:
+        with self._one:
+            try:
+                log.info(Entry("LedgerBackedUp", detail=back_up(self._ledger).name))
+            except LedgerError as error:
+                log.warning(Entry("LedgerNotBackedUp", detail=str(error)))
+                self.problem = f"no backup of the ledger: {error}"
+            else:
+                self.problem = ""

@@ -6,14 +6,22 @@ or were sent a job with it, come first in the list, so that each device asks all
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agents.contract.job import Job, ModelSource
 from agents.contract.model_peers import Peer, Peers
 from agents.contract.report import Failed, Measured, Report
 from agents.files import write_atomic
+from agents.log import hide
+from agents.places import HEAD_MODELS_PORT_VARIABLE, device_root
+from orchestrator.errors import OrchestrateError
+
+if TYPE_CHECKING:
+    from agents.models.lan.server import ModelServer
 
 MAX_PEERS = 16
 """Each question for a file goes to so many devices at most; those most likely to have it come first."""
@@ -79,3 +87,22 @@ def models_token(root: Path) -> str:
     if not path.exists():  # one coordinator at a time: it holds the lock of this folder
         write_atomic(path, secrets.token_hex(32), mode=0o600)
     return path.read_text(encoding="ascii").strip()
+
+
+def model_server(root: Path) -> ModelServer:
+    """The head gives its own model files to devices. Raises OrchestrateError."""
+    from agents.models.lan.server import ModelServer
+
+    try:
+        token = models_token(root)
+    except OSError as error:
+        raise OrchestrateError(f"{root}: cannot be written: {error}") from error
+    hide(token)
+    port = os.environ.get(HEAD_MODELS_PORT_VARIABLE, "0")
+    try:
+        return ModelServer(device_root(root) / "models", token, lambda: False, port=int(port))
+    except (OSError, ValueError, OverflowError) as error:
+        raise OrchestrateError(
+            f"cannot serve model files at port {port}: {error}. Free that port, or name another:"
+            f" {HEAD_MODELS_PORT_VARIABLE}"
+        ) from error

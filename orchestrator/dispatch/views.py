@@ -10,6 +10,7 @@ from orchestrator.dispatch.api import AbsentDevice, DeviceView, JobStory, RunSna
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.job_story import FleetState, story_of
 from orchestrator.dispatch.ledger import Ledger, RunRow
+from orchestrator.dispatch.ledger_backup import Backups
 from orchestrator.dispatch.ledger_file import LedgerError
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.notices import JobSent
@@ -22,11 +23,19 @@ from orchestrator.results.store import Store
 class Views:
     """All methods on the loop's thread."""
 
-    def __init__(self, loop: CoordinatorLoop, ledger: Ledger, board: NoticeBoard, notifier: Notifier) -> None:
+    def __init__(
+        self,
+        loop: CoordinatorLoop,
+        ledger: Ledger,
+        board: NoticeBoard,
+        notifier: Notifier,
+        backups: Backups | None = None,
+    ) -> None:
         self._loop = loop
         self._ledger = ledger
         self._board = board
         self._notifier = notifier
+        self._backups = backups
         self._rows: list[RunRow] = []
 
     def snapshot(self, run_id: str) -> RunSnapshot:
@@ -88,7 +97,8 @@ class Views:
         cannot = tuple(
             skip_command(ask, loop.registry.devices[ask.device_id]) for ask in asks
         )  # as the views have them
-        own = (loop.trouble or unread, *loop.warnings.values(), self._notifier.problem)
+        backups = self._backups.problem if self._backups else ""
+        own = (loop.trouble or unread, *loop.warnings.values(), backups, self._notifier.problem)
         troubles = tuple(filter(None, (*own, *loop.registry.troubles.values(), *self._blocked())))
         return StatusView(views, troubles, cannot, len(loop.registry.addresses), self._absent())
 

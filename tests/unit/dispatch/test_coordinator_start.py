@@ -216,7 +216,7 @@ class TestHeldWhileItWorks:
             assert coordinator.status().troubles == ()
 
     def test_a_change_says_so_and_is_not_made_later(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("orchestrator.dispatch.coordinator.TROUBLE_S", 0.5)
+        monkeypatch.setattr("orchestrator.dispatch.loop_thread.TROUBLE_S", 0.5)
         submitted(home)
         fleet = IdleFleet()
         with closing(Coordinator(home, lambda: fleet)) as coordinator:
