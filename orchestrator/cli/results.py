@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from agents.contract.report import CAUSES, Cause
 from agents.places import data_root
@@ -34,10 +36,8 @@ from orchestrator.report.runs import SUMMARY_COLUMNS, RunSummary, drift_table, r
 from orchestrator.report.terminal import print_table
 from orchestrator.results.attempt_files import DamagedFileWarning, Key
 from orchestrator.results.export import json_lines
+from orchestrator.results.reading import current_rows
 from orchestrator.results.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SHOWN_FAILURES = 20
 
@@ -71,12 +71,19 @@ def digest_of_trials(table: pa.Table, also: Sequence[str] = ()) -> RunDigest:
     pivots = default_pivot(table)
     side_by_side = any(each.col_axes for each in pivots) and not also
     tables = tuple(pivot_table(each) for each in pivots) if side_by_side else (run_table(table, also),)
-    return RunDigest(tables, failures_of(rows_with(table, FAILURE_COLUMNS)))
+    return RunDigest(tables, failures_of(failed_rows(table)))
 
 
 def rows_with(table: pa.Table, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of some columns: 150 of 40,000 rows take half a minute to become Python's."""
     return table.select(list(columns)).to_pylist()
+
+
+def failed_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Of the current attempts."""
+    current = current_rows(table)
+    failed: Any = [status != "ok" for status in current.column("status").to_pylist()]
+    return rows_with(current.filter(pa.array(failed, pa.bool_())), FAILURE_COLUMNS)
 
 
 def pending_axes(run: str) -> tuple[str, ...]:
@@ -157,13 +164,13 @@ def _print_run(run: str, table: pa.Table, *, all_attempts: bool) -> None:
             then = f"go on with: orchestrate resume {run}" if free else "a submit on this machine is at work"
         print(f"not complete: {row.remaining} of {format_count(row.jobs, 'job')} left; {then}")
     print_table(run_table(table, pending_axes(run)), sys.stdout)
-    if drifts := drifts_of(rows_with(table, DRIFT_COLUMNS)):
+    is_canary: Any = table.column("canary")
+    if drifts := drifts_of(rows_with(table.filter(is_canary), DRIFT_COLUMNS)):  # null is none
         print()
         print_table(drift_table(drifts), sys.stdout)
-    rows = rows_with(table, FAILURE_COLUMNS)
     for title, lines in (
-        ("without a figure", failures_of(rows)),
-        ("earlier attempts of retried jobs", superseded_of(rows) if all_attempts else ()),
+        ("without a figure", failures_of(failed_rows(table))),
+        ("earlier attempts of retried jobs", superseded_of(rows_with(table, FAILURE_COLUMNS)) if all_attempts else ()),
     ):
         if lines:
             print(f"\n{title}:")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.compare import axes
 from orchestrator.compare.energy import DERIVED
@@ -38,19 +39,35 @@ def choose_trials(table: pa.Table, metrics: Sequence[str], where: Sequence[str] 
 
     Raises UsageError for an unknown axis or value.
     """
-    rows = _once(_rows(table, metrics))
-    measured = [row for row in rows if not row["warmup"] and not row["canary"]]
     last: dict[tuple[Any, Any], int] = {}
-    for row in rows:
-        key = (row["run"], row["job_id"])
-        last[key] = max(last.get(key, 0), row["attempt"] or 0)
-    kept = [row for row in measured if (row["attempt"] or 0) == last[row["run"], row["job_id"]]]
-    gone = {(row["run"], row["job_id"], row["attempt"]) for row in rows}
+    attempts = _attempts(table)
+    for run, job, attempt in attempts:
+        last[run, job] = max(last.get((run, job), 0), attempt or 0)
+    kept = [
+        row
+        for row in _once(_rows(_counted(table), metrics))
+        if (row["attempt"] or 0) == last[row["run"], row["job_id"]]
+    ]
     for written in where:
         axis, texts = axes.split_choice(written, "filter")
         wanted = {axes.choose(axis, text, (row[axis] for row in kept)) for text in texts}
         kept = [row for row in kept if row[axis] in wanted or (row[axis] is None and row["status"] in SILENT)]
-    return Chosen(tuple(kept), len(gone) - len(last))
+    return Chosen(tuple(kept), len(attempts) - len(last))
+
+
+def _attempts(table: pa.Table) -> set[tuple[Any, Any, Any]]:
+    """(run, job_id, attempt), each once."""
+    keys = ["run", "job_id", "attempt"]
+    found = schema.conform(table, schema.schema()).select(keys).group_by(keys).aggregate([])
+    return set(zip(*(found.column(name).to_pylist() for name in keys), strict=True))
+
+
+def _counted(table: pa.Table) -> pa.Table:
+    """Without warm-ups and canaries: by Arrow, for in a large run half of the rows are warm-ups."""
+    table = schema.conform(table, schema.schema())
+    warmup: Any = pc.fill_null(cast(Any, table.column("warmup")), False)
+    canary: Any = pc.fill_null(cast(Any, table.column("canary")), False)
+    return table.filter(pc.invert(pc.or_(warmup, canary)))
 
 
 _ALWAYS = ("job_id", "attempt", "trial", "warmup", "canary", "status", "cause", "note", "flags")

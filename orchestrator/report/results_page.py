@@ -38,13 +38,17 @@ ROOT/runs/RUN/trials/JOB-ATTEMPT.parquet          one job attempt: its trials, w
               logs/JOB-ATTEMPT.log                the engine's log
 ```
 
-A file is written aside, flushed to the disk and renamed: it is whole, or it is not there. A damaged file is left out
-with a warning that names it. A column that was added later reads as null from an older file. A column that this version
+A file is written aside, flushed to the disk and renamed: it is whole, or it is not there. Files are merged while a run
+goes on: the merged one is flushed and read back before its parts go. A damaged file is left out with a warning that
+names it; `show`, `export` and `compare` then say how many rows cannot be read and exit with 1, and `resume` measures
+them again and keeps the file as `NAME.damaged-1`. All of them read runs without a ledger too. A column
+that was added later reads as null from an older file. A column that this version
 does not know is left out when reading and stays in its file, and such a file is never merged. Raw figures are kept
 (each arrival); a rate in `trials` is derived from them when the row is written.
 
 An attempt that failed or was refused is a row with `status`, `cause` and `detail` and without a `trial`; trials that
-were complete by then are rows too. Of a job that was retried, comparisons take the last attempt.
+were complete by then are rows too. Of a job that was retried, everything reads the last attempt; the others are there
+with `--all-attempts`, or `orchestrator.load(..., all_attempts=True)`.
 
 Rows with `origin = imported` come from another tool's file and keep its definitions: [import.md](import.md).
 
