@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agents.contract.device import Device
 from agents.device_file import read_device_file
 from agents.places import data_root, device_root
-from orchestrator.cli.ledger_access import open_ledger, pick_run
+from orchestrator.cli.kept_run import from_ledger, ledger_rows
+from orchestrator.cli.ledger_access import pick_run
 from orchestrator.dispatch.machine_log import LogFilter, LogPage, Places, log_files, own_device_id, read_log
 from orchestrator.errors import UsageError
 
@@ -37,9 +39,10 @@ def _source(address: str | None) -> Iterator[tuple[Read, Sequence[str], Mapping[
 
 def _known_here(root: Path) -> tuple[Sequence[str], Mapping[str, str]]:
     """By the ledger, where this machine is a head; by its log and its own name, where it is a device."""
-    with open_ledger() as ledger:
-        runs = [row.id for row in ledger.runs()] if ledger else []
-        devices = {each.device_id: each.name for each in ledger.devices()} if ledger else {}
+    # a damaged ledger is what the log may explain: it is read without one
+    runs = list(ledger_rows())
+    seen: list[Device] = from_ledger(lambda ledger: ledger.devices(), list[Device]())
+    devices = {each.device_id: each.name for each in seen}
     if (own := own_device_id(root)) is not None and own not in devices:
         with suppress(ValueError):
             devices[own] = read_device_file(device_root(root)).name or socket.gethostname()

@@ -68,6 +68,15 @@ def test_a_ledger_that_is_gone_is_no_new_home(orchestrate: Orchestrate, home: Pa
     assert orchestrate("status").code == 0
 
 
+def test_the_log_is_read_without_a_ledger(orchestrate: Orchestrate, home: Path) -> None:
+    """It may say what became of it."""
+    line = f"2026-11-30T19:20:31.123Z INFO run={RUN} RunAdded jobs=3"
+    (home / "coordinator.log").write_text(f"{line}\n")
+    ledger_path(home).unlink()
+    ended = orchestrate("logs", RUN)
+    assert (ended.code, ended.out) == (0, f"coordinator: {line}\n")
+
+
 @pytest.mark.parametrize(("answer", "repaired"), [("y\n", True), ("n\n", False), ("\n", False), ("", False)])
 def test_it_asks(
     orchestrate: Orchestrate, home: Path, monkeypatch: pytest.MonkeyPatch, answer: str, repaired: bool
