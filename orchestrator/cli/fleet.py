@@ -21,6 +21,8 @@ from orchestrator.cli.texts import format_count, format_duration
 from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, StatusView
 from orchestrator.dispatch.ledger import RunRow
 from orchestrator.dispatch.messages import RunStatus
+from orchestrator.dispatch.offline import OfflineHome
+from orchestrator.dispatch.operator_text import describe_ask, describe_state_asked, skip_command
 from orchestrator.dispatch.run_record import note_state
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.matrix.units import parse_bytes, parse_watts
@@ -61,12 +63,30 @@ def show_status(address: str | None, *, as_json: bool) -> None:
 
 
 def _status_without_cluster() -> StatusView:
-    with open_ledger() as ledger:
-        views = tuple(RunView(row, (), ()) for row in (ledger.runs() if ledger else ()))
-    with no_coordinator_runs() as free:
-        words = "no cluster runs on this machine: nothing goes on by itself"
-        at_work = "a submit with a cluster of its own is at work on this machine: it shows there what it does"
-        return StatusView(views, (words if free else at_work,), (), 0)
+    with open_ledger() as ledger, no_coordinator_runs() as free:
+        rows = ledger.runs() if ledger else []
+        if not free:
+            at_work = "a submit with a cluster of its own is at work on this machine: it shows there what it does"
+            return StatusView(tuple(RunView(row, (), ()) for row in rows), (at_work,), (), 0)
+        found = OfflineHome(data_root(), ledger).ask() if ledger else None
+        asks = {found[0].run_id: describe_ask(*found)} if found else {}
+        views = tuple(RunView(row, (), (asks[row.id],) if row.id in asks else ()) for row in rows)
+        skips = (skip_command(*found),) if found else ()
+        words = "no cluster runs on this machine: nothing goes on by itself; go on with: orchestrate resume RUN"
+        return StatusView(views, (words,), skips, 0)
+
+
+@contextlib.contextmanager
+def _offline_home() -> Iterator[OfflineHome]:
+    """This machine's own, where neither a cluster nor a submit works. Raises OrchestrateError."""
+    with open_ledger() as ledger, no_coordinator_runs() as free:
+        if not free:
+            raise OrchestrateError(
+                "a submit with a cluster of its own is at work on this machine; when it has ended, say so again"
+            )
+        if ledger is None:
+            raise OrchestrateError("no cluster runs on this machine, and nothing was ever submitted here")
+        yield OfflineHome(data_root(), ledger)
 
 
 def _status_data(page: StatusView) -> dict[str, Any]:
@@ -149,9 +169,17 @@ def retry_run(name: str, causes: list[str] | None, *, address: str | None) -> No
 
 def state_device(name: str, dedicated_vram: str | None, power_limit: str | None, *, address: str | None) -> None:
     stated = _stated(dedicated_vram, power_limit)
-    with coordinator(address) as cluster:
-        cluster.state(name, stated)
-    print(f"{name}: noted; what was seen on the machine itself counts more")
+    try:
+        with coordinator(address) as cluster:
+            asked, then = cluster.state(name, stated), ""
+    except NoCluster:
+        with _offline_home() as home:
+            home.state(name, stated)
+            found = home.ask()
+        asked, then = describe_state_asked(*found) if found else "", "; go on with: orchestrate resume"
+    print(f"{name}: noted; what was seen on the machine itself counts more{then if not asked else ''}")
+    if asked:
+        print(asked)
 
 
 def skip_device(name: str, dedicated_vram: str | None, power_limit: str | None, *, address: str | None) -> None:
@@ -161,8 +189,12 @@ def skip_device(name: str, dedicated_vram: str | None, power_limit: str | None, 
     if dedicated_vram is not None or power_limit is not None:
         stated = _stated(dedicated_vram, power_limit)
         wanted = MachineState(stated.dedicated_vram_bytes, stated.power_limit_w)
-    with coordinator(address) as cluster:
-        count = cluster.skip(name, wanted)
+    try:
+        with coordinator(address) as cluster:
+            count = cluster.skip(name, wanted)
+    except NoCluster:
+        with _offline_home() as home:
+            count = home.skip(name, wanted)
     print(f"{name}: {format_count(count, 'job')} skipped{SKIPPED_HINT if count and wanted == MachineState() else ''}")
 
 

@@ -30,6 +30,8 @@ from orchestrator.cli.view import RunDigest
 from orchestrator.compare.axes import axis_named, label
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.drift import drifts_of
+from orchestrator.dispatch.ledger import RunRow
+from orchestrator.dispatch.messages import RunStatus
 from orchestrator.matrix import Value, matrix_from_json
 from orchestrator.report.pivot_table import pivot_table
 from orchestrator.report.runs import SUMMARY_COLUMNS, RunSummary, drift_table, run_table, runs_table, summarise_run
@@ -143,6 +145,15 @@ def list_runs(*, as_json: bool) -> None:
     warn_of_unknown_runs(there)
 
 
+def _how_it_goes_on(row: RunRow) -> str:
+    """Of a run that is not complete."""
+    resume = f"go on with: orchestrate resume {row.id}"
+    if row.status is not RunStatus.RUNNING:
+        return f"it is {row.status.value}; {resume}"
+    with no_coordinator_runs() as free:
+        return resume if free else "a submit or a head on this machine is at work"
+
+
 def show_run(name: str, *, as_json: bool, all_attempts: bool) -> None:
     run = measured_run(name)
     # a table of cells tells how many attempts were superseded: it needs them all
@@ -160,9 +171,7 @@ def _print_run(run: str, table: pa.Table, *, all_attempts: bool) -> None:
     row = ledger_rows().get(run)
     print(f"run {run}: {data_root() / 'runs' / run}")
     if row is not None and row.remaining:
-        with no_coordinator_runs() as free:
-            then = f"go on with: orchestrate resume {run}" if free else "a submit on this machine is at work"
-        print(f"not complete: {row.remaining} of {format_count(row.jobs, 'job')} left; {then}")
+        print(f"not complete: {row.remaining} of {format_count(row.jobs, 'job')} left; {_how_it_goes_on(row)}")
     print_table(run_table(table, pending_axes(run)), sys.stdout)
     is_canary: Any = table.column("canary")
     if drifts := drifts_of(rows_with(table.filter(is_canary), DRIFT_COLUMNS)):  # null is none

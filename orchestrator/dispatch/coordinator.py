@@ -39,11 +39,11 @@ from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus
 from orchestrator.dispatch.model_peers import ModelPeers, model_server, models_token
 from orchestrator.dispatch.notices import RunEnded, RunStopping, TroubleReported
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
-from orchestrator.dispatch.operator_text import skip_event
+from orchestrator.dispatch.operator_text import describe_state_asked, skip_event
 from orchestrator.dispatch.run_record import note_missing, note_state
-from orchestrator.dispatch.runs import Run, pending_jobs
+from orchestrator.dispatch.runs import Run, device_named, pending_jobs
 from orchestrator.dispatch.views import Views
-from orchestrator.errors import OrchestrateError, UsageError
+from orchestrator.errors import OrchestrateError
 from orchestrator.plan.model_needs import DeviceNeeds
 from orchestrator.results.store import Store
 
@@ -371,8 +371,11 @@ class Coordinator:
             found[device_id] = DeviceNeeds(self._loop.registry.name_of(device_id).name, free_bytes, needs)
         return found
 
-    def state(self, name: str, stated: Stated) -> None:
-        """The operator's word on a device's state. Raises UsageError for an unknown one, OrchestrateError else."""
+    def state(self, name: str, stated: Stated) -> str:
+        """The operator's word on a device's state; what its operator is asked for all the same, "" for nothing.
+
+        Raises UsageError for an unknown device, OrchestrateError else.
+        """
         device_id = self._on_loop(lambda: self._device_named(name, live=True), changes=False)
         self._wake_devices()
         try:
@@ -381,6 +384,8 @@ class Coordinator:
         except FutureTimeout:
             raise OrchestrateError(f"device {name}: does not answer within {STATE_S:g} s") from None
         self._on_loop(lambda: self._loop.on_device_changed(device))
+        ask = self._on_loop(lambda: self._loop.schedule.asks().get(device_id), changes=False)
+        return describe_state_asked(ask, device) if ask is not None else ""
 
     def skip(self, name: str, state: MachineState) -> int:
         """What ``state`` asks for cannot be had on a device, or (an empty state) nobody waits for it any more: its jobs
@@ -399,17 +404,10 @@ class Coordinator:
 
     def _device_named(self, name: str, *, live: bool) -> str:
         devices = {each.device_id: each for each in self._ledger.devices()} | self._loop.registry.devices
-        found = [key for key, device in devices.items() if name in (key, device.name)]
-        # a machine that was installed anew has another id and the same name: the one that is there is meant
-        found = [key for key in found if key in self._loop.registry.addresses] or found
-        if len(found) > 1:
-            raise UsageError(f"device {name!r}: several have this name; give an id: {', '.join(found)}")
-        if not found:
-            known = ", ".join(sorted(device.name for device in devices.values())) or "none"
-            raise UsageError(f"device {name!r}: not known; known: {known}")
-        if live and found[0] not in self._loop.registry.addresses:
+        device_id = device_named(name, devices, self._loop.registry.addresses)
+        if live and device_id not in self._loop.registry.addresses:
             raise OrchestrateError(f"device {name}: is not there now")
-        return found[0]
+        return device_id
 
     def log(self, wanted: LogFilter, most_lines: int | None, after: Places | None) -> LogPage:
         """The log files of the coordinator's host: the last lines, or what came after an earlier page."""

@@ -28,6 +28,11 @@ def describe_state(state: MachineState) -> str:
     return ", ".join(words)
 
 
+def describe_state_asked(ask: AskOperator, device: Device) -> str:
+    """For an operator who stated something else: ``strix-1 is asked for dedicated VRAM 8 GiB: set ...``."""
+    return f"{device.name} is asked for {describe_state(ask.state)}: {describe_ask(ask, device)}"
+
+
 def describe_ask(ask: AskOperator, device: Device) -> str:
     """One sentence or two: what to set, and what to say afterwards where nothing on the machine can tell."""
     state, name = ask.state, device.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -13,7 +13,7 @@ from agents.contract.report import HUNG, Attempt, Cause, Report
 from orchestrator.dispatch.ledger import JobRow, Ledger
 from orchestrator.dispatch.messages import PendingJob, RunAdded
 from orchestrator.dispatch.notices import DeviceName, JobName
-from orchestrator.errors import OrchestrateError
+from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.matrix import Cell, Matrix, canary_cell, expand, matrix_from_json
 from orchestrator.plan.jobs import FIRST_CANARY, Plan, PlannedJob, in_their_states, job_id_of, job_of
 from orchestrator.results.store import Store
@@ -70,6 +70,21 @@ class Registry:
     def name_of(self, device_id: str) -> DeviceName:
         device = self.devices.get(device_id)
         return DeviceName(device_id, device.name if device else device_id)
+
+
+def device_named(name: str, devices: Mapping[str, Device], present: Collection[str]) -> str:
+    """The id of the device that a person means by its name or its id. Raises UsageError.
+
+    A machine that was installed anew has another id and the same name: the one that is ``present`` is meant.
+    """
+    found = [key for key, device in devices.items() if name in (key, device.name)]
+    found = [key for key in found if key in present] or found
+    if len(found) > 1:
+        raise UsageError(f"device {name!r}: several have this name; give an id: {', '.join(found)}")
+    if not found:
+        known = ", ".join(sorted(device.name for device in devices.values())) or "none"
+        raise UsageError(f"device {name!r}: not known; known: {known}")
+    return found[0]
 
 
 def planned_run(run_id: str, matrix: Matrix, plan: Plan) -> Run:

@@ -64,8 +64,9 @@ class Cluster:
         self._do("retry", run_id, causes)
         return self.again
 
-    def state(self, name: str, stated: Stated) -> None:
+    def state(self, name: str, stated: Stated) -> str:
         self._do("state", name, stated)
+        return self.asked_for
 
     def skip(self, name: str, state: MachineState) -> int:
         self._do("skip", name, state)
@@ -116,7 +117,7 @@ class TestWithoutACluster:
         ended = orchestrate("status")
         assert ended.code == 0
         assert ended.out.splitlines() == [
-            "trouble: no cluster runs on this machine: nothing goes on by itself",
+            "trouble: no cluster runs on this machine: nothing goes on by itself; go on with: orchestrate resume RUN",
             "Runs",
             "",
             "run    state    priority  jobs  done  failed  remaining  at work",
