@@ -43,6 +43,7 @@ class Cluster:
     views: list[DeviceView] = field(default_factory=list)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     again: int = 2
+    asked_for: str = ""
     raises: OrchestrateError | None = None
 
     def runs(self) -> list[str]:
@@ -175,8 +176,6 @@ class TestWithoutACluster:
         [
             ["priority", "new-1", "3"],
             ["retry"],
-            ["state", "alpha", "--power-limit", "55W"],
-            ["skip", "alpha", "--power-limit", "55W"],
             ["wake"],
         ],
     )
@@ -232,6 +231,11 @@ class TestWithACluster:
             ("state", "alpha", Stated(None, TAKEN_BACK)),
         ]
         assert orchestrate("skip", "alpha", "--power-limit", "none").code == 2
+
+    def test_what_is_asked_is_not_what_was_stated(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
+        cluster.asked_for = "alpha is asked for dedicated VRAM 8 GiB: set it"
+        ended = orchestrate("state", "alpha", "--dedicated-vram", "32GiB")
+        assert (ended.code, ended.out.splitlines()[-1]) == (0, cluster.asked_for)
 
     def test_a_state_is_skipped(self, orchestrate: Orchestrate, cluster: Cluster) -> None:
         cluster.again = 1
