@@ -75,7 +75,8 @@ def start_command(ray: str, settings: NodeSettings, *, block: bool) -> list[str]
         f"--labels={','.join(f'{key}={value}' for key, value in labels.items())}",
     ]
     if settings.is_head:
-        words.append("--include-dashboard=false")
+        # no autoscaler: devices are never made, and its monitor takes a second of a core at each start
+        words += ["--include-dashboard=false", "--no-monitor"]
     if settings.temp_dir is not None:
         words.append(f"--temp-dir={settings.temp_dir}")
     return [*words, "--block"] if block else words
