@@ -174,7 +174,8 @@ class Fleet:
 
     def log(self) -> list[str]:
         """The lines of the coordinator that runs now."""
-        lines = (self.head.home / "coordinator.log").read_text().splitlines()
+        path = self.head.home / "coordinator.log"
+        lines = path.read_text().splitlines() if path.exists() else []
         starts = [number for number, line in enumerate(lines) if " CoordinatorStarted " in line]
         return lines[starts[-1] :] if starts else []
 
@@ -184,7 +185,7 @@ class Fleet:
         for line in self.log():
             device = line.partition(" device=")[2].partition(" ")[0]
             if " DeviceJoined " in line:
-                names[device] = line.rpartition(" name=")[2].strip()
+                names[device] = line.partition(" name=")[2].partition(" ")[0]
                 present.add(device)
             elif " DeviceLost " in line:
                 present.discard(device)
