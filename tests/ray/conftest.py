@@ -47,8 +47,8 @@ def start_cluster(sandbox: Sandbox) -> None:
         ray = Path(shutil.which("ray") or "ray")
     address = f"127.0.0.1:{port}"
     command = [str(ray), "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1"]
-    command += ["--include-dashboard=false", "--no-monitor", "--include-log-monitor=false", "--object-store-memory=78643200"]
-    command += ["--disable-usage-stats", f"--temp-dir={sandbox.ray_folder / 'ray'}"]
+    command += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor", "--disable-usage-stats"]
+    command += ["--object-store-memory=78643200", f"--temp-dir={sandbox.ray_folder / 'ray'}"]
     done = subprocess.run(command, env=sandbox.environment(), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     sandbox.variables["RAY_ADDRESS"] = address

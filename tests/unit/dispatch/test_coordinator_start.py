@@ -25,7 +25,6 @@ from orchestrator.dispatch.ledger import Ledger
 from orchestrator.dispatch.ledger_backup import backups_of
 from orchestrator.dispatch.ledger_file import LedgerBusy, LedgerDamaged
 from orchestrator.dispatch.messages import RunStatus
-from orchestrator.dispatch.on_ray import head
 from orchestrator.dispatch.run_record import read_record, read_state
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.matrix import matrix_to_json
@@ -140,40 +139,6 @@ class TestAllOrNothing:
     def test_another_coordinator_is_still_another_coordinator(self, home: Path) -> None:
         with closing(started(home)), pytest.raises(OrchestrateError, match="another coordinator works on"):
             started(home)
-
-
-def test_the_actor_tries_until_it_can_whatever_is_in_the_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reasons = iter([RuntimeError("can't start new thread"), LedgerBusy("held")])
-
-    def coordinator(*_: object, **__: object) -> Coordinator:
-        for reason in reasons:
-            raise reason
-        return started(home)
-
-    monkeypatch.setattr(head, "Coordinator", coordinator)
-    monkeypatch.setattr(head, "BEGIN_AGAIN_S", 0.01)
-    monkeypatch.setattr(head, "TRY_S", 0.0)
-    actor = head.CoordinatorActor()
-    until(lambda: actor._coordinator is not None, "the coordinator")
-    assert actor.call("idle", ()) is True
-    assert actor._coordinator is not None
-    actor._coordinator.close()
-
-
-def test_many_callers_get_the_reason_of_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    tries: list[int] = []
-
-    def coordinator(*_: object, **__: object) -> Coordinator:
-        tries.append(1)
-        raise LedgerBusy("another program holds it")
-
-    monkeypatch.setattr(head, "Coordinator", coordinator)
-    actor = head.CoordinatorActor()
-    for _ in range(5):
-        with pytest.raises(LedgerBusy, match="another program holds it"):
-            actor.call("status", ())
-    assert len(tries) == 1
-    actor._coordinator = object()  # type: ignore[assignment]  # its thread ends
 
 
 def test_a_run_does_not_stay_behind_when_the_ledger_is_held_at_the_start(
