@@ -36,7 +36,7 @@ from agents.contract.report import Attempt, Loaded, Measured, Report
 from agents.log import COORDINATOR, LEVEL_VARIABLE, start_log_file, stop_log
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.file_merger import FileMerger
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.messages import Keep, RunAdded, Send
 from orchestrator.dispatch.on_ray.connect import Connection

@@ -19,11 +19,11 @@ from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.ledger_access import no_coordinator_runs, open_ledger, pick_run
 from orchestrator.cli.texts import format_count, format_duration
 from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, StatusView
-from orchestrator.dispatch.ledger import RunRow
+from orchestrator.dispatch.ledger.ledger import RunRow
+from orchestrator.dispatch.ledger.record import note_state
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.offline import OfflineHome
 from orchestrator.dispatch.operator_text import describe_ask, describe_state_asked, skip_command
-from orchestrator.dispatch.run_record import note_state
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.matrix.units import parse_bytes, parse_watts
 from orchestrator.report.terminal import print_table

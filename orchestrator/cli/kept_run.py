@@ -12,8 +12,8 @@ import pyarrow as pa
 from agents.places import data_root
 from orchestrator.cli.ledger_access import ledger_path, open_ledger, pick_run
 from orchestrator.cli.texts import format_count
-from orchestrator.dispatch.ledger import Ledger, RunRow
-from orchestrator.dispatch.ledger_file import LedgerError
+from orchestrator.dispatch.ledger.file import LedgerError
+from orchestrator.dispatch.ledger.ledger import Ledger, RunRow
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.results.attempt_files import Damaged, Key, Read, key_in_name
 from orchestrator.results.store import Store

@@ -12,7 +12,7 @@ from agents.places import data_root
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.dispatch.ledger import Ledger
+    from orchestrator.dispatch.ledger.ledger import Ledger
 
 
 def ledger_path(root: Path | None = None) -> Path:
@@ -43,7 +43,7 @@ def no_coordinator_runs() -> Iterator[bool]:
 def open_ledger() -> Iterator[Ledger | None]:
     """None where there is no ledger yet: reading must not make one. Raises LedgerDamaged where it is gone."""
     from orchestrator.dispatch.home import check_ledger_there
-    from orchestrator.dispatch.ledger import Ledger
+    from orchestrator.dispatch.ledger.ledger import Ledger
 
     check_ledger_there(data_root())
     if not ledger_path().exists():

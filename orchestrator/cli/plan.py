@@ -36,7 +36,7 @@ def show_plan(file: Path, *, all_cells: bool, as_json: bool, yes: bool) -> None:
 def _known() -> tuple[list[Device], Seconds]:
     """Devices that ever ran something for this ledger; on a machine without a ledger, this machine."""
     if ledger_path().exists():
-        from orchestrator.dispatch.ledger import Ledger
+        from orchestrator.dispatch.ledger.ledger import Ledger
 
         ledger = Ledger(ledger_path())
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from agents.places import data_root
 from orchestrator.cli.texts import format_count
 from orchestrator.dispatch.home import HomeLocked, lock_home
-from orchestrator.dispatch.ledger_file import NAME
+from orchestrator.dispatch.ledger.file import NAME
 from orchestrator.dispatch.repair import Repair, RunRepair, prepare
 from orchestrator.errors import OrchestrateError, UsageError
 

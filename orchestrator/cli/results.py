@@ -30,7 +30,7 @@ from orchestrator.cli.view import RunDigest
 from orchestrator.compare.axes import axis_named, label
 from orchestrator.compare.defaults import default_pivot
 from orchestrator.compare.drift import drifts_of
-from orchestrator.dispatch.ledger import RunRow
+from orchestrator.dispatch.ledger.ledger import RunRow
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.matrix import Value, matrix_from_json
 from orchestrator.report.pivot_table import pivot_table

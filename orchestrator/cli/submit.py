@@ -98,7 +98,7 @@ def _is_done(run: str) -> bool:
     from contextlib import closing
 
     from orchestrator.cli.ledger_access import ledger_path
-    from orchestrator.dispatch.ledger import Ledger
+    from orchestrator.dispatch.ledger.ledger import Ledger
     from orchestrator.dispatch.lost_rows import lost_rows
 
     with closing(Ledger(ledger_path())) as ledger:

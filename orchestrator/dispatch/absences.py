@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from agents.log import suppressed
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.messages import DeviceSkipped
 from orchestrator.dispatch.runs import Run
 from orchestrator.errors import OrchestrateError

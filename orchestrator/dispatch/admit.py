@@ -12,9 +12,9 @@ from agents.contract.device import Device
 from agents.contract.report import Cause, Refused, Report
 from agents.log import suppressed
 from orchestrator.dispatch.api import Submission
-from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.ledger_file import LedgerBusy
-from orchestrator.dispatch.run_record import record_of, write_record
+from orchestrator.dispatch.ledger.file import LedgerBusy
+from orchestrator.dispatch.ledger.ledger import Ledger
+from orchestrator.dispatch.ledger.record import record_of, write_record
 from orchestrator.dispatch.runs import Run, planned_run
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.matrix import Matrix, check_size, expand, matrix_from_json

@@ -13,7 +13,7 @@ from agents.contract.device import Device
 from agents.contract.job import MachineState
 from agents.device_file import Stated
 from orchestrator.dispatch.board import NoticeBatch
-from orchestrator.dispatch.ledger import RunRow
+from orchestrator.dispatch.ledger.ledger import RunRow
 from orchestrator.dispatch.machine_log import LogFilter, LogPage, Places
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.notices import JobSent

@@ -28,9 +28,10 @@ from orchestrator.dispatch.file_merger import FileMerger
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.home import LOOP_BUSY_S, lock_home, make_home_private, open_ledger
 from orchestrator.dispatch.job_story import with_log
-from orchestrator.dispatch.ledger_backup import Backups
-from orchestrator.dispatch.ledger_file import NAME
-from orchestrator.dispatch.ledger_watch import LedgerWatch
+from orchestrator.dispatch.ledger.backup import Backups
+from orchestrator.dispatch.ledger.file import NAME
+from orchestrator.dispatch.ledger.record import note_missing, note_state
+from orchestrator.dispatch.ledger.watch import LedgerWatch
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.loop_thread import LoopThread
 from orchestrator.dispatch.lost_rows import LostRows, lost_rows, put_back_in_open_runs, put_back_unreadable
@@ -40,7 +41,6 @@ from orchestrator.dispatch.model_peers import ModelPeers, model_server, models_t
 from orchestrator.dispatch.notices import RunEnded, RunStopping, TroubleReported
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
 from orchestrator.dispatch.operator_text import describe_state_asked, skip_event
-from orchestrator.dispatch.run_record import note_missing, note_state
 from orchestrator.dispatch.runs import Run, device_named, pending_jobs
 from orchestrator.dispatch.views import Views
 from orchestrator.errors import OrchestrateError

@@ -16,8 +16,8 @@ from agents.units import format_size
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.file_merger import FileMerger
 from orchestrator.dispatch.fleet import DeviceGone, Fleet
-from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.ledger_file import LedgerBusy
+from orchestrator.dispatch.ledger.file import LedgerBusy
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.messages import (
     AskOperator,
     Cancel,

@@ -8,10 +8,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from agents.files import make_private
-from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.ledger_backup import backups_of
-from orchestrator.dispatch.ledger_file import MEND, NAME, LedgerDamaged, check_pages
-from orchestrator.dispatch.run_record import recorded_runs
+from orchestrator.dispatch.ledger.backup import backups_of
+from orchestrator.dispatch.ledger.file import MEND, NAME, LedgerDamaged, check_pages
+from orchestrator.dispatch.ledger.ledger import Ledger
+from orchestrator.dispatch.ledger.record import recorded_runs
 from orchestrator.errors import OrchestrateError
 
 

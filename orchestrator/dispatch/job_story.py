@@ -14,7 +14,7 @@ from agents.contract.job import MachineState
 from agents.contract.report import CAUSES
 from agents.log import flat
 from orchestrator.dispatch.api import JobStory
-from orchestrator.dispatch.ledger import AttemptRow, JobRow, Ledger, RunRow, SeenDevice, TermRow
+from orchestrator.dispatch.ledger.ledger import AttemptRow, JobRow, Ledger, RunRow, SeenDevice, TermRow
 from orchestrator.dispatch.machine_log import LogFilter, read_log
 from orchestrator.dispatch.messages import AskOperator, RunStatus
 from orchestrator.dispatch.operator_text import describe_ask, describe_state

@@ -31,8 +31,8 @@ from orchestrator.dispatch.fleet import (
     NodeTroubleChanged,
     StatusReceived,
 )
-from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.ledger_file import LedgerBusy, LedgerDamaged, LedgerError
+from orchestrator.dispatch.ledger.file import LedgerBusy, LedgerDamaged, LedgerError
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.messages import (
     AttemptEnded,
     BlockChanged,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.log import Entry, suppressed
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.results.attempt_files import Damaged
 from orchestrator.results.durable import StoreError
 from orchestrator.results.store import Store

@@ -16,7 +16,7 @@ from agents.device_file import Stated, keep_stated, read_device_file, read_state
 from agents.places import device_root
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.inline_fleet import InlineFleet
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.messages import AskOperator, DeviceJoined, PendingJob, RunAdded, RunStatus
 from orchestrator.dispatch.operator_text import skip_event

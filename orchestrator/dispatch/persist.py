@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from agents.contract.device import Device
 from agents.contract.report import Cause, Failed, Refused, Report
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.messages import Command, GiveUp, Keep, PutBack, Retry, Send
 from orchestrator.dispatch.runs import Run
 from orchestrator.results.rows import Kept

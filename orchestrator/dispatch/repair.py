@@ -16,12 +16,12 @@ from pathlib import Path
 from agents.contract.wire_json import to_json
 from agents.files import aside_of, flush_folder, rename_durably
 from orchestrator.dispatch.home import check_ledger_there
-from orchestrator.dispatch.ledger import JobRow, Ledger
-from orchestrator.dispatch.ledger_backup import copy_database, newest_good
-from orchestrator.dispatch.ledger_file import NAME, PARTS, LedgerDamaged, check_pages
+from orchestrator.dispatch.ledger.backup import copy_database, newest_good
+from orchestrator.dispatch.ledger.file import NAME, PARTS, LedgerDamaged, check_pages
+from orchestrator.dispatch.ledger.ledger import JobRow, Ledger
+from orchestrator.dispatch.ledger.record import RunRecord, RunState, read_record, read_state, recorded_runs
 from orchestrator.dispatch.lost_rows import lost_rows
 from orchestrator.dispatch.machine_log import LogFilter, read_log
-from orchestrator.dispatch.run_record import RunRecord, RunState, read_record, read_state, recorded_runs
 from orchestrator.dispatch.runs import StoredAttempt, stored_attempts
 from orchestrator.errors import OrchestrateError
 from orchestrator.results.attempt_files import Damaged, key_in_name

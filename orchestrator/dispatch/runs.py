@@ -10,7 +10,7 @@ from functools import lru_cache
 from agents.contract.device import Device
 from agents.contract.job import Job
 from agents.contract.report import HUNG, Attempt, Cause, Report
-from orchestrator.dispatch.ledger import JobRow, Ledger
+from orchestrator.dispatch.ledger.ledger import JobRow, Ledger
 from orchestrator.dispatch.messages import PendingJob, RunAdded
 from orchestrator.dispatch.notices import DeviceName, JobName
 from orchestrator.errors import OrchestrateError, UsageError

@@ -9,9 +9,9 @@ from contextlib import suppress
 from orchestrator.dispatch.api import AbsentDevice, DeviceView, JobStory, RunSnapshot, RunView, StatusView
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.job_story import FleetState, story_of
-from orchestrator.dispatch.ledger import Ledger, RunRow
-from orchestrator.dispatch.ledger_backup import Backups
-from orchestrator.dispatch.ledger_file import LedgerError
+from orchestrator.dispatch.ledger.backup import Backups
+from orchestrator.dispatch.ledger.file import LedgerError
+from orchestrator.dispatch.ledger.ledger import Ledger, RunRow
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.notices import JobSent
 from orchestrator.dispatch.notify import Notifier

@@ -14,13 +14,13 @@ from typing import Any
 from agents.contract.device import MemoryKind, StateSource
 from agents.log import LogFile
 from orchestrator.dispatch.board import NoticeBoard
-from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.ledger_backup import back_up, backups_of
-from orchestrator.dispatch.ledger_file import NAME
+from orchestrator.dispatch.ledger.backup import back_up, backups_of
+from orchestrator.dispatch.ledger.file import NAME
+from orchestrator.dispatch.ledger.ledger import Ledger
+from orchestrator.dispatch.ledger.record import record_of, write_record
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.messages import RunChanged, RunStatus
 from orchestrator.dispatch.repair import prepare
-from orchestrator.dispatch.run_record import record_of, write_record
 from orchestrator.dispatch.runs import planned_run
 from orchestrator.errors import OrchestrateError
 from orchestrator.matrix import matrix_to_json

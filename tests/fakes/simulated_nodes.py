@@ -32,9 +32,9 @@ from orchestrator.dispatch.messages import (
     Send,
     SetAside,
 )
-from orchestrator.dispatch.node_calls import Output
-from orchestrator.dispatch.node_machine import CHECK_S, TICK_S, NodeFacts, NodeMachine
-from orchestrator.dispatch.nodes import Call, CallError, CallKind, Failure, KillAgent, MakeAgent, NodePhase
+from orchestrator.dispatch.nodes.calls import Output
+from orchestrator.dispatch.nodes.machine import CHECK_S, TICK_S, NodeFacts, NodeMachine
+from orchestrator.dispatch.nodes.node import Call, CallError, CallKind, Failure, KillAgent, MakeAgent, NodePhase
 from orchestrator.dispatch.schedule import Schedule
 from tests.fakes.reports import report_of
 from tests.unit.results.made_attempts import DEVICE, LOADED

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from orchestrator.dispatch.fleet import DeviceGreeted, DeviceUnreachable, FleetEvent
-from orchestrator.dispatch.nodes import NodePhase
+from orchestrator.dispatch.nodes.node import NodePhase
 from orchestrator.dispatch.on_ray.connect import Connection
 from orchestrator.dispatch.on_ray.fleet import RayFleet
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.dispatch.coordinator import Coordinator
-from orchestrator.dispatch.ledger_file import LedgerBusy
+from orchestrator.dispatch.ledger.file import LedgerBusy
 from orchestrator.dispatch.on_ray import head
 from tests.fakes.idle_fleet import IdleFleet
 from tests.waiting import until

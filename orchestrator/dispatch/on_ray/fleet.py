@@ -1,4 +1,4 @@
-"""The fleet over Ray: carries out what ``node_machine`` decides, with one agent actor on each node that is a device.
+"""The fleet over Ray: carries out what ``machine`` decides, with one agent actor on each node that is a device.
 
 No call blocks: each goes out with a callback that puts its answer into one queue, which ``listen`` empties on the
 loop's thread. State changes there alone. Ray restarts no agent (``max_restarts=0``): what ran there is for the schedule
@@ -28,9 +28,9 @@ from agents.contract.job import Job
 from agents.contract.report import Attempt
 from agents.log import AGENT, Entry, start_log_file
 from orchestrator.dispatch.fleet import DeviceGone, FleetEvent
-from orchestrator.dispatch.node_calls import Output
-from orchestrator.dispatch.node_machine import CLOSE_S, NodeFacts, NodeMachine
-from orchestrator.dispatch.nodes import Call, CallError, CallKind, Failure, KillAgent, MakeAgent
+from orchestrator.dispatch.nodes.calls import Output
+from orchestrator.dispatch.nodes.machine import CLOSE_S, NodeFacts, NodeMachine
+from orchestrator.dispatch.nodes.node import Call, CallError, CallKind, Failure, KillAgent, MakeAgent
 from orchestrator.dispatch.on_ray.connect import first_line
 from orchestrator.errors import OrchestrateError
 

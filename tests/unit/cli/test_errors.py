@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.cli.ledger_access import find_run, ledger_path
 from orchestrator.cluster.environment import Noted, note
-from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.ledger_schema import MIGRATIONS
+from orchestrator.dispatch.ledger.ledger import Ledger
+from orchestrator.dispatch.ledger.schema import MIGRATIONS
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from tests.unit.cli.conftest import Orchestrate
 

@@ -20,7 +20,7 @@ from orchestrator.cli.coordinator_link import CoordinatorLink
 from orchestrator.cli.fleet_tables import devices_table, status_table
 from orchestrator.cli.ledger_access import ledger_path
 from orchestrator.dispatch.api import AbsentDevice, DeviceView, RunView, StatusView
-from orchestrator.dispatch.ledger import Ledger, RunRow
+from orchestrator.dispatch.ledger.ledger import Ledger, RunRow
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from tests.unit.cli.conftest import Orchestrate

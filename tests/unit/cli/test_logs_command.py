@@ -16,7 +16,7 @@ from orchestrator.cli import coordinator_link, logs, main, why
 from orchestrator.cli.coordinator_link import CoordinatorLink
 from orchestrator.cli.ledger_access import ledger_path
 from orchestrator.dispatch.api import DeviceView, JobStory
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.machine_log import LogFilter, LogPage, Places
 from orchestrator.errors import NoCluster
 from orchestrator.matrix import matrix_to_json

@@ -15,7 +15,7 @@ from agents.contract.device import Device, MemoryKind, StateSource
 from agents.device.inventory import boot_id, device_id_of
 from agents.places import device_root
 from orchestrator.cli.ledger_access import ledger_path
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.runs import planned_run
 from orchestrator.errors import NoCluster

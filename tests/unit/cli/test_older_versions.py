@@ -13,7 +13,7 @@ import orchestrator
 from agents.agent.spool import Spool
 from agents.contract.report import Cause, Failed
 from orchestrator.cli.ledger_access import ledger_path
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.runs import remaining_of, run_of_ledger
 from orchestrator.results.store import Store

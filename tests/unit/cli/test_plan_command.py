@@ -11,7 +11,7 @@ import pytest
 
 from agents.contract.device import Device, MemoryKind
 from orchestrator.cli.ledger_access import ledger_path
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.matrix import expand, read_matrix
 from tests.unit.cli.conftest import Orchestrate
 from tests.unit.results.made_attempts import DEVICE

@@ -106,7 +106,7 @@ def test_a_damaged_file_whose_rows_are_elsewhere_is_a_warning(orchestrate: Orche
 
 
 def test_after_it_was_put_back_it_is_no_longer_missed(orchestrate: Orchestrate, run: SubmittedRun) -> None:
-    from orchestrator.dispatch.ledger import Ledger
+    from orchestrator.dispatch.ledger.ledger import Ledger
     from orchestrator.dispatch.lost_rows import lost_rows
 
     file_of(run, 0).write_bytes(b"")

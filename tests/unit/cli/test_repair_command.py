@@ -7,8 +7,8 @@ import pytest
 
 from orchestrator.cli.ledger_access import ledger_path
 from orchestrator.dispatch.home import lock_home
-from orchestrator.dispatch.ledger_backup import back_up
-from orchestrator.dispatch.run_record import record_of, write_record
+from orchestrator.dispatch.ledger.backup import back_up
+from orchestrator.dispatch.ledger.record import record_of, write_record
 from tests.unit.cli.conftest import Orchestrate
 from tests.unit.dispatch.submitted_run import RUN, SubmittedRun
 

@@ -11,7 +11,7 @@ from agents.contract.job import Job
 from agents.contract.report import Outcome
 from orchestrator.dispatch.board import NoticeBoard
 from orchestrator.dispatch.file_merger import FileMerger
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.loop import CoordinatorLoop
 from orchestrator.dispatch.notices import JobProgress, Notice
 from orchestrator.dispatch.runs import planned_run

@@ -13,7 +13,7 @@ import pytest
 from agents.contract.job import Chat, Image
 from orchestrator.dispatch.admit import admitted, new_run, why_nothing_runs
 from orchestrator.dispatch.api import Submission
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.runs import remaining_of, run_of_ledger
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.matrix import expand, matrix_from_json, matrix_to_json, parse_matrix

@@ -21,11 +21,11 @@ from agents.contract.report import Cause, Failed, Report
 from orchestrator.dispatch.api import Submission
 from orchestrator.dispatch.coordinator import Coordinator
 from orchestrator.dispatch.fleet import DeviceGreeted
-from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.ledger_backup import backups_of
-from orchestrator.dispatch.ledger_file import LedgerBusy, LedgerDamaged
+from orchestrator.dispatch.ledger.backup import backups_of
+from orchestrator.dispatch.ledger.file import LedgerBusy, LedgerDamaged
+from orchestrator.dispatch.ledger.ledger import Ledger
+from orchestrator.dispatch.ledger.record import read_record, read_state
 from orchestrator.dispatch.messages import RunStatus
-from orchestrator.dispatch.run_record import read_record, read_state
 from orchestrator.errors import OrchestrateError, UsageError
 from orchestrator.matrix import matrix_to_json
 from tests.fakes.idle_fleet import IdleFleet
@@ -121,7 +121,7 @@ class TestAllOrNothing:
 
         threads = threading.active_count()
         with monkeypatch.context() as patched:
-            patched.setattr(f"orchestrator.dispatch.ledger.Ledger.{broken}", full)
+            patched.setattr(f"orchestrator.dispatch.ledger.ledger.Ledger.{broken}", full)
             for _ in range(2):
                 with pytest.raises(OrchestrateError, match="disk is full"):
                     Coordinator(home, make_fleet)
@@ -212,7 +212,7 @@ class TestDamaged:
     def test_a_ledger_that_is_deleted_under_it(
         self, home: Path, monkeypatch: pytest.MonkeyPatch, own_cluster: bool
     ) -> None:
-        monkeypatch.setattr("orchestrator.dispatch.ledger_watch.EVERY_S", 0.05)
+        monkeypatch.setattr("orchestrator.dispatch.ledger.watch.EVERY_S", 0.05)
         submitted(home)
         failures: list[BaseException] = []
         coordinator = Coordinator(home, IdleFleet, own_cluster=own_cluster, on_failure=failures.append)

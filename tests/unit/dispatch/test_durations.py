@@ -9,7 +9,7 @@ import pytest
 
 from agents.contract.report import Report
 from orchestrator.dispatch.durations import is_possible, usual_seconds
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.messages import Keep
 from orchestrator.dispatch.persist import Persister
 from orchestrator.dispatch.runs import remaining_of, run_of_ledger, stored_attempts

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agents.contract.report import Cause
-from orchestrator.dispatch.ledger import JobRow, Ledger, SeenDevice
-from orchestrator.dispatch.ledger_schema import MIGRATIONS
+from orchestrator.dispatch.ledger.ledger import JobRow, Ledger, SeenDevice
+from orchestrator.dispatch.ledger.schema import MIGRATIONS
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
 from tests.unit.results.made_attempts import DEVICE
@@ -230,7 +230,7 @@ def test_threads_of_one_process_share_it(ledger: Ledger) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
 ledger.mark_sent("j1", 1)
 ledger.mark_done("j1", 1, None, 1.0)
@@ -250,7 +250,7 @@ def test_a_process_that_is_killed_leaves_what_it_wrote_and_no_half(path: Path, l
 WRITER = """
 import sys
 from pathlib import Path
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
 run = sys.argv[2]
 ledger.add(run, run, "{}", [(f"{run}-{n}", "c", "d", n) for n in range(60)])

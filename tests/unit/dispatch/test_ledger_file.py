@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.ledger_file import LedgerBusy, LedgerDamaged, LedgerError, check_pages
-from orchestrator.dispatch.ledger_watch import LedgerWatch
+from orchestrator.dispatch.ledger.file import LedgerBusy, LedgerDamaged, LedgerError, check_pages
+from orchestrator.dispatch.ledger.ledger import Ledger
+from orchestrator.dispatch.ledger.watch import LedgerWatch
 
 SAFE = r"your rows are safe in runs/; mend it with: orchestrate repair"
 
@@ -133,7 +133,7 @@ class TestUnderAnOpenConnection:
     def test_the_watch_reports_it_once_and_ends(
         self, path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("orchestrator.dispatch.ledger_watch.EVERY_S", 0.01)
+        monkeypatch.setattr("orchestrator.dispatch.ledger.watch.EVERY_S", 0.01)
         found: list[LedgerDamaged] = []
         watch = LedgerWatch(path, ledger, found.append)
         path.unlink()

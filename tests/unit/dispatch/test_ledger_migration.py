@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agents.contract.wire_json import to_json
-from orchestrator.dispatch import ledger_file as ledger_module
-from orchestrator.dispatch.ledger import JobRow, Ledger, SeenDevice
-from orchestrator.dispatch.ledger_schema import MIGRATIONS
+from orchestrator.dispatch.ledger import file as ledger_module
+from orchestrator.dispatch.ledger.ledger import JobRow, Ledger, SeenDevice
+from orchestrator.dispatch.ledger.schema import MIGRATIONS
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
 from tests.unit.results.made_attempts import DEVICE
@@ -131,9 +131,12 @@ def test_a_step_that_fails_leaves_it_as_it_was(path: Path, monkeypatch: pytest.M
         assert len(ledger.runs()) == 2
 
 
-OPENED = (
-    "import sys; from pathlib import Path; from orchestrator.dispatch.ledger import Ledger; Ledger(Path(sys.argv[1]))"
-)
+OPENED = """
+import sys
+from pathlib import Path
+from orchestrator.dispatch.ledger.ledger import Ledger
+Ledger(Path(sys.argv[1]))
+"""
 
 
 def test_two_processes_open_it_at_once(path: Path) -> None:

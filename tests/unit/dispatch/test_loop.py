@@ -14,8 +14,8 @@ from agents.agent.calls import Grant
 from agents.contract.device import MemoryKind, StateSource
 from agents.contract.job import Job
 from agents.contract.report import Attempt, Cause, Failed, Outcome, Refused, Report
-from orchestrator.dispatch.ledger_file import LedgerBusy, LedgerDamaged
-from orchestrator.dispatch.ledger_watch import LedgerWatch
+from orchestrator.dispatch.ledger.file import LedgerBusy, LedgerDamaged
+from orchestrator.dispatch.ledger.watch import LedgerWatch
 from orchestrator.dispatch.loop import SLEEP_S, CoordinatorLoop
 from orchestrator.dispatch.messages import RunChanged, RunStatus
 from orchestrator.dispatch.notices import (

@@ -6,10 +6,10 @@ import pytest
 
 from orchestrator.dispatch.fleet import DeviceGreeted, DeviceUnreachable, NodeTroubleChanged
 from orchestrator.dispatch.messages import GiveUp, Keep, Retry, Send
-from orchestrator.dispatch.node_calls import AGAIN_S, GREET_S, NAME_FREE_S, POLL_S
-from orchestrator.dispatch.node_identity import CLAIM_S
-from orchestrator.dispatch.node_machine import AGAIN_MOST_S, CHECK_S, CLOSE_S, SENDS, SILENT_POLLS, TICK_S
-from orchestrator.dispatch.nodes import CallError, CallKind, Failure, NodePhase
+from orchestrator.dispatch.nodes.calls import AGAIN_S, GREET_S, NAME_FREE_S, POLL_S
+from orchestrator.dispatch.nodes.identity import CLAIM_S
+from orchestrator.dispatch.nodes.machine import AGAIN_MOST_S, CHECK_S, CLOSE_S, SENDS, SILENT_POLLS, TICK_S
+from orchestrator.dispatch.nodes.node import CallError, CallKind, Failure, NodePhase
 from tests.fakes.simulated_nodes import Flight, World
 
 SILENT_S = SILENT_POLLS * POLL_S

@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestrator.dispatch.node_calls import GREET_S, POLL_S
-from orchestrator.dispatch.node_machine import AGAIN_MOST_S, SILENT_POLLS, TICK_S
-from orchestrator.dispatch.nodes import CallError, Failure
+from orchestrator.dispatch.nodes.calls import GREET_S, POLL_S
+from orchestrator.dispatch.nodes.machine import AGAIN_MOST_S, SILENT_POLLS, TICK_S
+from orchestrator.dispatch.nodes.node import CallError, Failure
 from tests.fakes.simulated_nodes import VERSION, Actor, Flight, World
 
 DEVICES = ("a", "b")

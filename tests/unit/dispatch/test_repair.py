@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from agents.contract.report import Cause, Failed
-from orchestrator.dispatch.ledger import JobRow, Ledger
-from orchestrator.dispatch.ledger_backup import FOLDER, back_up, backups_of
-from orchestrator.dispatch.ledger_file import PARTS
+from orchestrator.dispatch.ledger.backup import FOLDER, back_up, backups_of
+from orchestrator.dispatch.ledger.file import PARTS
+from orchestrator.dispatch.ledger.ledger import JobRow, Ledger
+from orchestrator.dispatch.ledger.record import note_state, read_record, record_of, write_record
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.dispatch.repair import mended, prepare
-from orchestrator.dispatch.run_record import note_state, read_record, record_of, write_record
 from orchestrator.dispatch.runs import StoredAttempt
 from tests.unit.dispatch.submitted_run import RUN, A, B, SubmittedRun
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.dispatch.ledger import Ledger
-from orchestrator.dispatch.ledger_file import LedgerDamaged, check_pages
+from orchestrator.dispatch.ledger.file import LedgerDamaged, check_pages
+from orchestrator.dispatch.ledger.ledger import Ledger
 
 EVERY_S = 4.0
 

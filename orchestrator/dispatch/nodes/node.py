@@ -1,6 +1,6 @@
 """A node of the cluster as the fleet sees it: which device it is, how far it is from being used, which calls are out.
 
-Beside it the actions of ``node_machine``: what is to be done at a node's agent. PURE but for the log
+Beside it the actions of ``machine``: what is to be done at a node's agent. PURE but for the log
 """
 
 from __future__ import annotations

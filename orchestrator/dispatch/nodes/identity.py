@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.dispatch.fleet import DeviceGreeted, NodeTroubleChanged
-from orchestrator.dispatch.node_calls import GREET_S, NodeCalls, Output
-from orchestrator.dispatch.nodes import SLEEPING, Call, CallError, CallKind, Failure, Node, NodePhase
+from orchestrator.dispatch.nodes.calls import GREET_S, NodeCalls, Output
+from orchestrator.dispatch.nodes.node import SLEEPING, Call, CallError, CallKind, Failure, Node, NodePhase
 
 CLAIM_S = 5.0
 

@@ -24,7 +24,7 @@ from agents.contract.device import Device
 from agents.contract.report import Attempt
 from agents.contract.wire_json import from_json, to_json
 from orchestrator.dispatch.durations import is_possible, usual_seconds
-from orchestrator.dispatch.ledger_file import JournalLost, OpenedFile, ledger_error, open_database
+from orchestrator.dispatch.ledger.file import JournalLost, OpenedFile, ledger_error, open_database
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
 

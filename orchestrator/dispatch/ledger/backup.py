@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agents.files import aside_of, make_private, remove_abandoned, rename_durably
 from agents.log import Entry
-from orchestrator.dispatch.ledger_file import NAME, LedgerError, check_pages, ledger_error
+from orchestrator.dispatch.ledger.file import NAME, LedgerError, check_pages, ledger_error
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from agents.files import make_private
-from orchestrator.dispatch.ledger_schema import MIGRATIONS
+from orchestrator.dispatch.ledger.schema import MIGRATIONS
 from orchestrator.errors import OrchestrateError
 
 NAME = "ledger.sqlite"

@@ -1,4 +1,4 @@
-"""What all parts of ``node_machine`` share: the nodes, their calls that are out, how one ceases to be a device. PURE"""
+"""What all parts of ``machine`` share: the nodes, their calls that are out, how one ceases to be a device. PURE"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from agents.agent.calls import AgentStatus
 from agents.contract.report import Attempt
 from orchestrator.dispatch.fleet import DeviceUnreachable, FleetEvent, NodeTroubleChanged
-from orchestrator.dispatch.nodes import (
+from orchestrator.dispatch.nodes.node import (
     UNSETTLED,
     Action,
     Awaited,

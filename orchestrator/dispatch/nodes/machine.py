@@ -31,9 +31,9 @@ from orchestrator.dispatch.fleet import (
     NodeTroubleChanged,
     StatusReceived,
 )
-from orchestrator.dispatch.node_calls import AGAIN_S, GREET_S, Output
-from orchestrator.dispatch.node_identity import NodeIdentity
-from orchestrator.dispatch.nodes import (
+from orchestrator.dispatch.nodes.calls import AGAIN_S, GREET_S, Output
+from orchestrator.dispatch.nodes.identity import NodeIdentity
+from orchestrator.dispatch.nodes.node import (
     SLEEPING,
     UNSETTLED,
     Awaited,

@@ -20,7 +20,7 @@ from typing import Any
 from agents.contract.device import Device
 from agents.contract.wire_json import from_json, to_json
 from agents.files import write_atomic
-from orchestrator.dispatch.ledger import Ledger
+from orchestrator.dispatch.ledger.ledger import Ledger
 from orchestrator.dispatch.messages import RunStatus
 from orchestrator.errors import OrchestrateError
 from orchestrator.plan.jobs import job_id_of

@@ -1,0 +1,1 @@
+"""Nodes of the cluster, and how they become devices. PURE"""
