@@ -115,7 +115,7 @@ def test_it_finds_itself() -> None:
 def test_a_measured_trial(bench: Bench, name: str, quantisation: str) -> None:
     report = bench.run(a_job(tiny(name, quantisation), Synthetic("pp64+tg32", 64, 32), warmups=1))
     outcome = measured(report.outcome)
-    assert bench.phases[-2:] == ["warm-up 1/1", "measuring"]
+    assert bench.phases[-3:] == ["warm-up 1/1", "measuring", "ending"]
     assert [trial.warmup for trial in outcome.trials] == [True, False]
     trial = outcome.trials[1]
     assert (trial.prompt_tokens, trial.completion_tokens, trial.stop_reason) == (64, 32, StopReason.LENGTH)

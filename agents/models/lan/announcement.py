@@ -46,7 +46,7 @@ class Announcement:
 
     def announce(self, status: FileStatus) -> None:
         """Replaces the note. Raises OSError where the store cannot take it."""
-        born = _started_s(psutil.Process())
+        born = started_s(psutil.Process())
         note = {"pid": os.getpid(), "born": born, "state": status, "partial": str(self._partial.absolute())}
         write_atomic(self._path, json.dumps(note))
 
@@ -79,14 +79,14 @@ def ongoing_fetch(store: Path, key: str) -> OngoingFetch | None:
     try:
         beat = path.stat().st_mtime_ns
         note = json.loads(path.read_bytes())
-        if abs(_started_s(psutil.Process(int(note["pid"]))) - float(note["born"])) > _SAME_START_S:
+        if abs(started_s(psutil.Process(int(note["pid"]))) - float(note["born"])) > _SAME_START_S:
             return None
         return OngoingFetch(FileStatus(note["state"]), _bytes_so_far(Path(note["partial"])), str(beat))
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
 
 
-def _started_s(process: psutil.Process) -> float:
+def started_s(process: psutil.Process) -> float:
     """When a process was started, on a clock that nobody sets: on Linux its seconds since the boot."""
     # There psutil adds the time of the boot to them, which the kernel moves with each setting of the wall clock.
     return process.create_time() - (psutil.boot_time() if sys.platform == "linux" else 0.0)

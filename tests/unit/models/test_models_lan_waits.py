@@ -18,6 +18,7 @@ from agents.contract.report import Cause
 from agents.errors import LoadFailed
 from agents.models.hub.fetch import fetch as hub_fetch
 from agents.models.lan import client, server
+from agents.models.lan.announcement import started_s
 from agents.models.lan.protocol import FileStatus
 from agents.models.lan.server import ModelServer
 from agents.models.store.files import ModelFiles
@@ -124,7 +125,7 @@ def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(
     hub: FakeHub, model: bytes, pair: list[LanDevice]
 ) -> None:
     first, second = pair
-    announce_for(first, model, os.getpid(), psutil.Process().create_time() - 100, FileStatus.FETCHES)
+    announce_for(first, model, os.getpid(), started_s(psutil.Process()) - 100, FileStatus.FETCHES)
     second.from_hub(hub.endpoint, REQUEST)
     assert not second.has_message("waiting")
 
@@ -134,7 +135,7 @@ def test_who_announces_and_does_nothing_is_given_up(
 ) -> None:
     shorten_waits(monkeypatch, stalled_s=0.05)
     first, second = pair
-    announce_for(first, model, os.getpid(), psutil.Process().create_time(), FileStatus.FETCHES)
+    announce_for(first, model, os.getpid(), started_s(psutil.Process()), FileStatus.FETCHES)
     assert second.from_hub(hub.endpoint, REQUEST).path.read_bytes() == model
     assert second.has_message("waiting for A to fetch tiny-Q4_0.gguf: 0 bytes of 2.3 MiB")
     assert second.has_message("A was waited for 0 s in vain")
@@ -145,7 +146,7 @@ def test_who_goes_after_us_and_never_says_whether_it_went_is_given_up(
 ) -> None:
     shorten_waits(monkeypatch, decision_s=0.05)
     first, second = pair
-    announce_for(second, model, os.getpid(), psutil.Process().create_time(), FileStatus.INTENDS)
+    announce_for(second, model, os.getpid(), started_s(psutil.Process()), FileStatus.INTENDS)
     assert first.from_hub(hub.endpoint, REQUEST).path.read_bytes() == model
     assert not first.has_message("waiting")
     assert hub.sent_bytes() == len(model)
@@ -155,7 +156,7 @@ def test_who_goes_away_while_it_fetches_leaves_it_to_the_next(
     hub: FakeHub, model: bytes, pair: list[LanDevice]
 ) -> None:
     first, second = pair
-    announce_for(first, model, os.getpid(), psutil.Process().create_time(), FileStatus.FETCHES)
+    announce_for(first, model, os.getpid(), started_s(psutil.Process()), FileStatus.FETCHES)
     waiting = BackgroundFetch(lambda: second.from_hub(hub.endpoint, REQUEST))
     until(lambda: second.has_message("waiting for A to fetch"), "it waits")
     first.server.close()
@@ -165,7 +166,7 @@ def test_who_goes_away_while_it_fetches_leaves_it_to_the_next(
 
 def test_a_wait_ends_when_the_job_is_cancelled(hub: FakeHub, model: bytes, pair: list[LanDevice]) -> None:
     first, second = pair
-    announce_for(first, model, os.getpid(), psutil.Process().create_time(), FileStatus.FETCHES)
+    announce_for(first, model, os.getpid(), started_s(psutil.Process()), FileStatus.FETCHES)
     cancelled = threading.Event()
 
     def notify(words: str) -> None:
