@@ -31,6 +31,7 @@ BEAT = "X-Orchestrate-Beat"
 
 HEX64 = re.compile(r"[0-9a-f]{64}")
 _MAX_FILES = 1_001
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
 
 class FileStatus(StrEnum):
@@ -112,3 +113,13 @@ def files_from_json(data: bytes) -> tuple[SharedFile, ...]:
         if not isinstance(file.sha256, str) or not HEX64.fullmatch(file.sha256):
             raise ValueError("not a SHA-256")
     return files
+
+
+def range_of(requested: str | None, size: int) -> tuple[int, int]:
+    """First byte, and the one after the last. Anything but one range with a first byte means the whole file."""
+    found = _RANGE.fullmatch(requested or "")
+    if found is None:
+        return 0, size
+    start = int(found[1])
+    end = min(size, int(found[2]) + 1) if found[2] else size
+    return (start, end) if start < end or start >= size else (0, size)

@@ -7,11 +7,12 @@ transfer is begun, and those that run pause between two blocks.
 from __future__ import annotations
 
 import hmac
-import re
+import io
 import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
@@ -19,19 +20,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
+from agents.models.lan.admission import SHOW_S, Admission
 from agents.models.lan.catalogue import ABSENT, Availability, Catalogue
-from agents.models.lan.protocol import BEAT, BYTES, HEX64, HTTP_STATUS, STATE, FileStatus, files_to_json
+from agents.models.lan.protocol import BEAT, BYTES, HEX64, HTTP_STATUS, STATE, FileStatus, files_to_json, range_of
 from agents.models.lan.shared_files import share_store
 
 MAX_TRANSFERS = 2
 """Files sent at once. Few, since whoever has received one sends it too: a file reaches many devices in few rounds."""
 
-_MAX_CONNECTIONS = 64
+_MAX_HEAD_BYTES = 1 << 15  # the longest path, percent-encoded, and some headers
 _BLOCK_BYTES = 1 << 20
 _PAUSE_S = 0.25
-_SILENCE_S = 30.0  # after which a client that neither asks nor receives is disconnected
+_SILENCE_S = 30.0  # after which a client that has shown the token, and does not receive, is disconnected
 _RETRY_S = {FileStatus.MEASURES: 5}
-_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
 
 class ModelServer:
@@ -118,24 +119,30 @@ class _HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     allow_reuse_address = sys.platform != "win32"  # there it would let another program take the port
     daemon_threads = True
+    request_queue_size = 128  # of connections that are not accepted yet: five strangers must not fill it
 
     def __init__(self, address: tuple[str, int], models: ModelServer) -> None:
         self.models = models
-        self._connections = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        self.admission: Admission[socket.socket] = Admission()
         super().__init__(address, _RequestHandler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        # One past the limit is closed unanswered: each has a thread, and a crowd would disturb this device.
-        if self._connections.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        # Bounded, since each connection has a thread, and a crowd would disturb this device.
+        crowded_out = self.admission.accept(request, client_address[0], time.monotonic())
+        if crowded_out is not None:
+            _cut(crowded_out)
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._connections.release()
+            self.admission.remove(request)
+
+    def service_actions(self) -> None:
+        """``serve_forever`` calls it several times a second."""
+        for connection in self.admission.overdue(time.monotonic()):
+            _cut(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Logs no client that disconnects. Nothing of a request is ever logged: it may hold a path of the user's."""
@@ -143,14 +150,67 @@ class _HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             super().handle_error(request, client_address)
 
 
+def _cut(connection: socket.socket) -> None:
+    """Ends the reads and writes of the connection's thread, which then closes it."""
+    with suppress(OSError):  # it has ended meanwhile
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 class _RequestHandler(BaseHTTPRequestHandler):
     server: _HttpServer
     server_version, sys_version = "orchestrate", ""
     # ``StreamRequestHandler`` sets it on the socket.
-    timeout = _SILENCE_S
+    timeout = SHOW_S
+    _is_admitted = False
 
     def log_message(self, *_: object) -> None:
         """Logs nothing: a request may hold a path of the user's."""
+
+    def handle_one_request(self) -> None:
+        try:
+            head = self._head()
+        except TimeoutError:
+            head = None
+        if head is None:
+            self.close_connection = True
+            return
+        self.rfile.close()
+        self.rfile = io.BytesIO(head)
+        super().handle_one_request()
+
+    def _head(self) -> bytes | None:
+        """Request line and headers. None, if they are not complete within _MAX_HEAD_BYTES."""
+        head = bytearray()
+        while len(head) < _MAX_HEAD_BYTES:
+            line = self.rfile.readline(_MAX_HEAD_BYTES - len(head))
+            if not line:
+                return None
+            head += line
+            if line in (b"\r\n", b"\n"):
+                return bytes(head)
+        return None
+
+    def parse_request(self) -> bool:
+        """Checks the token before all else: without it not even the existence of a file or method is revealed."""
+        if not super().parse_request():
+            return False
+        if not self.server.models.is_authorised(self.headers.get("Authorization")):
+            self._refuse()
+            return False
+        self._is_admitted = self.server.admission.show(self.connection)
+        self.connection.settimeout(_SILENCE_S)
+        return self._is_admitted
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """The standard library's answers to bad requests, which quote them, are for those with the token."""
+        if self._is_admitted:
+            super().send_error(code, message, explain)
+        else:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        self.request_version = "HTTP/1.0"  # to one that names no version nothing would be sent
+        self._send_head(401, {"WWW-Authenticate": "Bearer"}, 0)
 
     def do_HEAD(self) -> None:
         self._handle()
@@ -160,10 +220,6 @@ class _RequestHandler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         models = self.server.models
-        # First of all: without the token not even the existence of a file is revealed.
-        if not models.is_authorised(self.headers.get("Authorization")):
-            self._send_head(401, {"WWW-Authenticate": "Bearer"}, 0)
-            return
         where = urlsplit(self.path)
         kind, _, name = where.path.lstrip("/").partition("/")
         if kind == "sha256" and HEX64.fullmatch(name):
@@ -215,7 +271,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
         with file:
             size = available.bytes_so_far
             headers = {**_headers_of(available), "Content-Type": "application/octet-stream", "ETag": f'"{sha256}"'}
-            start, end = _range_of(self.headers.get("Range"), size)
+            start, end = range_of(self.headers.get("Range"), size)
             # Of an empty file there is no range to refuse: it is sent whole.
             if start >= size > 0:
                 self._send_head(416, {**headers, "Content-Range": f"bytes */{size}"}, 0)
@@ -250,13 +306,3 @@ def _headers_of(available: Availability) -> dict[str, str]:
     if HTTP_STATUS[available.status] in (202, 503):
         headers["Retry-After"] = str(_RETRY_S.get(available.status, 1))
     return headers
-
-
-def _range_of(requested: str | None, size: int) -> tuple[int, int]:
-    """First byte, and the one after the last. Anything but one range with a first byte means the whole file."""
-    found = _RANGE.fullmatch(requested or "")
-    if found is None:
-        return 0, size
-    start = int(found[1])
-    end = min(size, int(found[2]) + 1) if found[2] else size
-    return (start, end) if start < end or start >= size else (0, size)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,6 +108,66 @@ def test_without_the_token_there_is_nothing(served: Served, method: str, authori
         status, headers, body = served.ask(path, method, authorization)
         assert (status, body, headers["WWW-Authenticate"]) == (401, b"", "Bearer")
         assert STATE not in headers
+
+
+def _exchange(served: Served, request: bytes) -> bytes:
+    """All that comes back, until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=20) as line:
+        received = b""
+        try:
+            line.sendall(request)
+            while block := line.recv(65536):
+                received += block
+        except ConnectionError:  # closed with some of the request unread
+            pass
+        return received
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/secret\r\n\r\n",
+        b"GET a secret path HTTP/1.1\r\n\r\n",
+        b"PUT /secret\r\n\r\n",
+        b"GET /secret\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+        b"GET / HTTP/1.1\r\nA: " + b"b" * 70_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_a_bad_request_without_the_token_gets_the_same_as_a_good_one(served: Served, request_: bytes) -> None:
+    answer = _exchange(served, request_)
+    status, *headers = answer.decode().split("\r\n")
+    names = [header.partition(":")[0] for header in headers if header]
+    assert answer == b"" or status.split()[1:] == ["401", "Unauthorized"]
+    assert answer == b"" or names == [
+        "Server", "Date", "Accept-Ranges", "WWW-Authenticate", "Content-Length", "Connection",
+    ]  # fmt: skip
+
+
+def test_silent_connections_keep_no_device_out(served: Served) -> None:
+    with ExitStack() as lines:
+        for _ in range(200):
+            lines.enter_context(socket.create_connection(("127.0.0.1", served.server.port), timeout=20))
+        assert served.ask_for_the_file()[0] == 200
+
+
+def test_a_connection_that_sends_slowly_is_closed_all_the_same(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.models.lan.admission.SHOW_S", 0.2)
+    with socket.create_connection(("127.0.0.1", served.server.port), timeout=0.01) as line:
+
+        def sends_in_vain() -> bool:
+            try:
+                line.sendall(b"A")
+                return line.recv(1) == b""
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        until(sends_in_vain, "the server closes it", deadline_s=10)
 
 
 def test_a_server_without_a_token_is_not_begun(tmp_path: Path) -> None:
