@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -41,15 +42,17 @@ class Connection:
         self.started = False
         try:
             named = address or os.environ.get("RAY_ADDRESS") or cluster_address()
-            running = None if named == "local" else _answering(named) if named else _latest_on_this_machine()
-            self.address = running
-            if running is not None:
-                _join(running)
-            elif join_only:
+            if named and named != "local":
+                self.address: str | None = _answering(named)
+                _join(self.address)
+                return
+            self.address = None if named else _join_latest()
+            if self.address is not None:
+                return
+            if join_only:
                 raise NoCluster(NO_CLUSTER)
-            else:
-                _start(self._temp.name)
-                self.started = True
+            _start(self._temp.name)
+            self.started = True
         except BaseException:
             self._temp.cleanup()
             raise
@@ -96,6 +99,24 @@ def _join(address: str) -> None:
         raise UsageError(f"Ray cluster {address!r}: {first_line(error)}. Allowed: HOST:PORT, or local") from error
     except (RayError, RuntimeError) as error:
         raise OrchestrateError(f"cannot join the Ray cluster at {address}: {first_line(error)}") from error
+
+
+def _join_latest() -> str | None:
+    """Joins the cluster that was found on this machine. None where there is none, or it does not let us in.
+
+    It may be another user's, or no Ray at all: nobody named it, so it keeps nobody from a cluster of their own.
+    """
+    address = _latest_on_this_machine()
+    if address is None:
+        return None
+    sys.stderr.write(f"joining the Ray cluster found at {address} (nobody named one) ...\n")
+    try:
+        _join(address)
+    except (OrchestrateError, UsageError) as error:
+        ray.shutdown()  # what a join that failed half-way left would spoil the next
+        sys.stderr.write(f"passed over: the Ray cluster found at {address}: {error}\n")
+        return None
+    return address
 
 
 def _start(temp: str) -> None:
