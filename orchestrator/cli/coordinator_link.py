@@ -32,10 +32,12 @@ class OwnCluster:
 
 
 @contextlib.contextmanager
-def link_coordinator(address: str | None, *, join_only: bool = False) -> Iterator[CoordinatorLink]:
+def link_coordinator(
+    address: str | None, *, join_only: bool = False, replace_idle: bool = False
+) -> Iterator[CoordinatorLink]:
     """The coordinator; the connection ends with the context. Raises OrchestrateError, UsageError.
 
-    ``join_only``: no cluster is started where none runs.
+    ``join_only``: no cluster is started where none runs. ``replace_idle``: as for ``coordination``.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before there is work to stop, it ends as Ctrl-C does
     with (
@@ -58,6 +60,6 @@ def link_coordinator(address: str | None, *, join_only: bool = False) -> Iterato
             else:
                 from orchestrator.dispatch.on_ray.head import coordination
 
-                yield CoordinatorLink(coordination(connection), None)
+                yield CoordinatorLink(coordination(connection, replace_idle=replace_idle), None)
         finally:
             connection.close()

@@ -211,6 +211,7 @@ def _stated(dedicated_vram: str | None, power_limit: str | None) -> Stated:
 
 
 def ensure_coordinator(address: str | None) -> None:
-    with coordinator(address) as cluster:
-        version = cluster.version()
+    """Only this, which `orchestrate head` runs, may replace a coordinator of another version."""
+    with link_coordinator(address, join_only=True, replace_idle=True) as link:
+        version = link.coordinator.version()
     print(f"the coordinator (version {version}) is at work; results: {data_root()}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,3 +70,47 @@ def test_a_submit_whose_answer_is_lost_is_not_made_twice(remote: Any, monkeypatc
     with pytest.raises(OrchestrateError, match="did not answer within"):
         remote.submit("matrix")
     assert answers.limits_s == [head.CALL_S]
+
+
+class Versions:
+    """The coordinators of a cluster: the running one first, each later one takes the place of one that was killed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *versions: str, idle: bool = True) -> None:
+        self.killed: list[str] = []
+        self._versions = list(versions)
+        self._idle = idle
+        monkeypatch.setattr(importlib.metadata, "version", lambda _: "2.0")
+        monkeypatch.setattr(head, "_make", lambda: self._versions[0])
+        monkeypatch.setattr(head, "_Remote", self._remote)
+        monkeypatch.setattr(ray, "get_actor", lambda *_: self._versions[0])
+        monkeypatch.setattr(ray, "kill", self._kill)
+
+    def _remote(self, version: str, _: str) -> Any:
+        return SimpleNamespace(version=lambda: version, idle=lambda: self._idle)
+
+    def _kill(self, version: str, *, no_restart: bool) -> None:
+        assert no_restart
+        self.killed.append(self._versions.pop(0))
+
+
+CONNECTION: Any = SimpleNamespace(address="head:6379")
+
+
+def test_a_command_of_another_version_names_the_head_s_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = Versions(monkeypatch, "1.0", "2.0")
+    with pytest.raises(OrchestrateError, match=r"head at head:6379 has version 1\.0 of orchestrate, this is 2\.0"):
+        head.coordination(CONNECTION)
+    assert versions.killed == []
+
+
+def test_the_start_of_a_head_replaces_an_idle_coordinator_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = Versions(monkeypatch, "1.0", "2.0")
+    assert head.coordination(CONNECTION, replace_idle=True).version() == "2.0"
+    assert versions.killed == ["1.0"]
+
+
+def test_the_start_of_a_head_replaces_no_coordinator_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = Versions(monkeypatch, "1.0", "2.0", idle=False)
+    with pytest.raises(OrchestrateError, match="is at work"):
+        head.coordination(CONNECTION, replace_idle=True)
+    assert versions.killed == []

@@ -145,12 +145,20 @@ def _found(before: Any) -> Any:
         return before
 
 
-def coordination(connection: Connection) -> CoordinatorApi:
-    """The coordinator of the cluster that this process has joined; made if there is none. Raises OrchestrateError."""
+def coordination(connection: Connection, *, replace_idle: bool = False) -> CoordinatorApi:
+    """The coordinator of the cluster that this process has joined; made if there is none. Raises OrchestrateError.
+
+    ``replace_idle``: one of another version that has no work is ended, and one of this version started.
+    """
     address = connection.address or ""
     remote = cast(CoordinatorApi, _Remote(_make(), address))
     mine, theirs = importlib.metadata.version("orchestrate-bench"), remote.version()
     if theirs != mine:
+        if not replace_idle:
+            raise OrchestrateError(
+                f"the head at {address} has version {theirs} of orchestrate, this is {mine}: use {theirs} here, or"
+                " start the head again with this one"
+            )
         if not remote.idle():
             raise OrchestrateError(
                 f"the coordinator has version {theirs} of orchestrate and is at work; this is {mine}: wait, or use that"

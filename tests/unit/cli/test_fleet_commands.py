@@ -84,7 +84,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster()
 
     @contextmanager
-    def link_coordinator(address: str | None, *, join_only: bool = False) -> Iterator[CoordinatorLink]:
+    def link_coordinator(
+        address: str | None, *, join_only: bool = False, replace_idle: bool = False
+    ) -> Iterator[CoordinatorLink]:
         assert join_only, "none of these commands starts a cluster"
         made.asked.append(("joined", address)) if address else None
         yield CoordinatorLink(made, None)  # type: ignore[arg-type]
@@ -95,7 +97,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    def link_coordinator(address: str | None, *, join_only: bool = False) -> None:
+    def link_coordinator(address: str | None, *, join_only: bool = False, replace_idle: bool = False) -> None:
         raise NoCluster("no Ray cluster runs on this machine")
 
     monkeypatch.setattr("orchestrator.cli.fleet.link_coordinator", link_coordinator)

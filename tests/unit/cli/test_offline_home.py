@@ -35,7 +35,7 @@ TO_DO = "set dedicated VRAM of apu to 8 GiB and reboot"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def link_coordinator(address: str | None, *, join_only: bool = False) -> None:
+    def link_coordinator(address: str | None, *, join_only: bool = False, replace_idle: bool = False) -> None:
         raise NoCluster("no Ray cluster runs on this machine")
 
     monkeypatch.setattr("orchestrator.cli.fleet.link_coordinator", link_coordinator)
