@@ -27,12 +27,25 @@ def processes_of(node: str) -> set[psutil.Process]:
     return _running(found)
 
 
-def end_all(node: str, within_s: float = END_S) -> None:
+def members_of(session: int) -> set[psutil.Process]:
+    """The processes of a session of the operating system; not this process. None on Windows, which has no sessions."""
+    found = set()
+    if hasattr(os, "getsid"):
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if os.getsid(process.pid) == session:
+                    found.add(process)
+    return _running(found)
+
+
+def end_all(node: str, within_s: float = END_S, *, session: int | None = None) -> None:
     """Asks all that belongs to a node to end, then ends what remains. Raises OrchestrateError where something stays.
 
+    ``session``: one that was made for the node alone; its processes belong to the node as well. Ray's agents write
+    their titles over the mark, and once their raylet is gone no parent shows whose they are.
     The raylet first, as long as there is a head for it to leave; the head's server last.
     """
-    known = _with_descendants(processes_of(node))
+    known = _belonging(node, session)
     names = {process: _name(process) for process in known}
     raylet = {process for process, name in names.items() if name == RAYLET}
     server = {process for process, name in names.items() if name == HEAD_SERVER}
@@ -42,7 +55,7 @@ def end_all(node: str, within_s: float = END_S) -> None:
                 process.terminate()
         _wait(group, within_s)
     for _ in range(KILLS):
-        known = _running(known) | _with_descendants(processes_of(node))
+        known = _running(known) | _belonging(node, session)
         if not known:
             return
         for process in known:
@@ -51,6 +64,10 @@ def end_all(node: str, within_s: float = END_S) -> None:
         _wait(known, 1.0)
     if remaining := _running(known):
         raise OrchestrateError(f"these processes do not end: {', '.join(str(each.pid) for each in remaining)}")
+
+
+def _belonging(node: str, session: int | None) -> set[psutil.Process]:
+    return _with_descendants(processes_of(node) | (set() if session is None else members_of(session)))
 
 
 def _with_descendants(processes: Iterable[psutil.Process]) -> set[psutil.Process]:

@@ -137,7 +137,7 @@ class Supervisor:
         if self._stop.is_set():
             self.stop()
         self._child.wait()
-        end_all(self._node)  # what remains of it would hold the ports
+        end_all(self._node, session=self._child.pid)  # what remains of it would hold the ports
         # with a limit: a process that inherited the pipe and escaped end_all would keep it open
         reader.join(timeout=END_S)
         return up.is_set(), "".join(output)

@@ -4,14 +4,17 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.cluster.ray_command import NodeSettings, Role
 from orchestrator.cluster.supervisor import SIGNALS, Supervisor, pauses
 from orchestrator.errors import OrchestrateError
 from tests.unit.cluster.conftest import FakeRay
+from tests.waiting import ended
 
 DEVICE = NodeSettings(Role.DEVICE, "10.0.0.1:6379", "10.0.0.2", "0.1.0")
 UP = "say Ray runtime started."
@@ -74,6 +77,25 @@ def test_what_one_life_of_a_node_left_is_gone_before_the_next(ray: FakeRay) -> N
     ray.plan(f"fork\n{UP}\nexit 1", f"{UP}\nstay")
     Counted(ray, 2).to_its_end()
     assert alive[1] == 1  # itself
+
+
+def test_a_process_that_lost_its_mark_and_its_parent_is_ended(ray: FakeRay) -> None:
+    """As Ray's agents do, which write their titles over their environment, once their raylet is killed."""
+    unmarked: list[psutil.Process] = []
+
+    class Noted(Run):
+        def _is_up(self) -> None:
+            if not unmarked:
+                unmarked.append(psutil.Process(int((ray.folder / "unmarked").read_text(encoding="utf-8"))))
+            super()._is_up()
+
+    ray.plan(f"unmarked\n{UP}\nexit 1", f"{UP}\nstay")
+    Noted(ray, 2).to_its_end()
+    try:
+        assert ended(unmarked[0])
+    finally:
+        with suppress(psutil.Error):
+            unmarked[0].kill()
 
 
 @pytest.mark.parametrize("number", SIGNALS)
