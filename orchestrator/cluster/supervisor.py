@@ -7,11 +7,11 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from orchestrator.cluster.addresses import address_towards
+from orchestrator.cluster.addresses import address_towards, own_addresses
 from orchestrator.cluster.node import is_permanent_failure, ray_program, remove_stale, why_not_started
 from orchestrator.cluster.processes import END_S, end_all
 from orchestrator.cluster.ray_command import NODE_VARIABLE, NodeSettings, start_command
@@ -19,6 +19,8 @@ from orchestrator.errors import OrchestrateError
 
 # most: a laptop that comes back to the network is in the cluster again within half a minute
 LEAST_PAUSE_S, MOST_PAUSE_S = 1.0, 30.0
+LOOK_S = 3.0
+"""Between two looks at this host's own addresses: a lease of an address may end while the node runs."""
 WELL_S = 120.0
 """A node that was up for so long has started well: the next pause is the least again."""
 # SIGHUP: a terminal that is closed must not leave the node behind; Windows has none
@@ -31,6 +33,17 @@ def pauses(least_s: float = LEAST_PAUSE_S, most_s: float = MOST_PAUSE_S) -> Iter
     while True:
         yield min(pause_s, most_s)
         pause_s = min(pause_s * 2, most_s)
+
+
+def moved_to(address: str, own: Collection[str], towards: str | None) -> str | None:
+    """This host's address now, where ``address`` is its own no longer; None where it is, or where nobody can say. PURE
+
+    ``towards``: the address on the way to the head. That alone is no reason: a cable that is plugged in beside the
+    Wi-Fi changes the way, and the node goes on under the address that it has.
+    """
+    if address in own or address.startswith("127.") or towards == address:
+        return None
+    return towards
 
 
 class Supervisor:
@@ -48,6 +61,9 @@ class Supervisor:
         after_start: Callable[[], None] = lambda: None,
         notify: Callable[[str], None] = print,
         pauses: Callable[[], Iterator[float]] = pauses,
+        own_addresses: Callable[[], Collection[str]] = own_addresses,
+        towards: Callable[[str], str] = address_towards,
+        look_s: float = LOOK_S,
     ) -> None:
         self._settings = settings
         self._environment = dict(environment)
@@ -56,6 +72,9 @@ class Supervisor:
         self._after_start = after_start
         self._notify = notify
         self._pauses = pauses
+        self._own_addresses = own_addresses
+        self._address_towards = towards
+        self._look_s = look_s
         self._stop = threading.Event()
         self._child: subprocess.Popen[str] | None = None
 
@@ -114,7 +133,7 @@ class Supervisor:
         """One life of the node: whether it was up, and its last output."""
         if not self._settings.stated_address and not self._settings.is_head:
             with suppress(OrchestrateError):  # no way there now: Ray will report it
-                self._settings = replace(self._settings, address=address_towards(self._settings.cluster))
+                self._settings = replace(self._settings, address=self._address_towards(self._settings.cluster))
         remove_stale(self._settings)
         command = start_command(ray_program(), self._settings, block=True)
         self._child = subprocess.Popen(
@@ -136,11 +155,35 @@ class Supervisor:
         # stop() may have come before _child was set, and then ended nobody
         if self._stop.is_set():
             self.stop()
-        self._child.wait()
+        self._wait_for_end(self._child)
         end_all(self._node, session=self._child.pid)  # what remains of it would hold the ports
         # with a limit: a process that inherited the pipe and escaped end_all would keep it open
         reader.join(timeout=END_S)
         return up.is_set(), "".join(output)
+
+    def _wait_for_end(self, child: subprocess.Popen[str]) -> None:
+        """Ends a device's node whose address this host has no more: Ray itself would notice after minutes."""
+        is_reported = False
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(self._look_s)
+                return
+            towards = None
+            with suppress(OrchestrateError):  # the network is away for now
+                towards = self._address_towards(self._settings.cluster)
+            now = moved_to(self._settings.address, self._own_addresses(), towards)
+            if now is None or is_reported:
+                continue
+            is_reported = True
+            before = self._settings.address
+            if self._settings.is_head:
+                words = "devices look for it there. Start it again under the new one, and let them join that"
+            elif self._settings.stated_address:
+                words = "its node was told to use that one. Start it again with another --address, or with none"
+            else:
+                words = "its node is started again"
+                child.terminate()
+            self._notify(f"the address of this host is {now} now, and {before} is gone: {words}")
 
     def _read(self, child: subprocess.Popen[str], output: deque[str], up: threading.Event) -> None:
         assert child.stdout is not None

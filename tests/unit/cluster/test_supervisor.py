@@ -3,18 +3,20 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import psutil
 import pytest
 
 from orchestrator.cluster.ray_command import NodeSettings, Role
-from orchestrator.cluster.supervisor import SIGNALS, Supervisor, pauses
+from orchestrator.cluster.supervisor import SIGNALS, Supervisor, moved_to, pauses
 from orchestrator.errors import OrchestrateError
 from tests.unit.cluster.conftest import FakeRay
-from tests.waiting import ended
+from tests.waiting import ended, until
 
 DEVICE = NodeSettings(Role.DEVICE, "10.0.0.1:6379", "10.0.0.2", "0.1.0")
 UP = "say Ray runtime started."
@@ -36,7 +38,7 @@ class Run:
         self._ups = itertools.count(1)
         self._last = ups
         self.supervisor = Supervisor(
-            DEVICE,
+            more.pop("settings", DEVICE),
             ray.environment,
             notify=self.said.append,
             pauses=lambda: itertools.repeat(0.0),
@@ -148,6 +150,70 @@ def test_a_device_can_be_stopped_while_it_waits(ray: FakeRay) -> None:
     reasons.append(Run(ray, why_not_yet=why_not))
     assert reasons[0].to_its_end() == ["no route: waiting"]
     assert ray.started() == []
+
+
+@pytest.mark.parametrize(
+    ("own", "towards", "now"),
+    [
+        (["10.0.0.2"], "10.0.0.2", None),
+        (["10.0.0.2", "10.0.0.7"], "10.0.0.7", None),  # a cable beside the Wi-Fi
+        (["10.0.0.7"], "10.0.0.7", "10.0.0.7"),
+        ([], None, None),  # no network for now
+        (["10.0.0.7"], None, None),
+    ],
+)
+def test_where_a_host_has_moved_to(own: list[str], towards: str | None, now: str | None) -> None:
+    assert moved_to("10.0.0.2", own, towards) == now
+    assert moved_to("127.0.0.1", own, towards) is None
+
+
+class MovedRun(Run):
+    """Of a host whose address becomes 10.0.0.7 once its node is up for the first time."""
+
+    def __init__(self, ray: FakeRay, ups: int, settings: NodeSettings) -> None:
+        self.address = settings.address
+        super().__init__(
+            ray,
+            ups,
+            settings=settings,
+            own_addresses=lambda: [self.address],
+            towards=lambda _: self.address,
+            look_s=0.01,
+        )
+
+    def _is_up(self) -> None:
+        self.address = "10.0.0.7"
+        super()._is_up()
+
+
+def test_a_device_whose_address_changes_is_started_again_with_the_new_one(ray: FakeRay) -> None:
+    ray.plan(f"{UP}\nstay", f"{UP}\nstay")
+    run = MovedRun(ray, 2, replace(DEVICE, stated_address=False))
+    said = run.to_its_end()
+    assert "the address of this host is 10.0.0.7 now, and 10.0.0.2 is gone: its node is started again" in said
+    assert [line for line in said if "is up" in line] == [
+        "node 10.0.0.2 is up in the cluster 10.0.0.1:6379",
+        "node 10.0.0.7 is up in the cluster 10.0.0.1:6379",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [(DEVICE, "was told to use that one"), (replace(DEVICE, role=Role.HEAD), "devices look for it there")],
+)
+def test_an_address_that_was_stated_is_said_once_and_not_changed(
+    ray: FakeRay, settings: NodeSettings, words: str
+) -> None:
+    ray.plan(f"{UP}\nstay")
+    run = MovedRun(ray, 10, settings)
+    thread = threading.Thread(
+        target=lambda: (until(lambda: any(words in line for line in run.said), words), run.stop())
+    )
+    thread.start()
+    said = run.to_its_end()
+    thread.join()
+    assert len([line for line in said if words in line]) == 1
+    assert len([line for line in said if "is up" in line]) == 1
 
 
 def test_pauses_grow_to_half_a_minute() -> None:
