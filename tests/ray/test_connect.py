@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import ray
 
 from orchestrator.dispatch.on_ray import connect
 from orchestrator.errors import NoCluster, OrchestrateError
+from tests.ray.sandbox import Sandbox
 
 FOUND = "127.0.0.1:6399"
 
@@ -33,6 +37,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(connect, "recorded_address", lambda: None)
     monkeypatch.setattr(connect, "token_file", lambda: tmp_path / "auth_token")
     monkeypatch.setattr(connect, "_why_no_answer", lambda _: None)
+    monkeypatch.setattr(connect, "_why_no_grpc", lambda _: None)
     return calls
 
 
@@ -61,3 +66,36 @@ def test_a_named_cluster_is_not_passed_over(calls: list[str], monkeypatch: pytes
     with pytest.raises(OrchestrateError, match="no Ray cluster answers"):
         connect.Connection(FOUND if how == "argument" else None)
     assert calls == [FOUND]
+
+
+@pytest.mark.parametrize(
+    ("says", "why_not"),
+    [
+        (None, "says nothing for 0.1 s"),
+        (b"", "no Ray"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Ray"),
+        (connect.HTTP2_EMPTY_SETTINGS, None),
+    ],
+)
+def test_what_listens_may_be_no_ray(monkeypatch: pytest.MonkeyPatch, says: bytes | None, why_not: str | None) -> None:
+    monkeypatch.setattr(connect, "ANSWER_S", 0.1 if says is None else 10.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as link, suppress(ConnectionResetError):
+                if says is not None:
+                    link.recv(len(connect.HTTP2_PREFACE), socket.MSG_WAITALL)
+                    link.sendall(says)
+                    link.shutdown(socket.SHUT_WR)
+                while link.recv(1024):  # until the other side has closed it
+                    pass
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        found = connect._why_no_grpc(f"127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    assert (found is None) if why_not is None else (found is not None and why_not in found)
+
+
+def test_the_ray_that_runs_is_one(cluster: Sandbox) -> None:
+    assert connect._why_no_grpc(cluster.variables["RAY_ADDRESS"]) is None

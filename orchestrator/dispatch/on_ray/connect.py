@@ -23,6 +23,8 @@ ANSWER_S = 5.0
 REMOVE_S = 2.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024  # reports are small; Ray's least is 75 MiB
 NAMESPACE = "orchestrate"
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HTTP2_EMPTY_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # length (3 bytes), type 4, flags, stream (4 bytes)
 
 
 class Connection:
@@ -109,8 +111,9 @@ def _join_latest() -> str | None:
     address = _latest_on_this_machine()
     if address is None:
         return None
-    sys.stderr.write(f"joining the Ray cluster found at {address} (nobody named one) ...\n")
     try:
+        if (why_not := _why_no_grpc(address)) is not None:
+            raise OrchestrateError(why_not)
         _join(address)
     except (OrchestrateError, UsageError) as error:
         ray.shutdown()  # what a join that failed half-way left would spoil the next
@@ -166,6 +169,25 @@ def _latest_on_this_machine() -> str | None:
     except OSError:
         return None
     return address if address and _why_no_answer(address) is None else None
+
+
+def _why_no_grpc(address: str) -> str | None:
+    """Why no Ray can be behind this port; None where one may be. ``ray.init`` would try a silent port for minutes.
+
+    Ray's head speaks gRPC: a server of HTTP/2 (RFC 9113, 3.4) begins with a frame SETTINGS, whoever it talks to.
+    """
+    host, _, port = address.rpartition(":")
+    if os.environ.get("RAY_USE_TLS") == "1" or not port.isdecimal() or "//" in address:
+        return None  # not to be read without its key, or a form that only Ray understands
+    try:
+        with socket.create_connection((host, int(port)), timeout=ANSWER_S) as link:
+            link.sendall(HTTP2_PREFACE + HTTP2_EMPTY_SETTINGS)
+            head = link.recv(len(HTTP2_EMPTY_SETTINGS), socket.MSG_WAITALL)
+    except TimeoutError:
+        return f"it accepts connections, and says nothing for {ANSWER_S:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if head[3:4] == HTTP2_EMPTY_SETTINGS[3:4] else "what answers there is no Ray"
 
 
 def answers(address: str) -> bool:

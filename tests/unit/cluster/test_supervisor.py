@@ -206,9 +206,12 @@ def test_an_address_that_was_stated_is_said_once_and_not_changed(
 ) -> None:
     ray.plan(f"{UP}\nstay")
     run = MovedRun(ray, 10, settings)
-    thread = threading.Thread(
-        target=lambda: (until(lambda: any(words in line for line in run.said), words), run.stop())
-    )
+
+    def stop_when_said() -> None:
+        until(lambda: any(words in line for line in run.said), words)
+        run.stop()
+
+    thread = threading.Thread(target=stop_when_said)
     thread.start()
     said = run.to_its_end()
     thread.join()
