@@ -19,6 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("ORCHESTRATE_QUIET", "off")
+# images set it: each of a thousand processes would compile Ray and ourselves anew, which takes 0.6 s of a core
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
