@@ -201,8 +201,10 @@ class TestHeldWhileItWorks:
         with closing(Coordinator(home, lambda: fleet)) as coordinator:
             fleet.events = [GREETED]
             with held_by_a_backup(home / "ledger.sqlite") as let_it_end:
-                threading.Timer(1.0, let_it_end).start()
+                ending = threading.Timer(1.0, let_it_end)
+                ending.start()
                 run = coordinator.submit(Submission(matrix_to_json(matrix))).run
+                ending.join()
             until(lambda: len(fleet.sent) == 1, "the job")
             assert read_record(home, run).job_rows()[0][0] in fleet.sent
 
