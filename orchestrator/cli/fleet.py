@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.contract.job import MachineState
 from agents.contract.report import CAUSES, Cause
@@ -22,11 +22,13 @@ from orchestrator.dispatch.api import CoordinatorApi, DeviceView, RunView, Statu
 from orchestrator.dispatch.ledger.ledger import RunRow
 from orchestrator.dispatch.ledger.record import note_state
 from orchestrator.dispatch.messages import RunStatus
-from orchestrator.dispatch.offline import OfflineHome
-from orchestrator.dispatch.operator_text import describe_ask, describe_state_asked, skip_command
+from orchestrator.dispatch.operator_text import describe_ask, describe_requested_state, skip_command
 from orchestrator.errors import NoCluster, OrchestrateError, UsageError
 from orchestrator.matrix.units import parse_bytes, parse_watts
 from orchestrator.report.terminal import print_table
+
+if TYPE_CHECKING:
+    from orchestrator.dispatch.offline import OfflineHome
 
 SKIPPED_HINT = "; should it come back after all: orchestrate retry RUN --cause device_lost"
 
@@ -68,6 +70,8 @@ def _status_without_cluster() -> StatusView:
         if not free:
             at_work = "a submit with a cluster of its own is at work on this machine: it shows there what it does"
             return StatusView(tuple(RunView(row, (), ()) for row in rows), (at_work,), (), 0)
+        from orchestrator.dispatch.offline import OfflineHome
+
         found = OfflineHome(data_root(), ledger).ask() if ledger else None
         asks = {found[0].run_id: describe_ask(*found)} if found else {}
         views = tuple(RunView(row, (), (asks[row.id],) if row.id in asks else ()) for row in rows)
@@ -86,6 +90,8 @@ def _offline_home() -> Iterator[OfflineHome]:
             )
         if ledger is None:
             raise OrchestrateError("no cluster runs on this machine, and nothing was ever submitted here")
+        from orchestrator.dispatch.offline import OfflineHome
+
         yield OfflineHome(data_root(), ledger)
 
 
@@ -171,15 +177,15 @@ def state_device(name: str, dedicated_vram: str | None, power_limit: str | None,
     stated = _stated(dedicated_vram, power_limit)
     try:
         with coordinator(address) as cluster:
-            asked, then = cluster.state(name, stated), ""
+            requested, then = cluster.state(name, stated), ""
     except NoCluster:
         with _offline_home() as home:
             home.state(name, stated)
             found = home.ask()
-        asked, then = describe_state_asked(*found) if found else "", "; go on with: orchestrate resume"
-    print(f"{name}: noted; what was seen on the machine itself counts more{then if not asked else ''}")
-    if asked:
-        print(asked)
+        requested, then = describe_requested_state(*found) if found else "", "; go on with: orchestrate resume"
+    print(f"{name}: noted; what was seen on the machine itself counts more{then if not requested else ''}")
+    if requested:
+        print(requested)
 
 
 def skip_device(name: str, dedicated_vram: str | None, power_limit: str | None, *, address: str | None) -> None:

@@ -40,7 +40,7 @@ from orchestrator.dispatch.messages import RunAdded, RunChanged, RunStatus
 from orchestrator.dispatch.model_peers import ModelPeers, model_server, models_token
 from orchestrator.dispatch.notices import RunEnded, RunStopping, TroubleReported
 from orchestrator.dispatch.notify import Notifier, read_coordinator_file
-from orchestrator.dispatch.operator_text import describe_state_asked, skip_event
+from orchestrator.dispatch.operator_text import describe_requested_state, skip_event
 from orchestrator.dispatch.runs import Run, device_named, pending_jobs
 from orchestrator.dispatch.views import Views
 from orchestrator.errors import OrchestrateError
@@ -385,7 +385,7 @@ class Coordinator:
             raise OrchestrateError(f"device {name}: does not answer within {STATE_S:g} s") from None
         self._on_loop(lambda: self._loop.on_device_changed(device))
         ask = self._on_loop(lambda: self._loop.schedule.asks().get(device_id), changes=False)
-        return describe_state_asked(ask, device) if ask is not None else ""
+        return describe_requested_state(ask, device) if ask is not None else ""
 
     def skip(self, name: str, state: MachineState) -> int:
         """What ``state`` asks for cannot be had on a device, or (an empty state) nobody waits for it any more: its jobs

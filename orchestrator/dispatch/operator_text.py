@@ -28,7 +28,7 @@ def describe_state(state: MachineState) -> str:
     return ", ".join(words)
 
 
-def describe_state_asked(ask: AskOperator, device: Device) -> str:
+def describe_requested_state(ask: AskOperator, device: Device) -> str:
     """For an operator who stated something else: ``strix-1 is asked for dedicated VRAM 8 GiB: set ...``."""
     return f"{device.name} is asked for {describe_state(ask.state)}: {describe_ask(ask, device)}"
 

@@ -61,7 +61,7 @@ class NodeCalls:
 
     def _ask(self, now_s: float, node: Node) -> Iterator[Output]:
         if CallKind.HELLO not in node.pending:
-            node.asked_turn, node.asked_s = node.turn, now_s
+            node.greeted_turn, node.greeted_s = node.turn, now_s
             yield self._call(node, CallKind.HELLO, self._term)
 
     def _await_job(self, node: Node, status: AgentStatus) -> Iterator[Output]:

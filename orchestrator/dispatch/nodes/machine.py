@@ -210,7 +210,7 @@ class NodeMachine(NodeIdentity):
         if node.awaited is not None and not node.awaited.is_delivered:
             until_s = node.awaited.until_s
         self._enter(node, NodePhase.CHECKING, until_s)
-        if now_s - node.asked_s >= CHECK_S:
+        if now_s - node.greeted_s >= CHECK_S:
             node.pending.pop(CallKind.HELLO, None)  # of an earlier silence: it is not answered any more
         yield from self._ask(now_s, node)
 
@@ -228,7 +228,7 @@ class NodeMachine(NodeIdentity):
                 self._enter(node, NodePhase.UNUSABLE, now_s + AGAIN_SOON_S)
             case Failure(CallError.FAILED, detail):
                 yield from self._set_unusable(now_s, node, detail)
-            case Hello() if node.asked_turn != node.turn:
+            case Hello() if node.greeted_turn != node.turn:
                 yield from self._ask(now_s, node)
             case Hello(device) if device.agent_version != self._version:
                 # before the device id counts: jobs are pickled, and another version may not read them

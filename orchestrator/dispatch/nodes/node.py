@@ -125,8 +125,8 @@ class Node:
     awaited: Awaited | None = None
     spoke_s: float = 0.0  # when its agent last answered, or was last sent a job
     turn: int = 0
-    asked_turn: int = 0  # that of the greeting that is out
-    asked_s: float = 0.0
+    greeted_turn: int = 0  # that of the greeting that is out
+    greeted_s: float = 0.0
     claimed: Node | None = None  # the node that was asked whether it lives
     name_free_s: float = 0.0  # before, the name of the agent that was killed may still be taken
     refusals: int = 0
